@@ -1,0 +1,217 @@
+//! What `apply` answers, and what it asks of the node around it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use lictor_proto::SessionId;
+use lictor_proto::v1::{CheckRow, LockDelayRow, NodeRow, ServiceRow, SessionRow};
+
+use crate::KvRow;
+
+/// The answer of one command. A refused cas or lock is an answer, not an error.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// `true`: done (or nothing to do). `false`: refused by cas, by the holder of a lock, or by a lock-delay.
+    Bool(bool),
+    /// A transaction's results or errors.
+    Txn(TxnOutcome),
+    /// The command cannot be carried out; nothing changed.
+    Failed(ApplyError),
+}
+
+/// Why a command was refused by the state machine. The texts are Consul's.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ApplyError {
+    /// A lock verb without a session.
+    #[error("missing session")]
+    MissingSession,
+    /// A lock verb with a session that does not exist; quoted as Go's `%#v`/`%q` does.
+    #[error("invalid session {0:?}")]
+    InvalidSession(String),
+    /// A session or service on a node that is not registered.
+    #[error("Missing node registration")]
+    MissingNode,
+    /// A session bound to an unknown check.
+    #[error("Missing check '{0}' registration")]
+    MissingCheck(String),
+    /// A session bound to a critical check.
+    #[error("Check '{0}' is in critical state")]
+    CriticalCheck(String),
+    /// Any other refusal, in Consul's words.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// The outcome of a transaction: `errors` empty means that it was committed.
+#[derive(Debug, Clone, Default)]
+pub struct TxnOutcome {
+    /// One entry per operation that answers with a row.
+    pub results: Vec<TxnResult>,
+    /// One entry per failed operation.
+    pub errors: Vec<TxnError>,
+}
+
+/// One row in a transaction's answer.
+#[derive(Debug, Clone)]
+pub enum TxnResult {
+    /// A KV row; its value is shown for the get verbs only.
+    Kv {
+        /// The row after the operation.
+        row: KvRow,
+        /// Whether the value is part of the answer.
+        with_value: bool,
+    },
+    /// get-or-empty on a missing key.
+    KvEmpty {
+        /// The key that was asked for.
+        key: Bytes,
+    },
+    /// A node row.
+    Node(Arc<NodeRow>),
+    /// A service row.
+    Service(Arc<ServiceRow>),
+    /// A check row.
+    Check(Arc<CheckRow>),
+}
+
+/// A failed operation of a transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TxnError {
+    /// Position of the operation.
+    pub op_index: usize,
+    /// Consul's text.
+    pub what: String,
+}
+
+/// What one or more applied commands ask of the node. The caller clears and reuses it.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// For the leader's timers, in log order.
+    pub events: Vec<Effect>,
+    /// For the watch registry.
+    pub dirty: Vec<Dirty>,
+    /// For the durable copy, in order.
+    pub writes: Vec<Write>,
+}
+
+/// A change that the leader's session manager turns into timers; followers drop it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// A session began; `ttl_ms` 0 means that it does not expire.
+    SessionCreated {
+        /// The session.
+        id: SessionId,
+        /// Its TTL in milliseconds.
+        ttl_ms: u64,
+    },
+    /// A session ended, for whatever reason.
+    SessionGone {
+        /// The session.
+        id: SessionId,
+    },
+    /// A key may not be acquired for a while.
+    LockDelay {
+        /// The key.
+        key: Bytes,
+        /// The visible index at which the delay was set.
+        set_index: u64,
+        /// Its length in milliseconds, already capped.
+        delay_ms: u64,
+    },
+    /// A lock-delay row was removed.
+    LockDelayGone {
+        /// The key.
+        key: Bytes,
+        /// The index that the removed delay was set at.
+        set_index: u64,
+    },
+    /// A tombstone was written at this index.
+    Tombstone {
+        /// The visible index.
+        index: u64,
+    },
+}
+
+/// Parts of the state beside KV that can be waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Area {
+    /// One session: its 16 bytes.
+    Session,
+    /// The sessions of a node: its lower-case name.
+    SessionsOfNode,
+    /// The whole session table.
+    Sessions,
+    /// One node, its services and checks: its lower-case name.
+    Node,
+    /// The node table.
+    Nodes,
+    /// The instances of a service with their nodes and checks: its name.
+    Service,
+    /// The service table.
+    Services,
+    /// The check table.
+    Checks,
+}
+
+/// What changed, for whoever waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Dirty {
+    /// One key: wakes waiters of the key and of every prefix of it.
+    Key(Bytes),
+    /// All keys below a prefix: wakes waiters of keys and prefixes below it and of every prefix of it.
+    Tree(Bytes),
+    /// One row, or for the table areas the table itself (key empty).
+    Row(Area, Bytes),
+    /// Everything, after a restore.
+    All,
+}
+
+/// One row to write to, or remove from, the durable copy.
+#[derive(Debug, Clone)]
+pub enum Write {
+    /// A KV row, keyed by its key.
+    Kv(KvRow),
+    /// Removes a KV row.
+    KvGone(Bytes),
+    /// Removes the KV rows below a prefix (rule R12).
+    KvTreeGone(Bytes),
+    /// A tombstone of one key.
+    Tombstone {
+        /// The deleted key.
+        key: Bytes,
+        /// The visible index of the delete.
+        index: u64,
+    },
+    /// The mark of a recursive delete.
+    TreeMark {
+        /// The prefix.
+        prefix: Bytes,
+        /// The visible index of the delete.
+        index: u64,
+    },
+    /// A tombstone was reaped.
+    TombstoneGone(Bytes),
+    /// A tree mark was reaped.
+    TreeMarkGone(Bytes),
+    /// A session.
+    Session(Arc<SessionRow>),
+    /// Removes a session.
+    SessionGone(SessionId),
+    /// A lock-delay.
+    LockDelay(LockDelayRow),
+    /// Removes a lock-delay.
+    LockDelayGone(Bytes),
+    /// A node.
+    Node(Arc<NodeRow>),
+    /// Removes a node.
+    NodeGone(String),
+    /// A service.
+    Service(Arc<ServiceRow>),
+    /// Removes a service: node, id.
+    ServiceGone(String, String),
+    /// A check.
+    Check(Arc<CheckRow>),
+    /// Removes a check: node, check id.
+    CheckGone(String, String),
+}
