@@ -1,0 +1,96 @@
+//! Settings of the core.
+
+use std::ops::Range;
+
+use lictor_proto::RaftId;
+
+/// Settings; [`Config::new`] gives those Lictor runs with.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// This member; not 0.
+    pub id: RaftId,
+    /// Differs at each start of the process, so that a read round of an earlier life is not mistaken for one
+    /// of this.
+    pub incarnation: u64,
+    /// Length of a tick in milliseconds.
+    pub tick_ms: u64,
+    /// Ticks between heartbeats.
+    pub heartbeat_ticks: usize,
+    /// An election timeout is drawn from this range, in ticks.
+    pub election_ticks: Range<usize>,
+    /// Bytes of entries in one append message.
+    pub max_append_bytes: u64,
+    /// Append messages under way to one follower.
+    pub max_inflight_messages: usize,
+    /// Bytes of entries that are not committed yet; a proposal above is rejected.
+    pub max_uncommitted_bytes: u64,
+    /// Bytes of entries in one [`crate::Output::Apply`].
+    pub max_apply_bytes: u64,
+    /// Entries committed and not yet applied; a proposal above is rejected.
+    pub max_unapplied_entries: u64,
+    /// Entries given to apply and not reported applied; above, nothing more is given.
+    pub max_applying_entries: u64,
+    /// Proposals under way.
+    pub max_pending_proposals: usize,
+    /// Read rounds under way.
+    pub max_pending_reads: usize,
+    /// A read round without an answer is asked for again after this time.
+    pub read_retry_ms: u64,
+    /// A read round without an answer fails after this time.
+    pub read_timeout_ms: u64,
+    /// Memory for persisted entries that followers may still want; a sole voter keeps none.
+    pub cache_bytes: usize,
+    /// Entries kept below the flushed index for followers that lag; a sole voter keeps none.
+    pub keep_entries: u64,
+}
+
+impl Config {
+    /// Lictor's settings for member `id`. `incarnation` differs at each start.
+    pub fn new(id: RaftId, incarnation: u64) -> Self {
+        Self {
+            id,
+            incarnation,
+            tick_ms: 20,
+            heartbeat_ticks: 3,
+            election_ticks: 15..30,
+            max_append_bytes: 1 << 20,
+            max_inflight_messages: 256,
+            max_uncommitted_bytes: 64 << 20,
+            max_apply_bytes: 8 << 20,
+            max_unapplied_entries: 5000,
+            max_applying_entries: 5000,
+            max_pending_proposals: 16_384,
+            max_pending_reads: 1024,
+            read_retry_ms: 200,
+            read_timeout_ms: 5000,
+            cache_bytes: 16 << 20,
+            keep_entries: 100_000,
+        }
+    }
+
+    /// For raft-rs.
+    pub(crate) fn to_raft(&self, applied: u64) -> raft::Config {
+        raft::Config {
+            id: self.id.0,
+            election_tick: self.election_ticks.start,
+            // Explicit, since a lease is computed from it.
+            min_election_tick: self.election_ticks.start,
+            max_election_tick: self.election_ticks.end,
+            heartbeat_tick: self.heartbeat_ticks,
+            applied,
+            // The default, 0, means one entry a message.
+            max_size_per_msg: self.max_append_bytes,
+            max_inflight_msgs: self.max_inflight_messages,
+            check_quorum: true,
+            pre_vote: true,
+            // LeaseBased answers stale reads after a partition.
+            read_only_option: raft::ReadOnlyOption::Safe,
+            // Followers that serve reads want to know commits early.
+            skip_bcast_commit: false,
+            batch_append: true,
+            priority: 0,
+            max_uncommitted_size: self.max_uncommitted_bytes,
+            max_committed_size_per_ready: self.max_apply_bytes,
+        }
+    }
+}

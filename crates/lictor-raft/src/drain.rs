@@ -1,0 +1,1 @@
+//! raft-rs logs through slog; this passes it on to `tracing`.
