@@ -1,1 +1,33 @@
-//! Placeholder.
+//! The Consul-compatible HTTP API: sockets, routes, requests, answers and blocking queries.
+//!
+//! It does not decide anything about data: writes become commands of `lictor-node`, reads are made on a snapshot
+//! of `lictor-state`, on the connection's own task, without a hop to another thread.
+//!
+//! ```text
+//! server ── accept, limits ──> conn ── hyper ──> service ── clean, look up, method ──> route
+//!                                                   │                                   │
+//!                             one key, no waiting ──┘              routes/* ── Ctx ──> handler
+//!                                   │                                                   │
+//!                                 reply <──── headers, gzip, layout ──── Reply or ApiError
+//! ```
+//!
+//! A blocking query waits in [`blocking`](blocking/index.html) and holds neither hyper's buffers nor a thread.
+
+mod acl;
+mod blocking;
+mod body;
+mod clients;
+mod conn;
+mod ctx;
+mod error;
+mod go;
+mod json;
+mod path;
+mod query;
+mod reply;
+mod route;
+mod routes;
+mod server;
+mod service;
+
+pub use server::{Api, Handle, Limits, Listener, Options, serve};

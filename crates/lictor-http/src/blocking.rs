@@ -1,0 +1,182 @@
+//! Reads, and reads that wait: blocking queries.
+//!
+//! ```text
+//! register ──> read the state ──> index newer than the client's? ──yes──> answer
+//!                   ^                          │ no
+//!                   └────── woken ────────── sleep ── deadline, or the server stops ──> answer what there is
+//! ```
+//! A query registers *before* it reads: whatever changes after the read wakes it. While it sleeps it holds the
+//! request's parameters, one timer and one waiter, and none of hyper's buffers.
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use lictor_node::{Consistency, Node, ReadMeta, Topic};
+use lictor_state::State;
+use parking_lot::Mutex;
+
+use crate::ctx::{Ctx, ReadOptions};
+use crate::error::ApiError;
+use crate::reply::{Meta, Reply};
+
+/// What a read asks of one snapshot of the state.
+pub(crate) trait View {
+    /// The index of the answer. An answer may only change together with it.
+    fn index(&self, state: &State) -> u64;
+
+    /// The answer, without the headers that [`read`] adds.
+    fn render(&self, state: &State) -> Reply;
+}
+
+/// A [`View`] made of two closures.
+pub(crate) struct ViewOf<I, R> {
+    pub(crate) index: I,
+    pub(crate) render: R,
+}
+
+impl<I: Fn(&State) -> u64, R: Fn(&State) -> Reply> View for ViewOf<I, R> {
+    fn index(&self, state: &State) -> u64 {
+        (self.index)(state)
+    }
+
+    fn render(&self, state: &State) -> Reply {
+        (self.render)(state)
+    }
+}
+
+/// Answers a read, after waiting for a change if the client asked for that.
+///
+/// # Errors
+/// When nobody leads, or too many queries wait already.
+pub(crate) async fn read(
+    ctx: &Ctx,
+    options: ReadOptions,
+    topics: &[Topic<'_>],
+    view: &impl View,
+) -> Result<Reply, ApiError> {
+    let meta = gate(&ctx.shared.node, options.consistency).await?;
+    if options.min_index == 0 {
+        let state = ctx.shared.node.view();
+        let index = view.index(&state);
+        return Ok(view.render(&state).with_meta(Meta::new(index, meta)));
+    }
+    wait(ctx, options, topics, view).await
+}
+
+/// Waits until a snapshot taken afterwards is as fresh as asked for.
+///
+/// # Errors
+/// When nobody leads.
+pub(crate) async fn gate(node: &Node, consistency: Consistency) -> Result<ReadMeta, ApiError> {
+    match node.try_read(consistency) {
+        Some(meta) => Ok(meta),
+        None => Ok(node.read(consistency).await?),
+    }
+}
+
+async fn wait(
+    ctx: &Ctx,
+    options: ReadOptions,
+    topics: &[Topic<'_>],
+    view: &impl View,
+) -> Result<Reply, ApiError> {
+    let shared = &*ctx.shared;
+    let mut waiter = shared.node.watches().register(topics)?;
+    let mut deadline = None;
+    let mut last_round = false;
+    loop {
+        {
+            let state = shared.node.view();
+            let index = view.index(&state);
+            let woken = deadline.is_some();
+            if index > options.min_index || last_round || shared.is_stopping() {
+                let meta = Meta::new(index, freshness(&shared.node));
+                let reply = if woken {
+                    shared.rendered.get(ctx, index, || view.render(&state))
+                } else {
+                    view.render(&state)
+                };
+                return Ok(reply.with_meta(meta));
+            }
+        }
+        let sleep = deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(lengthened(options.wait))));
+        tokio::select! {
+            biased;
+            () = waiter.changed() => {}
+            () = sleep.as_mut() => last_round = true,
+        }
+    }
+}
+
+/// What the answer of a query that waited says about its freshness.
+fn freshness(node: &Node) -> ReadMeta {
+    let unknown = ReadMeta {
+        known_leader: false,
+        last_contact_ms: 0,
+    };
+    node.try_read(Consistency::Stale).unwrap_or(unknown)
+}
+
+/// A wait grows at random by up to a sixteenth, so that queries that began together do not end together.
+fn lengthened(wait: Duration) -> Duration {
+    static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let random = SEED.hash_one(COUNT.fetch_add(1, Ordering::Relaxed));
+    let most_us = u64::try_from(wait.as_micros() / 16).unwrap_or(u64::MAX).max(1);
+    wait + Duration::from_micros(random % most_us)
+}
+
+/// Answers that many woken queries share, so that a change of one key with ten thousand watchers is rendered once.
+#[derive(Debug, Default)]
+pub(crate) struct Rendered {
+    /// Held for a comparison and a reference count. Newest last.
+    entries: Mutex<Vec<Entry>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    route: &'static str,
+    target: Box<[u8]>,
+    gzip: bool,
+    token: Option<String>,
+    index: u64,
+    reply: Reply,
+}
+
+impl Rendered {
+    /// As many different answers are kept. A herd is woken by one change, so a few are enough.
+    const ENTRIES_MAX: usize = 8;
+
+    /// The prepared reply to this query at this index: shared if an equal query was just answered.
+    fn get(&self, ctx: &Ctx, index: u64, render: impl FnOnce() -> Reply) -> Reply {
+        let token = ctx.token();
+        let layout = ctx.layout();
+        let same = |e: &Entry| {
+            e.index == index
+                && e.gzip == layout.gzip
+                && e.route == ctx.route
+                && *e.target == *ctx.target()
+                && e.token == token
+        };
+        if let Some(entry) = self.entries.lock().iter().rev().find(|entry| same(entry)) {
+            return entry.reply.clone();
+        }
+        let reply = render().prepared(layout);
+        let entry = Entry {
+            route: ctx.route,
+            target: ctx.target().into(),
+            gzip: layout.gzip,
+            token,
+            index,
+            reply: reply.clone(),
+        };
+        let mut entries = self.entries.lock();
+        if entries.len() == Self::ENTRIES_MAX {
+            entries.remove(0);
+        }
+        entries.push(entry);
+        reply
+    }
+}

@@ -1,0 +1,462 @@
+//! One request, taken apart once. It owns what it needs, so that hyper's buffers are free while it waits.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderMap, HeaderName};
+use lictor_node::Consistency;
+use lictor_proto::limits::{WAIT_DEFAULT, WAIT_MAX};
+
+use crate::acl::{Access, Resource};
+use crate::error::ApiError;
+use crate::go;
+use crate::query::Query;
+use crate::reply::{Indent, Layout};
+use crate::server::Shared;
+
+const X_TOKEN: HeaderName = HeaderName::from_static("x-consul-token");
+const X_NAMESPACE: HeaderName = HeaderName::from_static("x-consul-namespace");
+
+/// The methods that endpoints serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verb {
+    Get,
+    Put,
+    Post,
+    Delete,
+}
+
+impl Verb {
+    /// Methods are compared by case.
+    pub(crate) fn parse(method: &hyper::Method) -> Option<Self> {
+        match *method {
+            hyper::Method::GET => Some(Self::Get),
+            hyper::Method::PUT => Some(Self::Put),
+            hyper::Method::POST => Some(Self::Post),
+            hyper::Method::DELETE => Some(Self::Delete),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Put => "PUT",
+            Self::Post => "POST",
+            Self::Delete => "DELETE",
+        }
+    }
+}
+
+/// What the request headers say that handlers care about.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct HeaderFacts {
+    /// The client takes gzip.
+    pub(crate) gzip: bool,
+    /// A namespace was named, which only the paid edition of Consul knows.
+    pub(crate) namespace: bool,
+    /// The Cache-Control header does not parse.
+    pub(crate) bad_cache_control: bool,
+}
+
+impl HeaderFacts {
+    pub(crate) fn read(headers: &HeaderMap) -> Self {
+        Self {
+            gzip: headers
+                .get(header::ACCEPT_ENCODING)
+                .is_some_and(|v| accepts_gzip(v.as_bytes())),
+            namespace: headers.get(X_NAMESPACE).is_some_and(|v| !v.is_empty()),
+            bad_cache_control: headers
+                .get(header::CACHE_CONTROL)
+                .is_some_and(|v| !cache_control_parses(v.as_bytes())),
+        }
+    }
+}
+
+/// The read options that every endpoint parses, writes included.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ReadOptions {
+    pub(crate) consistency: Consistency,
+    /// 0 does not block.
+    pub(crate) min_index: u64,
+    pub(crate) wait: Duration,
+}
+
+impl ReadOptions {
+    pub(crate) const DEFAULT: Self = Self {
+        consistency: Consistency::Default,
+        min_index: 0,
+        wait: WAIT_DEFAULT,
+    };
+
+    /// What `X-Consul-Effective-Consistency` says.
+    pub(crate) fn effective_consistency(self) -> &'static str {
+        match self.consistency {
+            Consistency::Stale => "stale",
+            Consistency::Default => "leader",
+            Consistency::Consistent => "consistent",
+        }
+    }
+}
+
+/// One request on its way through a handler.
+pub(crate) struct Ctx {
+    pub(crate) shared: Arc<Shared>,
+    /// The path of the route that matched.
+    pub(crate) route: &'static str,
+    pub(crate) verb: Verb,
+    facts: HeaderFacts,
+    /// Where the parameter ends and the query begins in `target`.
+    query_at: u32,
+    /// What follows the route in the path, decoded, and then the raw query: one allocation.
+    target: Box<[u8]>,
+    /// From the headers; only read while access control is on.
+    header_token: Option<Box<str>>,
+    body: Option<Incoming>,
+}
+
+impl Ctx {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        route: &'static str,
+        verb: Verb,
+        param: &[u8],
+        query: &[u8],
+        headers: &HeaderMap,
+        body: Incoming,
+    ) -> Self {
+        let mut target = Vec::with_capacity(param.len() + query.len());
+        target.extend_from_slice(param);
+        target.extend_from_slice(query);
+        let header_token = shared.acl.is_enabled().then(|| header_token(headers)).flatten();
+        Self {
+            route,
+            verb,
+            facts: HeaderFacts::read(headers),
+            // A request's head is at most 64 KiB.
+            query_at: u32::try_from(param.len()).unwrap_or(u32::MAX),
+            target: target.into(),
+            header_token,
+            body: Some(body),
+            shared,
+        }
+    }
+
+    /// What follows the route's prefix in the path, decoded: a key, an id, a name.
+    pub(crate) fn param(&self) -> &[u8] {
+        self.target.get(..self.query_at as usize).unwrap_or_default()
+    }
+
+    /// The same as text; what is not UTF-8 becomes U+FFFD.
+    pub(crate) fn param_text(&self) -> std::borrow::Cow<'_, str> {
+        String::from_utf8_lossy(self.param())
+    }
+
+    pub(crate) fn query(&self) -> Query<'_> {
+        Query::new(self.target.get(self.query_at as usize..).unwrap_or_default())
+    }
+
+    /// Parameter and query as they were sent: what makes two requests to one endpoint equal.
+    pub(crate) fn target(&self) -> &[u8] {
+        &self.target
+    }
+
+    pub(crate) fn layout(&self) -> Layout {
+        layout(self.query(), self.facts, &self.shared)
+    }
+
+    /// The token in Consul's order: query, X-Consul-Token, Authorization.
+    pub(crate) fn token(&self) -> Option<String> {
+        if !self.shared.acl.is_enabled() {
+            return None;
+        }
+        query_token(self.query()).or_else(|| self.header_token.as_deref().map(str::to_owned))
+    }
+
+    pub(crate) fn facts(&self) -> HeaderFacts {
+        self.facts
+    }
+
+    /// Asks the access control hook.
+    ///
+    /// # Errors
+    /// 403 in Consul's words.
+    pub(crate) fn authorize(&self, resource: Resource<'_>, access: Access) -> Result<(), ApiError> {
+        self.shared
+            .acl
+            .authorize(self.token().as_deref(), resource, access)
+    }
+
+    /// Consistency, index and wait; also refuses what only the paid edition knows.
+    ///
+    /// # Errors
+    /// 400 in Consul's words.
+    pub(crate) fn read_options(&self) -> Result<ReadOptions, ApiError> {
+        read_options(self.query(), self.facts)
+    }
+
+    /// Refuses a datacenter that is not this one.
+    ///
+    /// # Errors
+    /// 500 `No path to datacenter`.
+    pub(crate) fn check_datacenter(&self) -> Result<(), ApiError> {
+        check_datacenter(self.query(), &self.shared)
+    }
+
+    /// The length that the client announced; `None` for a chunked body.
+    pub(crate) fn content_length(&self) -> Option<u64> {
+        use hyper::body::Body as _;
+        self.body
+            .as_ref()
+            .map_or(Some(0), |body| body.size_hint().exact())
+    }
+
+    /// Reads the body; empty when it was already taken.
+    ///
+    /// # Errors
+    /// 413 beyond the limit, 400 when the client breaks off.
+    pub(crate) async fn body(&mut self, limit_bytes: usize) -> Result<Bytes, ApiError> {
+        match self.body.take() {
+            Some(body) => crate::body::read(body, limit_bytes).await,
+            None => Ok(Bytes::new()),
+        }
+    }
+}
+
+/// How the body goes to this client.
+pub(crate) fn layout(query: Query<'_>, facts: HeaderFacts, shared: &Shared) -> Layout {
+    let indent = match (query.has("pretty"), shared.options.indent_json) {
+        (true, _) => Indent::Pretty,
+        (false, true) => Indent::Development,
+        (false, false) => Indent::None,
+    };
+    Layout {
+        indent,
+        gzip: facts.gzip,
+    }
+}
+
+/// See [`Ctx::check_datacenter`]. An empty name means this datacenter; `datacenter` wins over `dc`.
+pub(crate) fn check_datacenter(query: Query<'_>, shared: &Shared) -> Result<(), ApiError> {
+    let asked = query.non_empty("datacenter").or_else(|| query.non_empty("dc"));
+    match asked {
+        Some(name) if *name != *shared.node.identity().datacenter => Err(ApiError::no_path_to_datacenter()),
+        _ => Ok(()),
+    }
+}
+
+/// See [`Ctx::read_options`].
+pub(crate) fn read_options(query: Query<'_>, facts: HeaderFacts) -> Result<ReadOptions, ApiError> {
+    let mut options = ReadOptions::DEFAULT;
+    options.consistency = consistency(query)?;
+    if facts.bad_cache_control {
+        return Err(ApiError::bad_request("Invalid Cache-Control header."));
+    }
+    if let Some(wait) = query.non_empty("wait") {
+        let nanos = go::parse_duration(&wait).map_err(|_| ApiError::bad_request("Invalid wait time"))?;
+        // Zero and less mean the default, as if nothing had been asked for.
+        if let Ok(nanos @ 1..) = u64::try_from(nanos) {
+            options.wait = Duration::from_nanos(nanos).min(WAIT_MAX);
+        }
+    }
+    if let Some(index) = query.non_empty("index") {
+        options.min_index =
+            go::parse_uint(index.as_bytes()).map_err(|_| ApiError::bad_request("Invalid index"))?;
+    }
+    refuse_paid_features(query, facts)?;
+    Ok(options)
+}
+
+fn consistency(query: Query<'_>) -> Result<Consistency, ApiError> {
+    let mut stale = query.has("stale");
+    let consistent = query.has("consistent");
+    if let Some(max_stale) = query.non_empty("max_stale") {
+        if go::parse_duration(&max_stale).is_err() {
+            let quoted = go::quote(max_stale.as_bytes());
+            return Err(ApiError::bad_request(format!("Invalid max_stale value {quoted}")));
+        }
+        stale = true;
+    }
+    if stale && consistent {
+        return Err(ApiError::bad_request(
+            "Cannot specify ?stale with ?consistent, conflicting semantics.",
+        ));
+    }
+    if consistent && query.has("cached") {
+        return Err(ApiError::bad_request(
+            "Cannot specify ?cached with ?consistent, conflicting semantics.",
+        ));
+    }
+    Ok(match (stale, consistent) {
+        (true, _) => Consistency::Stale,
+        (_, true) => Consistency::Consistent,
+        _ => Consistency::Default,
+    })
+}
+
+fn refuse_paid_features(query: Query<'_>, facts: HeaderFacts) -> Result<(), ApiError> {
+    let refused = if facts.namespace {
+        "Invalid header: \"X-Consul-Namespace\" - Namespaces are a Consul Enterprise feature"
+    } else if query.non_empty("ns").is_some() {
+        "Invalid query parameter: \"ns\" - Namespaces are a Consul Enterprise feature"
+    } else if query.non_empty("partition").is_some() {
+        "Invalid query parameter: \"partition\" - Partitions are a Consul Enterprise feature"
+    } else {
+        return Ok(());
+    };
+    Err(ApiError::bad_request(refused))
+}
+
+/// The token of a request whose headers are still at hand; see [`Ctx::token`].
+pub(crate) fn token(shared: &Shared, query: Query<'_>, headers: &HeaderMap) -> Option<String> {
+    if !shared.acl.is_enabled() {
+        return None;
+    }
+    query_token(query).or_else(|| header_token(headers).map(String::from))
+}
+
+fn query_token(query: Query<'_>) -> Option<String> {
+    query.non_empty("token").map(std::borrow::Cow::into_owned)
+}
+
+fn header_token(headers: &HeaderMap) -> Option<Box<str>> {
+    let text = |name: &HeaderName| {
+        headers
+            .get(name)
+            .and_then(|v| v.to_str().ok())
+            .filter(|t| !t.is_empty())
+    };
+    if let Some(token) = text(&X_TOKEN) {
+        return Some(token.into());
+    }
+    let (scheme, token) = text(&header::AUTHORIZATION)?.split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then(|| token.into())
+}
+
+/// Whether `gzip` is named with a weight above zero. `*` does not count (a recorded answer).
+fn accepts_gzip(value: &[u8]) -> bool {
+    let Ok(value) = std::str::from_utf8(value) else {
+        return false;
+    };
+    value.split(',').any(|coding| {
+        let mut parts = coding.split(';').map(str::trim);
+        let named = parts.next().is_some_and(|name| name.eq_ignore_ascii_case("gzip"));
+        named
+            && parts.all(|part| match part.split_once('=') {
+                Some((name, weight)) if name.trim().eq_ignore_ascii_case("q") => {
+                    weight.trim().parse::<f32>().is_ok_and(|q| q > 0.0)
+                }
+                _ => true,
+            })
+    })
+}
+
+/// Consul reads `max-age` and `stale-if-error` as seconds and ignores everything else.
+fn cache_control_parses(value: &[u8]) -> bool {
+    let Ok(value) = std::str::from_utf8(value) else {
+        return false;
+    };
+    value
+        .split(',')
+        .all(|directive| match directive.trim().split_once('=') {
+            Some((name, seconds))
+                if matches!(
+                    name.trim().to_ascii_lowercase().as_str(),
+                    "max-age" | "stale-if-error"
+                ) =>
+            {
+                seconds.trim().parse::<u32>().is_ok()
+            }
+            _ => true,
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(query: &str) -> Result<ReadOptions, String> {
+        read_options(Query::new(query.as_bytes()), HeaderFacts::default()).map_err(|e| e.text().to_owned())
+    }
+
+    #[test]
+    fn gzip_must_be_named_with_a_weight() {
+        for value in ["gzip", "deflate, gzip;q=1.0", "GZIP;q=0.5"] {
+            assert!(accepts_gzip(value.as_bytes()), "{value}");
+        }
+        for value in ["", "gzip;q=0", "deflate", "*", "x-gzip2", "gzip;q=x"] {
+            assert!(!accepts_gzip(value.as_bytes()), "{value}");
+        }
+    }
+
+    #[test]
+    fn wait_and_index_are_refused_in_consuls_words() {
+        for query in ["wait=10", "wait=1d", "index=5&wait=x"] {
+            assert_eq!(parsed(query).unwrap_err(), "Invalid wait time", "{query}");
+        }
+        for query in ["index=abc", "index=-1", "index=1.5"] {
+            assert_eq!(parsed(query).unwrap_err(), "Invalid index", "{query}");
+        }
+        let options = parsed("index=7&wait=90m").unwrap();
+        assert_eq!((options.min_index, options.wait), (7, WAIT_MAX));
+        let options = parsed("index=&wait=").unwrap();
+        assert_eq!((options.min_index, options.wait), (0, WAIT_DEFAULT));
+    }
+
+    #[test]
+    fn conflicting_consistency_modes_are_refused() {
+        assert!(
+            parsed("stale&consistent")
+                .unwrap_err()
+                .starts_with("Cannot specify ?stale")
+        );
+        assert!(
+            parsed("max_stale=10s&consistent")
+                .unwrap_err()
+                .starts_with("Cannot specify ?stale")
+        );
+        assert!(
+            parsed("cached&consistent")
+                .unwrap_err()
+                .starts_with("Cannot specify ?cached")
+        );
+        assert_eq!(
+            parsed("max_stale=junk").unwrap_err(),
+            "Invalid max_stale value \"junk\""
+        );
+        assert_eq!(parsed("stale=false").unwrap().consistency, Consistency::Stale);
+    }
+
+    #[test]
+    fn cache_control_must_carry_numbers() {
+        for value in [
+            "max-age=30",
+            "must-revalidate",
+            "no-cache",
+            "max-age=0, must-revalidate",
+        ] {
+            assert!(cache_control_parses(value.as_bytes()), "{value}");
+        }
+        for value in ["max-age=junk", "stale-if-error=x"] {
+            assert!(!cache_control_parses(value.as_bytes()), "{value}");
+        }
+    }
+
+    #[test]
+    fn bearer_is_the_only_scheme_that_is_a_token() {
+        let token = |name: HeaderName, value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, value.parse().unwrap());
+            header_token(&headers)
+        };
+        assert_eq!(
+            token(header::AUTHORIZATION, "bEARER  abc").as_deref(),
+            Some("abc")
+        );
+        assert_eq!(token(header::AUTHORIZATION, "Basic abc"), None);
+        assert_eq!(token(X_TOKEN, "t").as_deref(), Some("t"));
+    }
+}

@@ -1,0 +1,319 @@
+//! The route table: every path and method of Consul's core API.
+//!
+//! A path that ends in a slash serves everything below it, the longest match wins, and a request for it without
+//! the slash is redirected to it, as in Go's `ServeMux`.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::LazyLock;
+
+use hyper::StatusCode;
+
+use crate::ctx::Ctx;
+use crate::ctx::Verb::{self, Delete, Get, Post, Put};
+use crate::error::ApiError;
+use crate::reply::Reply;
+use crate::routes::{acl, kv, snapshot, status};
+
+/// What a handler gives back. Each is boxed on its own, so that a waiting request is as large as its own handler.
+pub(crate) type Answer = Pin<Box<dyn Future<Output = Result<Reply, ApiError>> + Send>>;
+
+/// One endpoint.
+pub(crate) struct Route {
+    /// Ends in a slash if it serves what is below.
+    pub(crate) path: &'static str,
+    /// In the order that `Allow` shows them.
+    pub(crate) verbs: &'static [Verb],
+    pub(crate) run: fn(Ctx) -> Answer,
+}
+
+impl Route {
+    /// The value of `Allow`.
+    pub(crate) fn allow(&self) -> String {
+        let mut allow = String::from("OPTIONS");
+        for verb in self.verbs {
+            allow.push(',');
+            allow.push_str(verb.name());
+        }
+        allow
+    }
+}
+
+/// What a path leads to.
+pub(crate) enum Found {
+    /// A route, and where the parameter begins in the path.
+    Route(&'static Route, usize),
+    /// The path with a slash at its end.
+    Redirect,
+    Nothing,
+}
+
+/// Looks up a decoded path.
+pub(crate) fn find(path: &[u8]) -> Found {
+    static TABLE: LazyLock<HashMap<&'static [u8], &'static Route>> = LazyLock::new(|| {
+        ROUTES
+            .iter()
+            .map(|route| (route.path.as_bytes(), route))
+            .collect()
+    });
+    if let Some(route) = TABLE.get(path) {
+        return Found::Route(route, path.len());
+    }
+    let mut end = path.len();
+    while let Some(slash) = path[..end].iter().rposition(|b| *b == b'/') {
+        if let Some(route) = TABLE.get(&path[..=slash]) {
+            return Found::Route(route, slash + 1);
+        }
+        end = slash;
+        // No route lies deeper than this; the rest of a long key need not be searched.
+        if end > LONGEST_PREFIX {
+            end = LONGEST_PREFIX;
+        }
+    }
+    let below: Vec<u8> = [path, b"/"].concat();
+    if TABLE.contains_key(below.as_slice()) {
+        Found::Redirect
+    } else {
+        Found::Nothing
+    }
+}
+
+/// Longer than any route's path.
+const LONGEST_PREFIX: usize = 64;
+
+macro_rules! to {
+    ($handler:path) => {
+        |ctx| Box::pin($handler(ctx))
+    };
+}
+
+/// Endpoints that this release does not have yet. They are known, so that methods and redirects are right.
+async fn not_built(ctx: Ctx) -> Result<Reply, ApiError> {
+    let text = format!("{} is not supported by this release of Lictor\n", ctx.route);
+    Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, text))
+}
+
+const fn route(path: &'static str, verbs: &'static [Verb], run: fn(Ctx) -> Answer) -> Route {
+    Route { path, verbs, run }
+}
+
+const fn later(path: &'static str, verbs: &'static [Verb]) -> Route {
+    Route {
+        path,
+        verbs,
+        run: to!(not_built),
+    }
+}
+
+const fn acl_off(path: &'static str, verbs: &'static [Verb]) -> Route {
+    Route {
+        path,
+        verbs,
+        run: to!(acl::disabled),
+    }
+}
+
+static ROUTES: &[Route] = &[
+    // KV, transactions, sessions, status.
+    route("/v1/kv/", &[Get, Put, Delete], to!(kv::serve)),
+    later("/v1/txn", &[Put]),
+    later("/v1/session/create", &[Put]),
+    later("/v1/session/destroy/", &[Put]),
+    later("/v1/session/renew/", &[Put]),
+    later("/v1/session/info/", &[Get]),
+    later("/v1/session/node/", &[Get]),
+    later("/v1/session/list", &[Get]),
+    route("/v1/status/leader", &[Get], to!(status::leader)),
+    route("/v1/status/peers", &[Get], to!(status::peers)),
+    route("/v1/snapshot", &[Get, Put], to!(snapshot::serve)),
+    // Agent.
+    later("/v1/agent/token/", &[Put]),
+    later("/v1/agent/self", &[Get]),
+    later("/v1/agent/host", &[Get]),
+    later("/v1/agent/version", &[Get]),
+    later("/v1/agent/maintenance", &[Put]),
+    later("/v1/agent/reload", &[Put]),
+    later("/v1/agent/monitor", &[Get]),
+    later("/v1/agent/metrics", &[Get]),
+    later("/v1/agent/metrics/stream", &[Get]),
+    later("/v1/agent/services", &[Get]),
+    later("/v1/agent/service/", &[Get]),
+    later("/v1/agent/checks", &[Get]),
+    later("/v1/agent/members", &[Get]),
+    later("/v1/agent/join/", &[Put]),
+    later("/v1/agent/leave", &[Put]),
+    later("/v1/agent/force-leave/", &[Put]),
+    later("/v1/agent/health/service/id/", &[Get]),
+    later("/v1/agent/health/service/name/", &[Get]),
+    later("/v1/agent/check/register", &[Put]),
+    later("/v1/agent/check/deregister/", &[Put]),
+    later("/v1/agent/check/pass/", &[Put]),
+    later("/v1/agent/check/warn/", &[Put]),
+    later("/v1/agent/check/fail/", &[Put]),
+    later("/v1/agent/check/update/", &[Put]),
+    later("/v1/agent/connect/authorize", &[Post]),
+    later("/v1/agent/connect/ca/roots", &[Get]),
+    later("/v1/agent/connect/ca/leaf/", &[Get]),
+    later("/v1/agent/service/register", &[Put]),
+    later("/v1/agent/service/deregister/", &[Put]),
+    later("/v1/agent/service/maintenance/", &[Put]),
+    // Catalog and health.
+    later("/v1/catalog/register", &[Put]),
+    later("/v1/catalog/deregister", &[Put]),
+    later("/v1/catalog/connect/", &[Get]),
+    later("/v1/catalog/datacenters", &[Get]),
+    later("/v1/catalog/nodes", &[Get]),
+    later("/v1/catalog/services", &[Get]),
+    later("/v1/catalog/service/", &[Get]),
+    later("/v1/catalog/node/", &[Get]),
+    later("/v1/catalog/node-services/", &[Get]),
+    later("/v1/catalog/gateway-services/", &[Get]),
+    later("/v1/health/node/", &[Get]),
+    later("/v1/health/checks/", &[Get]),
+    later("/v1/health/state/", &[Get]),
+    later("/v1/health/service/", &[Get]),
+    later("/v1/health/connect/", &[Get]),
+    later("/v1/health/ingress/", &[Get]),
+    // Events and coordinates.
+    later("/v1/event/fire/", &[Put]),
+    later("/v1/event/list", &[Get]),
+    later("/v1/coordinate/datacenters", &[Get]),
+    later("/v1/coordinate/nodes", &[Get]),
+    later("/v1/coordinate/node/", &[Get]),
+    later("/v1/coordinate/update", &[Put]),
+    // Access control, which is off.
+    acl_off("/v1/acl/bootstrap", &[Put]),
+    acl_off("/v1/acl/replication", &[Get]),
+    acl_off("/v1/acl/policies", &[Get]),
+    acl_off("/v1/acl/policy", &[Put]),
+    acl_off("/v1/acl/policy/", &[Get, Put, Delete]),
+    acl_off("/v1/acl/policy/name/", &[Get]),
+    acl_off("/v1/acl/roles", &[Get]),
+    acl_off("/v1/acl/role", &[Put]),
+    acl_off("/v1/acl/role/", &[Get, Put, Delete]),
+    acl_off("/v1/acl/role/name/", &[Get]),
+    acl_off("/v1/acl/binding-rules", &[Get]),
+    acl_off("/v1/acl/binding-rule", &[Put]),
+    acl_off("/v1/acl/binding-rule/", &[Get, Put, Delete]),
+    acl_off("/v1/acl/auth-methods", &[Get]),
+    acl_off("/v1/acl/auth-method", &[Put]),
+    acl_off("/v1/acl/auth-method/", &[Get, Put, Delete]),
+    acl_off("/v1/acl/login", &[Post]),
+    acl_off("/v1/acl/logout", &[Post]),
+    acl_off("/v1/acl/tokens", &[Get]),
+    acl_off("/v1/acl/token", &[Put]),
+    acl_off("/v1/acl/token/self", &[Get]),
+    acl_off("/v1/acl/token/", &[Get, Put, Delete]),
+    acl_off("/v1/acl/templated-policies", &[Get]),
+    acl_off("/v1/acl/templated-policy/name/", &[Get]),
+    acl_off("/v1/acl/templated-policy/preview/", &[Post]),
+    // Operators.
+    later("/v1/operator/raft/configuration", &[Get]),
+    later("/v1/operator/raft/transfer-leader", &[Post]),
+    later("/v1/operator/raft/peer", &[Delete]),
+    later("/v1/operator/keyring", &[Get, Post, Put, Delete]),
+    later("/v1/operator/autopilot/configuration", &[Get, Put]),
+    later("/v1/operator/autopilot/health", &[Get]),
+    later("/v1/operator/autopilot/state", &[Get]),
+    later("/v1/operator/usage", &[Get]),
+    // Prepared queries.
+    later("/v1/query", &[Get, Post]),
+    later("/v1/query/", &[Get, Put, Delete]),
+    // The service mesh, peering and the user interface's own endpoints.
+    later("/v1/config", &[Put]),
+    later("/v1/config/", &[Get, Delete]),
+    later("/v1/connect/ca/configuration", &[Get, Put]),
+    later("/v1/connect/ca/roots", &[Get]),
+    later("/v1/connect/intentions", &[Get, Post]),
+    later("/v1/connect/intentions/match", &[Get]),
+    later("/v1/connect/intentions/check", &[Get]),
+    later("/v1/connect/intentions/exact", &[Get, Put, Delete]),
+    later("/v1/connect/intentions/", &[Get, Put, Delete]),
+    later("/v1/discovery-chain/", &[Get, Post]),
+    later("/v1/exported-services", &[Get]),
+    later("/v1/imported-services", &[Get]),
+    later("/v1/peering/token", &[Post]),
+    later("/v1/peering/establish", &[Post]),
+    later("/v1/peering/", &[Get, Delete]),
+    later("/v1/peerings", &[Get]),
+    later("/v1/internal/acl/authorize", &[Post]),
+    later("/v1/internal/federation-states", &[Get]),
+    later("/v1/internal/federation-states/mesh-gateways", &[Get]),
+    later("/v1/internal/federation-state/", &[Get]),
+    later("/v1/internal/service-virtual-ip", &[Put]),
+    later("/v1/internal/ui/nodes", &[Get]),
+    later("/v1/internal/ui/node/", &[Get]),
+    later("/v1/internal/ui/services", &[Get]),
+    later("/v1/internal/ui/exported-services", &[Get]),
+    later("/v1/internal/ui/catalog-overview", &[Get]),
+    later("/v1/internal/ui/gateway-services-nodes/", &[Get]),
+    later("/v1/internal/ui/gateway-intentions/", &[Get]),
+    later("/v1/internal/ui/service-topology/", &[Get]),
+    later("/v1/internal/ui/metrics-proxy/", &[Get]),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(path: &str) -> Option<(&'static str, usize)> {
+        match find(path.as_bytes()) {
+            Found::Route(route, at) => Some((route.path, at)),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn the_longest_match_wins() {
+        assert_eq!(found("/v1/kv/a/b"), Some(("/v1/kv/", 7)));
+        assert_eq!(found("/v1/kv/"), Some(("/v1/kv/", 7)));
+        assert_eq!(found("/v1/acl/token/self"), Some(("/v1/acl/token/self", 18)));
+        assert_eq!(found("/v1/acl/token/x"), Some(("/v1/acl/token/", 14)));
+        assert_eq!(
+            found("/v1/acl/policy/name/x/y"),
+            Some(("/v1/acl/policy/name/", 20))
+        );
+        assert_eq!(
+            found("/v1/agent/service/register"),
+            Some(("/v1/agent/service/register", 26))
+        );
+        let deep = format!("/v1/kv/{}", "d/".repeat(300));
+        assert_eq!(found(&deep), Some(("/v1/kv/", 7)));
+        let long = format!("/v1/internal/ui/gateway-services-nodes/{}", "x".repeat(300));
+        assert_eq!(
+            found(&long),
+            Some(("/v1/internal/ui/gateway-services-nodes/", 39))
+        );
+    }
+
+    #[test]
+    fn unknown_paths_lead_nowhere_and_missing_slashes_are_redirected() {
+        for path in [
+            "/v1/foo",
+            "/",
+            "/v1",
+            "/v1/",
+            "/v1/session",
+            "/v1/session/list/",
+            "/V1/kv/a",
+            "/x/v1/kv/a",
+        ] {
+            assert!(matches!(find(path.as_bytes()), Found::Nothing), "{path}");
+        }
+        for path in ["/v1/kv", "/v1/session/destroy"] {
+            assert!(matches!(find(path.as_bytes()), Found::Redirect), "{path}");
+        }
+    }
+
+    #[test]
+    fn every_route_stands_once_and_is_short_enough_to_be_found() {
+        let mut paths: Vec<_> = ROUTES.iter().map(|route| route.path).collect();
+        paths.sort_unstable();
+        let count = paths.len();
+        paths.dedup();
+
+        assert_eq!(paths.len(), count);
+        assert!(paths.iter().all(|path| path.len() < LONGEST_PREFIX));
+    }
+}

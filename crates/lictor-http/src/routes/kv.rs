@@ -1,0 +1,401 @@
+//! `/v1/kv`: reads, locks and writes of keys.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use hyper::StatusCode;
+use hyper::header::HeaderMap;
+use lictor_node::{ProposeError, Topic};
+use lictor_proto::{Command, v1};
+use lictor_state::{ApplyError, KvRow, Outcome, State};
+
+use crate::acl::{Access, Resource};
+use crate::blocking::{self, View};
+use crate::body;
+use crate::ctx::{self, Ctx, HeaderFacts, ReadOptions, Verb};
+use crate::error::ApiError;
+use crate::go;
+use crate::json;
+use crate::query::Query;
+use crate::reply::{Meta, Reply};
+use crate::server::Shared;
+
+/// The route of the family.
+pub(crate) const PATH: &str = "/v1/kv/";
+
+/// What a chunked value may exceed the limit by: the limit proper is checked on Content-Length, as in Consul.
+const CHUNKED_SLACK_BYTES: usize = 64 * 1024;
+
+/// Answers a read that need not wait for anything: no change, no leader. The hot path of the whole server.
+pub(crate) fn read_now(shared: &Shared, key: &[u8], query: Query<'_>, headers: &HeaderMap) -> Option<Reply> {
+    let facts = HeaderFacts::read(headers);
+    let planned = plan(key, query, facts).and_then(|(options, view)| {
+        ctx::check_datacenter(query, shared)?;
+        shared.acl.authorize(
+            ctx::token(shared, query, headers).as_deref(),
+            view.resource(),
+            Access::Read,
+        )?;
+        Ok((options, view))
+    });
+    let (options, view) = match planned {
+        Ok(planned) => planned,
+        Err(error) => return Some(error.into_reply()),
+    };
+    if options.min_index != 0 {
+        return None;
+    }
+    let freshness = shared.node.try_read(options.consistency)?;
+    let state = shared.node.view();
+    let reply = view
+        .render(&state)
+        .with_meta(Meta::new(view.index(&state), freshness));
+    Some(reply.prepared(ctx::layout(query, facts, shared)))
+}
+
+/// Every method of the family; reads only get here if they wait.
+pub(crate) async fn serve(ctx: Ctx) -> Result<Reply, ApiError> {
+    match ctx.verb {
+        Verb::Put => put(ctx).await,
+        Verb::Delete => delete(ctx).await,
+        _ => get(ctx).await,
+    }
+}
+
+async fn get(ctx: Ctx) -> Result<Reply, ApiError> {
+    let (options, view) = plan(ctx.param(), ctx.query(), ctx.facts())?;
+    ctx.check_datacenter()?;
+    ctx.authorize(view.resource(), Access::Read)?;
+    blocking::read(&ctx, options, &[view.topic()], &view).await
+}
+
+/// Which rows a read asks for, and how it shows them.
+struct KvView<'a> {
+    key: &'a [u8],
+    form: Form<'a>,
+}
+
+enum Form<'a> {
+    Single { raw: bool },
+    Recurse,
+    Keys { separator: Cow<'a, [u8]> },
+}
+
+fn plan<'a>(
+    key: &'a [u8],
+    query: Query<'a>,
+    facts: HeaderFacts,
+) -> Result<(ReadOptions, KvView<'a>), ApiError> {
+    let options = ctx::read_options(query, facts)?;
+    let form = if query.has("keys") {
+        let separator = query.get("separator").filter(|s| !s.is_empty());
+        // The old spelling still works; the right one wins.
+        let separator = separator.or_else(|| query.get("seperator")).unwrap_or_default();
+        Form::Keys { separator }
+    } else if query.has("recurse") {
+        Form::Recurse
+    } else if key.is_empty() {
+        return Err(ApiError::bad_request("Missing key name"));
+    } else {
+        Form::Single {
+            raw: query.has("raw"),
+        }
+    };
+    Ok((options, KvView { key, form }))
+}
+
+impl KvView<'_> {
+    fn resource(&self) -> Resource<'_> {
+        match self.form {
+            Form::Single { .. } => Resource::Key(self.key),
+            _ => Resource::KeyPrefix(self.key),
+        }
+    }
+
+    fn topic(&self) -> Topic<'_> {
+        match self.form {
+            Form::Single { .. } => Topic::Key(self.key),
+            _ => Topic::Prefix(self.key),
+        }
+    }
+}
+
+impl View for KvView<'_> {
+    fn index(&self, state: &State) -> u64 {
+        match self.form {
+            Form::Single { .. } => match state.kv_get(self.key) {
+                Some(row) => row.modify_index(),
+                None => state.kv_table_index().0,
+            },
+            _ => state.kv_list_index(self.key).0,
+        }
+    }
+
+    fn render(&self, state: &State) -> Reply {
+        match &self.form {
+            Form::Single { raw } => match state.kv_get(self.key) {
+                None => Reply::empty(StatusCode::NOT_FOUND),
+                Some(row) if *raw => Reply::raw(Bytes::copy_from_slice(row.value())),
+                Some(row) => {
+                    let mut out = Vec::with_capacity(2 + row_len_bound(row));
+                    out.push(b'[');
+                    push_row(&mut out, row);
+                    out.push(b']');
+                    Reply::json_bytes(out)
+                }
+            },
+            Form::Recurse => match list_json(state, self.key) {
+                Some(out) => Reply::json_bytes(out),
+                None => Reply::empty(StatusCode::NOT_FOUND),
+            },
+            Form::Keys { separator } => {
+                let out = keys_json(state, self.key, separator);
+                // Only the whole store is shown as an empty list (a recorded answer).
+                if out == b"[]" && !self.key.is_empty() {
+                    return Reply::empty(StatusCode::NOT_FOUND);
+                }
+                Reply::json_bytes(out)
+            }
+        }
+    }
+}
+
+/// The rows below a prefix; `None` if there are none.
+fn list_json(state: &State, prefix: &[u8]) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(4096);
+    for row in state.kv_list(prefix) {
+        out.reserve(2 + row_len_bound(row));
+        out.push(if out.is_empty() { b'[' } else { b',' });
+        push_row(&mut out, row);
+    }
+    if out.is_empty() {
+        return None;
+    }
+    out.push(b']');
+    Some(out)
+}
+
+fn keys_json(state: &State, prefix: &[u8], separator: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(4096);
+    out.push(b'[');
+    state.kv_keys(prefix, separator, &mut |name| {
+        if out.len() > 1 {
+            out.push(b',');
+        }
+        json::push_str(&mut out, name);
+    });
+    out.push(b']');
+    out
+}
+
+/// Field names, punctuation and four numbers of up to 20 digits.
+const ROW_FIXED_BYTES: usize = 200;
+
+fn row_len_bound(row: &KvRow) -> usize {
+    let session = row
+        .session()
+        .map_or(0, |id| json::str_len_bound(id.as_bytes()) + 16);
+    ROW_FIXED_BYTES + json::str_len_bound(row.key()) + row.value().len().div_ceil(3) * 4 + session
+}
+
+/// Writes a row as Consul does, in its field order; `Session` only while locked, an empty value as `null`.
+fn push_row(out: &mut Vec<u8>, row: &KvRow) {
+    push_row_with(out, row, true);
+}
+
+/// As [`push_row`]; transactions hide the value for most verbs.
+pub(crate) fn push_row_with(out: &mut Vec<u8>, row: &KvRow, with_value: bool) {
+    out.extend_from_slice(b"{\"LockIndex\":");
+    json::push_u64(out, row.lock_index());
+    out.extend_from_slice(b",\"Key\":");
+    json::push_str(out, row.key());
+    out.extend_from_slice(b",\"Flags\":");
+    json::push_u64(out, row.flags());
+    if !with_value || row.value().is_empty() {
+        out.extend_from_slice(b",\"Value\":null");
+    } else {
+        out.extend_from_slice(b",\"Value\":\"");
+        base64_simd::STANDARD.encode_append(row.value(), out);
+        out.push(b'"');
+    }
+    if let Some(session) = row.session().filter(|id| !id.is_empty()) {
+        out.extend_from_slice(b",\"Session\":");
+        json::push_str(out, session.as_bytes());
+    }
+    out.extend_from_slice(b",\"CreateIndex\":");
+    json::push_u64(out, row.create_index());
+    out.extend_from_slice(b",\"ModifyIndex\":");
+    json::push_u64(out, row.modify_index());
+    out.push(b'}');
+}
+
+async fn put(mut ctx: Ctx) -> Result<Reply, ApiError> {
+    let query = ctx.query();
+    ctx.read_options()?;
+    if ctx.param().is_empty() {
+        return Err(ApiError::bad_request("Missing key name"));
+    }
+    let exclusive = ["cas", "acquire", "release"];
+    if exclusive.iter().filter(|name| query.has(name)).count() > 1 {
+        return Err(conflicting_flags(query));
+    }
+    let limit_bytes = ctx.shared.limits.kv_value_max_bytes;
+    if let Some(len) = ctx.content_length().filter(|len| *len > limit_bytes as u64) {
+        return Err(body::over_setting(len, limit_bytes, "kv_max_value_size"));
+    }
+    let flags = number(query, "flags")?.unwrap_or(0);
+    let cas = number(query, "cas")?;
+    let acquire = query.text("acquire").map(Cow::into_owned);
+    let release = query.text("release").map(Cow::into_owned);
+    ctx.check_datacenter()?;
+    ctx.authorize(Resource::Key(ctx.param()), Access::Write)?;
+    let value = ctx.body(limit_bytes + CHUNKED_SLACK_BYTES).await?;
+    let key = Bytes::copy_from_slice(ctx.param());
+    let command = match (acquire, release) {
+        (Some(session), _) => Command::KvLock(v1::KvLock {
+            key,
+            value,
+            flags,
+            session,
+            checked_at: 0,
+        }),
+        (_, Some(session)) => Command::KvUnlock(v1::KvUnlock {
+            key,
+            value,
+            flags,
+            session,
+        }),
+        _ => Command::KvSet(v1::KvSet {
+            key,
+            value,
+            flags,
+            cas,
+        }),
+    };
+    write(&ctx, command).await
+}
+
+async fn delete(ctx: Ctx) -> Result<Reply, ApiError> {
+    let query = ctx.query();
+    ctx.read_options()?;
+    let recurse = query.has("recurse");
+    if ctx.param().is_empty() && !recurse {
+        return Err(ApiError::bad_request("Missing key name"));
+    }
+    if recurse && query.has("cas") {
+        return Err(conflicting_flags(query));
+    }
+    let cas = number(query, "cas")?;
+    ctx.check_datacenter()?;
+    let key = Bytes::copy_from_slice(ctx.param());
+    let command = if recurse {
+        ctx.authorize(Resource::KeyPrefix(&key), Access::Write)?;
+        Command::KvDeleteTree(v1::KvDeleteTree { prefix: key })
+    } else {
+        ctx.authorize(Resource::Key(&key), Access::Write)?;
+        Command::KvDelete(v1::KvDelete { key, cas })
+    };
+    write(&ctx, command).await
+}
+
+async fn write(ctx: &Ctx, command: Command) -> Result<Reply, ApiError> {
+    match ctx.shared.node.propose(command).await {
+        Ok(Outcome::Bool(done)) => Ok(Reply::bool(done)),
+        Ok(Outcome::Failed(error)) => Err(ApiError::internal(format!(
+            "raft apply failed: {}",
+            refusal(&error)
+        ))),
+        Ok(outcome) => {
+            tracing::error!(?outcome, "a KV command was answered in another's terms");
+            Err(ApiError::internal("unexpected outcome"))
+        }
+        // While a lock-delay runs an acquisition is merely refused.
+        Err(ProposeError::LockDelay(_)) => Ok(Reply::bool(false)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A refusal in Consul's words.
+fn refusal(error: &ApplyError) -> String {
+    match error {
+        ApplyError::InvalidSession(id) => format!("invalid session {}", go::quote(id.as_bytes())),
+        other => other.to_string(),
+    }
+}
+
+/// A numeric parameter; an empty one is as wrong as any other.
+fn number(query: Query<'_>, name: &str) -> Result<Option<u64>, ApiError> {
+    query
+        .get(name)
+        .map(|text| go::parse_uint(&text).map_err(ApiError::internal))
+        .transpose()
+}
+
+/// 400 with the whole query sorted by name, encoded as Go's `url.Values` does.
+fn conflicting_flags(query: Query<'_>) -> ApiError {
+    let mut pairs: Vec<_> = query.pairs().collect();
+    pairs.sort_by(|a, b| a.0.cmp(&b.0));
+    let encoded: Vec<String> = pairs
+        .iter()
+        .map(|(name, value)| format!("{}={}", query_escape(name), query_escape(value)))
+        .collect();
+    ApiError::bad_request(format!("Conflicting flags: {}\n", encoded.join("&")))
+}
+
+fn query_escape(text: &[u8]) -> String {
+    const KEPT: &percent_encoding::AsciiSet = &percent_encoding::NON_ALPHANUMERIC
+        .remove(b'-')
+        .remove(b'_')
+        .remove(b'.')
+        .remove(b'~')
+        .remove(b' ');
+    percent_encoding::percent_encode(text, KEPT)
+        .to_string()
+        .replace(' ', "+")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conflicting_flags_are_shown_sorted_and_encoded() {
+        let query = Query::new(b"release=y&cas=0&acquire=a%20b/c&flags=3");
+
+        let error = conflicting_flags(query);
+
+        assert_eq!(
+            error.text(),
+            "Conflicting flags: acquire=a+b%2Fc&cas=0&flags=3&release=y\n"
+        );
+    }
+
+    #[test]
+    fn keys_wins_over_recurse_and_the_right_spelling_over_the_old_one() {
+        let separator =
+            |raw: &'static str| match plan(b"p", Query::new(raw.as_bytes()), HeaderFacts::default()) {
+                Ok((
+                    _,
+                    KvView {
+                        form: Form::Keys { separator },
+                        ..
+                    },
+                )) => separator.into_owned(),
+                _ => panic!("not a list of keys: {raw}"),
+            };
+
+        assert_eq!(separator("recurse&keys&raw"), b"");
+        assert_eq!(separator("keys&seperator=/&separator=b"), b"b");
+        assert_eq!(separator("keys&seperator=%2F"), b"/");
+    }
+
+    #[test]
+    fn only_lists_do_without_a_key() {
+        assert!(plan(b"", Query::new(b"keys"), HeaderFacts::default()).is_ok());
+        assert!(plan(b"", Query::new(b"recurse"), HeaderFacts::default()).is_ok());
+        let error = plan(b"", Query::new(b"raw"), HeaderFacts::default())
+            .err()
+            .unwrap();
+        assert_eq!(error.text(), "Missing key name");
+    }
+}

@@ -1,0 +1,6 @@
+//! The endpoints, one file per family.
+
+pub(crate) mod acl;
+pub(crate) mod kv;
+pub(crate) mod snapshot;
+pub(crate) mod status;

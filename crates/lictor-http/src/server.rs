@@ -1,0 +1,268 @@
+//! Listeners, shutdown, and what all requests share.
+//!
+//! Tasks: one per listener and one per connection, all owned by the [`Handle`]. A stop has two steps: `Drain`
+//! (no new connections, waiting queries answer at once, requests finish) and after a bound `Kill`.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use lictor_node::Node;
+use lictor_state::Dirty;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::task::TaskTracker;
+
+use crate::acl::Acl;
+use crate::blocking::Rendered;
+use crate::clients::{Clients, Slot};
+use crate::conn;
+use crate::reply::Policy;
+
+/// A socket to serve, already bound.
+pub enum Listener {
+    /// HTTP/1.1 in the clear.
+    Plain(TcpListener),
+    /// HTTP/1.1 or HTTP/2 over TLS, as the client chooses by ALPN (`h2`, `http/1.1`).
+    Tls(TcpListener, Arc<rustls::ServerConfig>),
+    /// HTTP/1.1 on a Unix socket. Not counted against the limit per client.
+    Unix(UnixListener),
+}
+
+/// Bounds on what clients may take.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Connections from one address (Consul: `http_max_conns_per_client`); 0 means no limit.
+    pub connections_per_client: u32,
+    /// From the first byte of a request's head to its last. Idle connections are not closed.
+    pub header_timeout: Duration,
+    /// Largest head of a request, in bytes; beyond it 431.
+    pub header_max_bytes: usize,
+    /// For a TLS handshake.
+    pub handshake_timeout: Duration,
+    /// How long requests may take to finish after a stop was asked for.
+    pub drain_timeout: Duration,
+    /// Largest value of one key, in bytes (Consul: `kv_max_value_size`).
+    pub kv_value_max_bytes: usize,
+    /// Largest body of a transaction, in bytes (Consul: `txn_max_req_len`).
+    pub txn_body_max_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_per_client: 200,
+            header_timeout: Duration::from_secs(10),
+            header_max_bytes: 64 * 1024,
+            handshake_timeout: Duration::from_secs(10),
+            drain_timeout: Duration::from_secs(5),
+            kv_value_max_bytes: lictor_proto::limits::KV_VALUE_MAX_BYTES,
+            txn_body_max_bytes: lictor_proto::limits::TXN_BODY_MAX_BYTES,
+        }
+    }
+}
+
+/// How the API behaves.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Indent all JSON by four spaces, as Consul does in development mode.
+    pub indent_json: bool,
+}
+
+/// What the API serves.
+pub struct Api {
+    /// The server behind it.
+    pub node: Node,
+    /// How it behaves.
+    pub options: Options,
+}
+
+/// What every request can reach.
+pub(crate) struct Shared {
+    pub(crate) node: Node,
+    pub(crate) options: Options,
+    pub(crate) limits: Limits,
+    pub(crate) acl: Acl,
+    pub(crate) rendered: Rendered,
+    clients: Arc<Clients>,
+    stopping: AtomicBool,
+}
+
+impl Shared {
+    /// Whether waiting queries must answer with what there is.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// The default policy that answers show.
+    #[expect(
+        clippy::unused_self,
+        reason = "comes from the configuration once policies exist"
+    )]
+    pub(crate) fn policy(&self) -> Policy {
+        Policy::Allow
+    }
+}
+
+/// How far a stop has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    Serve,
+    Drain,
+    Kill,
+}
+
+/// A running HTTP server. Dropping it closes all sockets at once; [`Handle::shutdown`] stops in order.
+#[must_use = "dropping the handle stops the server"]
+pub struct Handle {
+    shared: Arc<Shared>,
+    stage: watch::Sender<Stage>,
+    tasks: TaskTracker,
+}
+
+/// Starts serving. Must be called within a tokio runtime.
+pub fn serve(listeners: Vec<Listener>, api: Api, limits: Limits) -> Handle {
+    let shared = Arc::new(Shared {
+        node: api.node,
+        options: api.options,
+        clients: Arc::new(Clients::new(limits.connections_per_client)),
+        limits,
+        acl: Acl::default(),
+        rendered: Rendered::default(),
+        stopping: AtomicBool::new(false),
+    });
+    let (stage, _) = watch::channel(Stage::Serve);
+    let tasks = TaskTracker::new();
+    for listener in listeners {
+        let accepting = Accepting {
+            shared: Arc::clone(&shared),
+            stage: stage.subscribe(),
+            tasks: tasks.clone(),
+        };
+        match listener {
+            Listener::Plain(listener) => tasks.spawn(accepting.plain(listener)),
+            Listener::Tls(listener, config) => {
+                tasks.spawn(accepting.tls(listener, TlsAcceptor::from(config)))
+            }
+            Listener::Unix(listener) => tasks.spawn(accepting.unix(listener)),
+        };
+    }
+    Handle { shared, stage, tasks }
+}
+
+impl Handle {
+    /// Stops: accepts nothing more, lets waiting queries answer at once, and returns when all connections are
+    /// closed, which is forced after [`Limits::drain_timeout`].
+    pub async fn shutdown(self) {
+        // The flag comes first: a query that registers after the wake-up sees it before it sleeps.
+        self.shared.stopping.store(true, Ordering::SeqCst);
+        self.stage.send_replace(Stage::Drain);
+        self.shared.node.watches().wake(&[Dirty::All]);
+        self.tasks.close();
+        if tokio::time::timeout(self.shared.limits.drain_timeout, self.tasks.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!("closing HTTP connections whose requests did not finish in time");
+            self.stage.send_replace(Stage::Kill);
+            self.tasks.wait().await;
+        }
+    }
+}
+
+/// One listener's task.
+struct Accepting {
+    shared: Arc<Shared>,
+    stage: watch::Receiver<Stage>,
+    tasks: TaskTracker,
+}
+
+impl Accepting {
+    async fn plain(mut self, listener: TcpListener) {
+        while let Some((stream, slot)) = self.next_tcp(&listener).await {
+            self.spawn(stream, Some(slot));
+        }
+    }
+
+    async fn tls(mut self, listener: TcpListener, acceptor: TlsAcceptor) {
+        while let Some((stream, slot)) = self.next_tcp(&listener).await {
+            let (shared, stage, acceptor) = (Arc::clone(&self.shared), self.stage.clone(), acceptor.clone());
+            self.tasks.spawn(async move {
+                let handshake = acceptor.accept(stream);
+                match tokio::time::timeout(shared.limits.handshake_timeout, handshake).await {
+                    Ok(Ok(stream)) => {
+                        let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                        if is_h2 {
+                            conn::serve_h2(stream, shared, stage, slot).await;
+                        } else {
+                            conn::serve_h1(stream, shared, stage, Some(slot)).await;
+                        }
+                    }
+                    Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
+                    Err(_) => tracing::debug!("TLS handshake took too long"),
+                }
+            });
+        }
+    }
+
+    async fn unix(mut self, listener: UnixListener) {
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = self.stage.changed() => return,
+            };
+            match accepted {
+                Ok((stream, _)) => self.spawn(stream, None),
+                Err(error) => pause_after(&error).await,
+            }
+        }
+    }
+
+    /// The next connection within the limits; `None` when the server stops.
+    async fn next_tcp(&mut self, listener: &TcpListener) -> Option<(TcpStream, Slot)> {
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = self.stage.changed() => return None,
+            };
+            let (stream, address) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    pause_after(&error).await;
+                    continue;
+                }
+            };
+            // Answers are small and waited for; nothing is gained by collecting them.
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%error, "TCP_NODELAY was refused");
+            }
+            match Clients::enter(&self.shared.clients, canonical(address.ip())) {
+                Some(slot) => return Some((stream, slot)),
+                None => conn::refuse(&stream),
+            }
+        }
+    }
+
+    fn spawn<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(&self, stream: S, slot: Option<Slot>) {
+        self.tasks.spawn(conn::serve_h1(
+            stream,
+            Arc::clone(&self.shared),
+            self.stage.clone(),
+            slot,
+        ));
+    }
+}
+
+/// An IPv4 client of an IPv6 socket is counted under its IPv4 address.
+fn canonical(address: IpAddr) -> IpAddr {
+    address.to_canonical()
+}
+
+/// Out of file descriptors, or a client that went away: neither ends the listener, and neither may spin.
+async fn pause_after(error: &std::io::Error) {
+    tracing::warn!(%error, "a connection could not be accepted");
+    tokio::time::sleep(Duration::from_millis(50)).await;
+}

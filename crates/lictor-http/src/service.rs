@@ -1,0 +1,156 @@
+//! From a request to an answer: cleaning, lookup, method, dispatch.
+//!
+//! The hot path (a plain read of one key) is answered inside [`call`], without a task, a box or a copy of the
+//! request; everything else becomes a boxed future.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::{Request, Response, StatusCode};
+
+use crate::ctx::{Ctx, Verb};
+use crate::error::ApiError;
+use crate::path::{self, BadPath};
+use crate::query::Query;
+use crate::reply::{Body, Layout, Policy, Reply};
+use crate::route::{self, Answer, Found, Route};
+use crate::routes::kv;
+use crate::server::Shared;
+
+/// The answer to one request.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "hyper keeps one per connection, and a box would cost every request"
+)]
+pub(crate) enum Answering {
+    /// Known at once; taken when polled.
+    Now(Option<Response<Body>>),
+    /// A handler at work, and how its answer goes out.
+    Later(Answer, Layout, Policy),
+}
+
+impl Future for Answering {
+    type Output = Response<Body>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut *self {
+            Self::Now(response) => match response.take() {
+                Some(response) => Poll::Ready(response),
+                None => Poll::Pending,
+            },
+            Self::Later(answer, layout, policy) => answer.as_mut().poll(cx).map(|result| {
+                let reply = result.unwrap_or_else(ApiError::into_reply);
+                reply.prepared(*layout).into_response(HeaderMap::new(), *policy)
+            }),
+        }
+    }
+}
+
+/// Answers one request.
+pub(crate) fn call(shared: &Arc<Shared>, request: Request<Incoming>) -> Answering {
+    let (parts, body) = request.into_parts();
+    let path = parts.uri.path();
+    if let Some(clean) = path::cleaned(path) {
+        return unserved(redirect(&clean, parts.uri.query()), parts.headers);
+    }
+    let decoded = match path::decoded(path) {
+        Ok(decoded) => decoded,
+        Err(BadPath::Unprintable) => return unserved(Reply::empty(StatusCode::BAD_REQUEST), parts.headers),
+        Err(BadPath::Escape) => {
+            return unserved(
+                Reply::text(StatusCode::BAD_REQUEST, "400 Bad Request"),
+                parts.headers,
+            );
+        }
+    };
+    let (route, param_at) = match route::find(&decoded) {
+        Found::Route(route, at) => (route, at),
+        Found::Redirect => return unserved(redirect(&format!("{path}/"), parts.uri.query()), parts.headers),
+        Found::Nothing => return unserved(unknown(&decoded), parts.headers),
+    };
+    let query = Query::new(parts.uri.query().unwrap_or_default().as_bytes());
+    if !query.is_valid() {
+        return served(
+            shared,
+            Reply::text(StatusCode::INTERNAL_SERVER_ERROR, ""),
+            parts.headers,
+        );
+    }
+    let verb = match Verb::parse(&parts.method).filter(|verb| route.verbs.contains(verb)) {
+        Some(verb) => verb,
+        None => return served(shared, wrong_method(route, &parts), parts.headers),
+    };
+    let param = &decoded[param_at..];
+    if route.path == kv::PATH
+        && verb == Verb::Get
+        && let Some(reply) = kv::read_now(shared, param, query, &parts.headers)
+    {
+        return served(shared, reply, parts.headers);
+    }
+    let raw_query = parts.uri.query().unwrap_or_default().as_bytes();
+    let ctx = Ctx::new(
+        Arc::clone(shared),
+        route.path,
+        verb,
+        param,
+        raw_query,
+        &parts.headers,
+        body,
+    );
+    // From here on nothing may hold on to `parts`: they keep hyper's read buffer alive.
+    let layout = ctx.layout();
+    Answering::Later((route.run)(ctx), layout, shared.policy())
+}
+
+fn served(shared: &Shared, reply: Reply, reuse: HeaderMap) -> Answering {
+    Answering::Now(Some(reply.into_response(reuse, shared.policy())))
+}
+
+fn unserved(reply: Reply, reuse: HeaderMap) -> Answering {
+    Answering::Now(Some(reply.into_response(reuse, Policy::Unserved)))
+}
+
+/// 307 rather than Go's 301: it keeps the method, so that a PUT does not turn into a GET on the way.
+fn redirect(path: &str, query: Option<&str>) -> Reply {
+    let location = match query {
+        Some(query) => format!("{path}?{query}"),
+        None => path.to_owned(),
+    };
+    match HeaderValue::from_str(&location) {
+        Ok(location) => Reply::empty(StatusCode::TEMPORARY_REDIRECT).with_header(header::LOCATION, location),
+        Err(_) => Reply::empty(StatusCode::BAD_REQUEST),
+    }
+}
+
+fn unknown(path: &[u8]) -> Reply {
+    if path == b"/" {
+        return Reply::text(StatusCode::OK, "Lictor: the HTTP API is under /v1/\n");
+    }
+    let text = if path.windows(4).any(|part| part == b"/v1/") {
+        "Invalid URL path: not a recognized HTTP API endpoint\n"
+    } else {
+        "Invalid URL path: if attempting to use the HTTP API, ensure the path starts with '/v1/'\n"
+    };
+    Reply::text(StatusCode::NOT_FOUND, text)
+}
+
+/// OPTIONS, or 405.
+fn wrong_method(route: &Route, parts: &Parts) -> Reply {
+    let reply = if parts.method == hyper::Method::OPTIONS {
+        Reply::empty_json()
+    } else {
+        Reply::text(
+            StatusCode::METHOD_NOT_ALLOWED,
+            format!("method {} not allowed", parts.method),
+        )
+    };
+    match HeaderValue::try_from(route.allow()) {
+        Ok(allow) => reply.with_header(header::ALLOW, allow),
+        Err(_) => reply,
+    }
+}
