@@ -2,154 +2,345 @@
 //!
 //! It is a pure function of (state, index, command): no clock, no randomness, no I/O, no map with a random order.
 //! The rows stand in ordered, persistent (copy-on-write) tables in memory, so a [`State`] clones in constant time
-//! and a clone is a consistent snapshot; `lictor-store` keeps the durable copy behind it.
+//! and a clone is a consistent snapshot; `lictor-store` keeps the durable copy behind it. It owns no threads.
+//!
+//! ```text
+//!                         ┌──────────── State ────────────┐
+//! Command ──apply──>      │ kv      tombstones  tree marks │ ──> Outcome            to the proposer
+//!   (index, term)         │ held    lock delays            │ ──> Effects::writes    to the durable copy
+//!                         │ sessions (by node, by check)   │ ──> Effects::dirty     to the watch registry
+//!  readers <──clone───    │ nodes   services    checks     │ ──> Effects::events    to the leader's timers
+//!                         └───────────────────────────────┘
+//! ```
+//!
+//! ```
+//! use lictor_proto::{Command, LogIndex, Term, v1::KvSet};
+//! use lictor_state::{Effects, Outcome, State};
+//!
+//! let (mut state, mut effects) = (State::default(), Effects::default());
+//! let set = Command::KvSet(KvSet { key: "a/b".into(), value: "1".into(), flags: 0, cas: Some(0) });
+//! let before = state.clone();
+//!
+//! assert!(matches!(state.apply(LogIndex(7), Term(1), &set, &mut effects), Outcome::Bool(true)));
+//!
+//! assert_eq!(state.kv_get(b"a/b").unwrap().modify_index(), 7);
+//! assert!(before.kv_get(b"a/b").is_none());
+//! ```
+//!
+//! All writes of a command carry one index, the *visible index*: its place in the log plus the index offset.
+//! A command that changes nothing leaves no trace but the applied index.
 
+mod cmd;
+mod codec;
+mod key;
+mod load;
 mod outcome;
+mod quote;
 mod row;
+mod tables;
+mod tree;
 
-pub use outcome::{ApplyError, Area, Dirty, Effect, Effects, Outcome, TxnError, TxnOutcome, TxnResult, Write};
-pub use row::KvRow;
+pub use codec::{Action, CodecError, Table};
+pub use key::fold_name;
+pub use load::{LoadError, Loader};
+pub use outcome::{
+    ApplyError, Area, Dirty, Effect, Effects, Outcome, TxnError, TxnOutcome, TxnResult, Write,
+};
+pub use row::{KvParts, KvRow};
+pub use tree::prefix_end;
 
 use std::sync::Arc;
 
-use lictor_proto::v1::{CheckRow, NodeRow, ServiceRow, SessionRow};
+use lictor_proto::v1::{CheckRow, LockDelayRow, MetaRow, NodeRow, ServiceRow, SessionRow, TableIndexes};
 use lictor_proto::{Command, ConsulIndex, LogIndex, SessionId, Term, v1};
+
+use key::Key;
+use tables::{Catalog, KvTables, SessionTables};
+use tree::Row;
 
 /// All replicated state at one applied index. Cloning is cheap and gives a snapshot.
 #[derive(Clone, Debug, Default)]
-pub struct State {}
+pub struct State {
+    applied: (LogIndex, Term),
+    index_offset: u64,
+    indexes: TableIndexes,
+    kv: KvTables,
+    sessions: SessionTables,
+    catalog: Catalog,
+}
 
 impl State {
     /// Applies one committed command. Deterministic: the same log gives the same state on every node.
     pub fn apply(&mut self, at: LogIndex, term: Term, command: &Command, out: &mut Effects) -> Outcome {
-        let _ = (at, term, command, out);
-        todo!()
+        let outcome = cmd::Apply::new(self, at, out).run(command);
+        self.applied = (at, term);
+        outcome
     }
 
     /// Advances the applied index over an entry that carries no command (a new leader's no-op, a skipped kind).
     pub fn apply_empty(&mut self, at: LogIndex, term: Term) {
-        let _ = (at, term);
-        todo!()
+        self.applied = (at, term);
     }
 
     /// The last applied entry.
     pub fn applied(&self) -> (LogIndex, Term) {
-        todo!()
+        self.applied
+    }
+
+    /// The parts of the meta row that the state knows; the rest is left at its defaults.
+    pub fn meta(&self) -> MetaRow {
+        MetaRow {
+            applied_index: self.applied.0.0,
+            applied_term: self.applied.1.0,
+            index_offset: self.index_offset,
+            indexes: Some(self.indexes),
+            ..MetaRow::default()
+        }
+    }
+
+    /// The index at which each table last changed.
+    pub fn table_indexes(&self) -> TableIndexes {
+        self.indexes
+    }
+
+    /// The index under which clients see a log entry.
+    pub fn visible(&self, at: LogIndex) -> ConsulIndex {
+        ConsulIndex(at.0 + self.index_offset)
     }
 
     /// One key.
     pub fn kv_get(&self, key: &[u8]) -> Option<&KvRow> {
-        let _ = key;
-        todo!()
+        self.kv.rows.get(key)
+    }
+
+    /// How many keys there are.
+    pub fn kv_len(&self) -> usize {
+        self.kv.rows.len()
     }
 
     /// The rows below a prefix in byte order.
     pub fn kv_list<'a>(&'a self, prefix: &'a [u8]) -> Box<dyn Iterator<Item = &'a KvRow> + 'a> {
-        let _ = prefix;
-        todo!()
+        Box::new(self.kv.rows.prefix(prefix))
     }
 
     /// The keys below a prefix, folded after the first `separator` beyond it; seeks past folded keys.
     /// An empty separator folds nothing. Calls `each` once per name, in order.
     pub fn kv_keys(&self, prefix: &[u8], separator: &[u8], each: &mut dyn FnMut(&[u8])) {
-        let _ = (prefix, separator, each);
-        todo!()
+        let mut rows = self.kv.rows.range(prefix);
+        while let Some(row) = rows.next() {
+            let key = row.key();
+            let Some(rest) = key.strip_prefix(prefix) else {
+                return;
+            };
+            match find(rest, separator).filter(|_| !separator.is_empty()) {
+                None => each(key),
+                Some(at) => {
+                    let name = &key[..prefix.len() + at + separator.len()];
+                    each(name);
+                    let Some(end) = prefix_end(name) else { return };
+                    rows.seek(&end);
+                }
+            }
+        }
     }
 
     /// X-Consul-Index of a list below `prefix`: rules R10 and R11 (rows, tombstones, tree-delete marks at any
     /// ancestor, the tombstone horizon); the table's index for "" and where nothing was ever found.
+    ///
+    /// It never goes back: reaping replaces tombstones by the horizon, which is not below them, and a recursive
+    /// delete replaces what lay below it by its mark; the table's index, which answers for prefixes without a
+    /// trace, is below whatever is written there later.
     pub fn kv_list_index(&self, prefix: &[u8]) -> ConsulIndex {
-        let _ = prefix;
-        todo!()
+        let table = self.kv_table_index();
+        if prefix.is_empty() {
+            return table;
+        }
+        let marks = &self.kv.tree_marks;
+        let below = self
+            .kv
+            .rows
+            .max_in(prefix)
+            .max(self.kv.tombstones.max_in(prefix))
+            .max(marks.max_in(prefix));
+        match below.max(self.ancestor_mark(prefix)) {
+            0 => table,
+            found => ConsulIndex(found.max(self.indexes.tombstone_horizon)),
+        }
+    }
+
+    /// The highest index of the recursive deletes at proper ancestors of `prefix`; 0 without any.
+    fn ancestor_mark(&self, prefix: &[u8]) -> u64 {
+        let (mut best, mut key) = (0, prefix);
+        while let Some(mark) = self.kv.tree_marks.floor(key) {
+            let shared = key.iter().zip(mark.key()).take_while(|(a, b)| a == b).count();
+            if shared < mark.key().len() {
+                // No ancestor of `key` is longer than what it shares with the mark before it.
+                key = &key[..shared];
+            } else {
+                best = best.max(mark.index());
+                let Some(shorter) = shared.checked_sub(1) else {
+                    return best;
+                };
+                key = &key[..shorter];
+            }
+        }
+        best
     }
 
     /// X-Consul-Index of a missing key: the highest index of the KV table and its tombstones, at least 1.
     pub fn kv_table_index(&self) -> ConsulIndex {
-        todo!()
+        at_least_one(self.indexes.kv.max(self.indexes.tombstones))
+    }
+
+    /// The highest index of a tombstone that was reaped: below it the past of a key is forgotten (rule R14).
+    pub fn tombstone_horizon(&self) -> ConsulIndex {
+        ConsulIndex(self.indexes.tombstone_horizon)
+    }
+
+    /// The highest index of a tombstone or tree mark that waits to be reaped.
+    pub fn newest_tombstone(&self) -> Option<ConsulIndex> {
+        let newest = self.kv.reap.floor(&u64::MAX.to_be_bytes())?;
+        Some(ConsulIndex(newest.index()))
+    }
+
+    /// The lock-delays that have not ended, by key.
+    pub fn lock_delays(&self) -> impl Iterator<Item = &LockDelayRow> {
+        self.kv.lock_delays.iter().map(|entry| &*entry.row)
     }
 
     /// Evaluates a transaction that writes nothing.
     pub fn txn_read(&self, txn: &v1::Txn) -> TxnOutcome {
-        let _ = txn;
-        todo!()
+        cmd::txn_read(self, txn)
     }
 
     /// One session.
     pub fn session(&self, id: SessionId) -> Option<&Arc<SessionRow>> {
-        let _ = id;
-        todo!()
+        self.sessions.get(id)
     }
 
     /// All sessions in the order of their ids.
     pub fn sessions(&self) -> Box<dyn Iterator<Item = &Arc<SessionRow>> + '_> {
-        todo!()
+        Box::new(self.sessions.rows.iter().map(|entry| &entry.row))
     }
 
     /// The sessions of one node (name as registered, compared without regard to case as Consul does).
     pub fn sessions_of_node<'a>(&'a self, node: &str) -> Box<dyn Iterator<Item = &'a Arc<SessionRow>> + 'a> {
-        let _ = node;
-        todo!()
+        below(&self.sessions.by_node, Key::name(node))
     }
 
     /// The index of the session table, at least 1.
     pub fn sessions_index(&self) -> ConsulIndex {
-        todo!()
+        at_least_one(self.indexes.sessions)
     }
 
     /// One node by name.
     pub fn node(&self, name: &str) -> Option<&Arc<NodeRow>> {
-        let _ = name;
-        todo!()
+        self.catalog.node(name)
+    }
+
+    /// One node by its id.
+    pub fn node_by_id(&self, id: &str) -> Option<&Arc<NodeRow>> {
+        self.catalog.node_by_id(id)
     }
 
     /// All nodes by name.
     pub fn nodes(&self) -> Box<dyn Iterator<Item = &Arc<NodeRow>> + '_> {
-        todo!()
+        Box::new(self.catalog.nodes.iter().map(|entry| &entry.row))
     }
 
     /// One service instance.
     pub fn service(&self, node: &str, id: &str) -> Option<&Arc<ServiceRow>> {
-        let _ = (node, id);
-        todo!()
+        self.catalog.service(node, id)
     }
 
     /// All service instances, ordered by node and id.
     pub fn services(&self) -> Box<dyn Iterator<Item = &Arc<ServiceRow>> + '_> {
-        todo!()
+        Box::new(self.catalog.services.iter().map(|entry| &entry.row))
     }
 
     /// The instances of one service, by node and id.
     pub fn services_named<'a>(&'a self, name: &str) -> Box<dyn Iterator<Item = &'a Arc<ServiceRow>> + 'a> {
-        let _ = name;
-        todo!()
+        below(&self.catalog.services_by_name, Key::name(name))
     }
 
     /// The services on one node, by id.
     pub fn services_of_node<'a>(&'a self, node: &str) -> Box<dyn Iterator<Item = &'a Arc<ServiceRow>> + 'a> {
-        let _ = node;
-        todo!()
+        below(&self.catalog.services, Key::name(node))
     }
 
     /// One check.
     pub fn check(&self, node: &str, check_id: &str) -> Option<&Arc<CheckRow>> {
-        let _ = (node, check_id);
-        todo!()
+        self.catalog.check(node, check_id)
     }
 
     /// All checks, by node and check id.
     pub fn checks(&self) -> Box<dyn Iterator<Item = &Arc<CheckRow>> + '_> {
-        todo!()
+        Box::new(self.catalog.checks.iter().map(|entry| &entry.row))
     }
 
     /// The checks on one node, by check id, those of services included.
     pub fn checks_of_node<'a>(&'a self, node: &str) -> Box<dyn Iterator<Item = &'a Arc<CheckRow>> + 'a> {
-        let _ = node;
-        todo!()
+        below(&self.catalog.checks, Key::name(node))
     }
 
-    /// The index of one catalog area as a whole (Nodes, Services or Checks), at least 1.
+    /// The checks of one service instance, by check id; those of the node itself for the id "".
+    pub fn checks_of_service<'a>(
+        &'a self,
+        node: &str,
+        id: &str,
+    ) -> Box<dyn Iterator<Item = &'a Arc<CheckRow>> + 'a> {
+        below(&self.catalog.checks_by_service, Key::name(node).and_name(id))
+    }
+
+    /// The index of one catalog area as a whole (Nodes, Services or Checks), at least 1. A single row's area
+    /// answers for its whole table, since the index of what was removed is not kept.
     pub fn area_index(&self, area: Area) -> ConsulIndex {
-        let _ = area;
-        todo!()
+        let all = &self.indexes;
+        at_least_one(match area {
+            Area::Session | Area::SessionsOfNode | Area::Sessions => all.sessions,
+            Area::Nodes => all.nodes,
+            Area::Services => all.services,
+            Area::Checks => all.checks,
+            Area::Node | Area::Service => all.nodes.max(all.services).max(all.checks),
+        })
+    }
+
+    /// The index of one service: of its instances, their checks and nodes, removals included. A service without
+    /// instances has that of the service table.
+    pub fn service_index(&self, name: &str) -> ConsulIndex {
+        let known = self.catalog.service_indexes.get(&Key::name(name));
+        at_least_one(known.map_or(self.indexes.services, Row::index))
+    }
+
+    /// The index of one node, its services and checks, removals included. An unknown node has that of the node
+    /// table.
+    pub fn node_index(&self, name: &str) -> ConsulIndex {
+        let known = self.catalog.node_indexes.get(&Key::name(name));
+        at_least_one(known.map_or(self.indexes.nodes, Row::index))
+    }
+}
+
+fn at_least_one(index: u64) -> ConsulIndex {
+    ConsulIndex(index.max(1))
+}
+
+fn below<'a, T>(
+    tree: &'a tree::Tree<row::Entry<T>>,
+    prefix: Key,
+) -> Box<dyn Iterator<Item = &'a Arc<T>> + 'a> {
+    let rows = tree.range(&prefix);
+    Box::new(
+        rows.take_while(move |entry| entry.key().starts_with(&prefix))
+            .map(|entry| &entry.row),
+    )
+}
+
+/// Where `needle` first occurs.
+fn find(text: &[u8], needle: &[u8]) -> Option<usize> {
+    match needle {
+        [byte] => text.iter().position(|b| b == byte),
+        _ => text
+            .windows(needle.len().max(1))
+            .position(|window| window == needle),
     }
 }

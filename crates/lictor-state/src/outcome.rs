@@ -26,8 +26,8 @@ pub enum ApplyError {
     /// A lock verb without a session.
     #[error("missing session")]
     MissingSession,
-    /// A lock verb with a session that does not exist; quoted as Go's `%#v`/`%q` does.
-    #[error("invalid session {0:?}")]
+    /// A lock verb with a session that does not exist.
+    #[error("invalid session {}", crate::quote::quote(.0.as_bytes()))]
     InvalidSession(String),
     /// A session or service on a node that is not registered.
     #[error("Missing node registration")]
@@ -95,6 +95,15 @@ pub struct Effects {
     pub writes: Vec<Write>,
 }
 
+impl Effects {
+    /// Forgets everything; keeps the room.
+    pub fn clear(&mut self) {
+        self.events.clear();
+        self.dirty.clear();
+        self.writes.clear();
+    }
+}
+
 /// A change that the leader's session manager turns into timers; followers drop it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
@@ -146,7 +155,7 @@ pub enum Area {
     Node,
     /// The node table.
     Nodes,
-    /// The instances of a service with their nodes and checks: its name.
+    /// The instances of a service with their nodes and checks: its lower-case name.
     Service,
     /// The service table.
     Services,
@@ -190,10 +199,14 @@ pub enum Write {
         /// The visible index of the delete.
         index: u64,
     },
-    /// A tombstone was reaped.
+    /// Removes a tombstone.
     TombstoneGone(Bytes),
-    /// A tree mark was reaped.
+    /// Removes the tombstones below a prefix.
+    TombstoneTreeGone(Bytes),
+    /// Removes a tree mark.
     TreeMarkGone(Bytes),
+    /// Removes the tree marks below a prefix.
+    TreeMarkTreeGone(Bytes),
     /// A session.
     Session(Arc<SessionRow>),
     /// Removes a session.
