@@ -30,6 +30,8 @@ pub struct Config {
     pub max_unapplied_entries: u64,
     /// Entries given to apply and not reported applied; above, nothing more is given.
     pub max_applying_entries: u64,
+    /// Bytes given to apply and not reported applied; above, nothing more is given.
+    pub max_applying_bytes: u64,
     /// Proposals under way.
     pub max_pending_proposals: usize,
     /// Read rounds under way.
@@ -40,6 +42,8 @@ pub struct Config {
     pub read_timeout_ms: u64,
     /// Memory for persisted entries that followers may still want; a sole voter keeps none.
     pub cache_bytes: usize,
+    /// A leader whose disk has not answered for this time hands over.
+    pub max_sync_ms: u64,
     /// Entries kept below the flushed index for followers that lag; a sole voter keeps none.
     pub keep_entries: u64,
 }
@@ -59,11 +63,13 @@ impl Config {
             max_apply_bytes: 8 << 20,
             max_unapplied_entries: 5000,
             max_applying_entries: 5000,
+            max_applying_bytes: 16 << 20,
             max_pending_proposals: 16_384,
             max_pending_reads: 1024,
             read_retry_ms: 200,
             read_timeout_ms: 5000,
             cache_bytes: 16 << 20,
+            max_sync_ms: 400,
             keep_entries: 100_000,
         }
     }

@@ -52,7 +52,7 @@ pub use io::{
 };
 pub use log::{
     DecodeError, EntryKind, HardState, LogEntry, LogError, LogPosition, LogReader, LogStore, LogTask,
-    LogWriter, MemLog, MemReader, MemWriter, Recovered, SimDisk,
+    LogWriter, Mark, MemLog, MemReader, MemWriter, Recovered, SimDisk,
 };
 pub use member::{MemberChange, Membership};
 pub use message::PeerMessage;

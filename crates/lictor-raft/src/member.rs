@@ -65,7 +65,15 @@ impl Membership {
         self.conf.voters == [id.0] && !self.is_joint()
     }
 
-    pub(crate) fn from_raft(conf: ConfState) -> Self {
+    pub(crate) fn from_raft(mut conf: ConfState) -> Self {
+        // raft-rs keeps them in hash sets; what is stored must be the same on all members.
+        let lists = [
+            &mut conf.voters,
+            &mut conf.learners,
+            &mut conf.voters_outgoing,
+            &mut conf.learners_next,
+        ];
+        lists.into_iter().for_each(|list| list.sort_unstable());
         Self { conf }
     }
 

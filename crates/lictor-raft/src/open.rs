@@ -2,7 +2,9 @@
 
 use lictor_proto::LogIndex;
 
-use crate::{Config, Core, LogError, LogPosition, LogStore, Membership};
+use crate::{
+    Config, Core, LogError, LogPosition, LogReader, LogStore, LogWriter as _, Membership, Recovered,
+};
 
 /// Where the durable state stands.
 #[derive(Debug, Clone)]
@@ -79,6 +81,77 @@ pub fn open<S: LogStore>(
     config: Config,
     state: &StateMark,
 ) -> Result<(Core<S::Reader>, S::Writer), OpenError> {
-    let _ = (store, config, state);
-    todo!()
+    let (mut log, reader, mut writer) = store.split();
+    check_proofs(&log)?;
+    if !covers(&log, &reader, state)? {
+        writer.reset(state.applied)?;
+        (log.truncated, log.last) = (state.applied, state.applied);
+    }
+    if log.truncated.index > state.applied.index {
+        return Err(OpenError::Gap {
+            first: log.truncated.index,
+            state: state.applied.index,
+        });
+    }
+    // Commit indexes are not synced for their own sake, and the state may have been flushed since (R5).
+    log.hard_state.commit = log.hard_state.commit.max(state.applied.index);
+    log.hard_state.term = log.hard_state.term.max(log.last.term);
+    let core = Core::new(config, reader, &log, state).map_err(|error| OpenError::Raft(error.to_string()))?;
+    Ok((core, writer))
 }
+
+/// What the log itself proves about its end.
+fn check_proofs(log: &Recovered) -> Result<(), OpenError> {
+    let proofs = [
+        (log.synced_through, "its synced-through mark"),
+        (log.hard_state.commit, "its recorded commit index"),
+    ];
+    for (proven, proof) in proofs {
+        if log.last.index < proven {
+            return Err(OpenError::LogLost {
+                last: log.last.index,
+                proven,
+                proof,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Whether the log holds, or once held, the state's last entry. Where it does not, an installed state rules
+/// (R6): the crash came between the installation and its record in the log. Any other state was reached by
+/// applying entries that were durable, so their absence is a loss.
+fn covers<R: LogReader>(log: &Recovered, reader: &R, state: &StateMark) -> Result<bool, OpenError> {
+    let index = state.applied.index;
+    if index > log.last.index {
+        let proof = "the applied state";
+        let lost = OpenError::LogLost {
+            last: log.last.index,
+            proven: index,
+            proof,
+        };
+        return if state.installed { Ok(false) } else { Err(lost) };
+    }
+    if index < log.truncated.index {
+        return Ok(true);
+    }
+    let term = if index == log.truncated.index {
+        log.truncated.term
+    } else {
+        reader.term(index)?
+    };
+    let log = LogPosition { index, term };
+    if term == state.applied.term {
+        Ok(true)
+    } else if state.installed {
+        Ok(false)
+    } else {
+        Err(OpenError::Diverged {
+            state: state.applied,
+            log,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -6,9 +6,17 @@
 //! ```
 //! The core alone knows where the log begins and ends *now*; a store knows it once, when it is opened.
 
+mod cache;
+mod codec;
+mod disk;
 mod mem;
+pub(crate) mod storage;
+#[cfg(test)]
+mod tests;
 
-pub use mem::{MemLog, MemReader, MemWriter, SimDisk};
+pub use codec::Mark;
+pub use disk::SimDisk;
+pub use mem::{MemLog, MemReader, MemWriter};
 
 use std::fmt;
 
@@ -99,7 +107,8 @@ pub struct LogTask {
     pub hard_state: Option<HardState>,
     /// Whether it must be durable before `messages` are sent and the task is reported.
     pub must_sync: bool,
-    /// To send once this task, and all before it, are durable.
+    /// To send once this task, and all before it, are durable. [`crate::Input::Persisted`] is queued *before*
+    /// they are sent: the answer to a vote must not overtake it.
     pub messages: Vec<PeerMessage>,
 }
 
