@@ -5,7 +5,7 @@
 
 mod watch;
 
-pub use watch::{Registry, Topic, TooManyWaiters, Waiter};
+pub use watch::{Registry, TooManyWaiters, Topic, Waiter};
 
 use std::sync::Arc;
 
