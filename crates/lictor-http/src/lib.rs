@@ -19,6 +19,7 @@ mod body;
 mod clients;
 mod conn;
 mod ctx;
+mod decode;
 mod error;
 mod go;
 mod json;
@@ -29,5 +30,6 @@ mod route;
 mod routes;
 mod server;
 mod service;
+mod wire;
 
 pub use server::{Api, Handle, Limits, Listener, Options, serve};

@@ -14,7 +14,7 @@ use crate::ctx::Ctx;
 use crate::ctx::Verb::{self, Delete, Get, Post, Put};
 use crate::error::ApiError;
 use crate::reply::Reply;
-use crate::routes::{acl, kv, snapshot, status};
+use crate::routes::{acl, kv, session, snapshot, status, txn};
 
 /// What a handler gives back. Each is boxed on its own, so that a waiting request is as large as its own handler.
 pub(crate) type Answer = Pin<Box<dyn Future<Output = Result<Reply, ApiError>> + Send>>;
@@ -117,13 +117,13 @@ const fn acl_off(path: &'static str, verbs: &'static [Verb]) -> Route {
 static ROUTES: &[Route] = &[
     // KV, transactions, sessions, status.
     route("/v1/kv/", &[Get, Put, Delete], to!(kv::serve)),
-    later("/v1/txn", &[Put]),
-    later("/v1/session/create", &[Put]),
-    later("/v1/session/destroy/", &[Put]),
-    later("/v1/session/renew/", &[Put]),
-    later("/v1/session/info/", &[Get]),
-    later("/v1/session/node/", &[Get]),
-    later("/v1/session/list", &[Get]),
+    route("/v1/txn", &[Put], to!(txn::apply)),
+    route("/v1/session/create", &[Put], to!(session::create)),
+    route("/v1/session/destroy/", &[Put], to!(session::destroy)),
+    route("/v1/session/renew/", &[Put], to!(session::renew)),
+    route("/v1/session/info/", &[Get], to!(session::info)),
+    route("/v1/session/node/", &[Get], to!(session::of_node)),
+    route("/v1/session/list", &[Get], to!(session::list)),
     route("/v1/status/leader", &[Get], to!(status::leader)),
     route("/v1/status/peers", &[Get], to!(status::peers)),
     route("/v1/snapshot", &[Get, Put], to!(snapshot::serve)),

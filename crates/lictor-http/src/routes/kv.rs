@@ -7,7 +7,7 @@ use hyper::StatusCode;
 use hyper::header::HeaderMap;
 use lictor_node::{ProposeError, Topic};
 use lictor_proto::{Command, v1};
-use lictor_state::{ApplyError, KvRow, Outcome, State};
+use lictor_state::{KvRow, Outcome, State};
 
 use crate::acl::{Access, Resource};
 use crate::blocking::{self, View};
@@ -301,10 +301,7 @@ async fn delete(ctx: Ctx) -> Result<Reply, ApiError> {
 async fn write(ctx: &Ctx, command: Command) -> Result<Reply, ApiError> {
     match ctx.shared.node.propose(command).await {
         Ok(Outcome::Bool(done)) => Ok(Reply::bool(done)),
-        Ok(Outcome::Failed(error)) => Err(ApiError::internal(format!(
-            "raft apply failed: {}",
-            refusal(&error)
-        ))),
+        Ok(Outcome::Failed(error)) => Err(ApiError::internal(format!("raft apply failed: {error}"))),
         Ok(outcome) => {
             tracing::error!(?outcome, "a KV command was answered in another's terms");
             Err(ApiError::internal("unexpected outcome"))
@@ -312,14 +309,6 @@ async fn write(ctx: &Ctx, command: Command) -> Result<Reply, ApiError> {
         // While a lock-delay runs an acquisition is merely refused.
         Err(ProposeError::LockDelay(_)) => Ok(Reply::bool(false)),
         Err(error) => Err(error.into()),
-    }
-}
-
-/// A refusal in Consul's words.
-fn refusal(error: &ApplyError) -> String {
-    match error {
-        ApplyError::InvalidSession(id) => format!("invalid session {}", go::quote(id.as_bytes())),
-        other => other.to_string(),
     }
 }
 

@@ -2,5 +2,7 @@
 
 pub(crate) mod acl;
 pub(crate) mod kv;
+pub(crate) mod session;
 pub(crate) mod snapshot;
 pub(crate) mod status;
+pub(crate) mod txn;

@@ -1,0 +1,623 @@
+//! The body of a transaction: a list of operations, each with one of the members KV, Node, Service or Check.
+//!
+//! The KV member is read straight from the text, without a tree between: a large transaction is mostly that.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use bytes::Bytes;
+use lictor_proto::v1::txn_op::Op;
+use lictor_proto::v1::{self, CatalogVerb, KvVerb};
+use lictor_state::TxnError;
+use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
+use serde_json::{Map, Value};
+
+use crate::decode::{self, Text};
+use crate::go;
+
+/// A decoded transaction.
+#[derive(Debug, Default)]
+pub(super) struct Request {
+    pub(super) txn: v1::Txn,
+    /// How many operations the body has, empty ones included.
+    pub(super) count: usize,
+    /// Whether any operation writes.
+    pub(super) writes: bool,
+    /// What is wrong with operations before they are tried.
+    pub(super) errors: Vec<TxnError>,
+}
+
+impl Request {
+    /// The keys of the lock operations, with their positions.
+    pub(super) fn lock_keys(&self) -> Vec<(usize, Bytes)> {
+        let lock = |(at, op): (usize, &v1::TxnOp)| match &op.op {
+            Some(Op::Kv(op)) if op.verb() == KvVerb::Lock => Some((at, op.key.clone())),
+            _ => None,
+        };
+        self.txn.ops.iter().enumerate().filter_map(lock).collect()
+    }
+
+    fn push(&mut self, op: Result<Op, String>) {
+        let op = op.unwrap_or_else(|what| {
+            self.errors.push(TxnError {
+                op_index: self.txn.ops.len(),
+                what,
+            });
+            Op::Kv(v1::KvTxnOp::default())
+        });
+        self.txn.ops.push(v1::TxnOp { op: Some(op) });
+    }
+}
+
+/// Reads a body.
+///
+/// # Errors
+/// What comes after `Failed to parse body: `.
+pub(super) fn decode(body: &[u8], datacenter: &str) -> Result<Request, String> {
+    let text = decode::text(body);
+    let members = decode::first::<Option<Vec<Option<Members<'_>>>>>(&text)?.unwrap_or_default();
+    let mut request = Request {
+        count: members.len(),
+        ..Request::default()
+    };
+    for member in members.into_iter().flatten() {
+        // Of several members the first in this order counts.
+        if let Some(op) = member.kv {
+            request.writes |= op.verb.is_some_and(kv_writes);
+            request.push(op.checked());
+        } else if let Some(op) = member.node {
+            let (verb, op) = node_op(op, datacenter)?;
+            request.writes |= verb != Some(CatalogVerb::Get);
+            request.push(op);
+        } else if let Some(op) = member.service {
+            let (verb, op) = service_op(op)?;
+            request.writes |= verb != Some(CatalogVerb::Get);
+            request.push(op);
+        } else if let Some(op) = member.check {
+            let (verb, op) = check_op(op)?;
+            request.writes |= verb != Some(CatalogVerb::Get);
+            request.push(op);
+        }
+    }
+    Ok(request)
+}
+
+/// Whether a verb writes; checks do not.
+pub(super) fn kv_writes(verb: KvVerb) -> bool {
+    match verb {
+        KvVerb::Set
+        | KvVerb::Cas
+        | KvVerb::Lock
+        | KvVerb::Unlock
+        | KvVerb::Delete
+        | KvVerb::DeleteTree
+        | KvVerb::DeleteCas => true,
+        KvVerb::Unspecified
+        | KvVerb::Get
+        | KvVerb::GetOrEmpty
+        | KvVerb::GetTree
+        | KvVerb::CheckIndex
+        | KvVerb::CheckSession
+        | KvVerb::CheckNotExists => false,
+    }
+}
+
+fn kv_verb(text: &str) -> Option<KvVerb> {
+    Some(match text {
+        "set" => KvVerb::Set,
+        "cas" => KvVerb::Cas,
+        "lock" => KvVerb::Lock,
+        "unlock" => KvVerb::Unlock,
+        "get" => KvVerb::Get,
+        "get-or-empty" => KvVerb::GetOrEmpty,
+        "get-tree" => KvVerb::GetTree,
+        "check-index" => KvVerb::CheckIndex,
+        "check-session" => KvVerb::CheckSession,
+        "check-not-exists" => KvVerb::CheckNotExists,
+        "delete" => KvVerb::Delete,
+        "delete-tree" => KvVerb::DeleteTree,
+        "delete-cas" => KvVerb::DeleteCas,
+        _ => return None,
+    })
+}
+
+/// One element of the list.
+#[derive(Debug, Default)]
+struct Members<'a> {
+    kv: Option<KvMember<'a>>,
+    node: Option<Map<String, Value>>,
+    service: Option<Map<String, Value>>,
+    check: Option<Map<String, Value>>,
+}
+
+#[derive(Debug, Default)]
+struct KvMember<'a> {
+    verb: Option<KvVerb>,
+    /// As written, for the error.
+    verb_text: Text<'a>,
+    key: Text<'a>,
+    value: Bytes,
+    flags: u64,
+    index: u64,
+    session: Text<'a>,
+}
+
+impl KvMember<'_> {
+    fn checked(self) -> Result<Op, String> {
+        let Some(verb) = self.verb else {
+            return Err(format!("unknown KV operation: {}", self.verb_text.0));
+        };
+        if self.key.0.is_empty() && !matches!(verb, KvVerb::GetTree | KvVerb::DeleteTree) {
+            return Err("Must provide key".to_owned());
+        }
+        Ok(Op::Kv(v1::KvTxnOp {
+            verb: verb.into(),
+            key: Bytes::from(self.key.0.into_owned()),
+            value: self.value,
+            flags: self.flags,
+            index: self.index,
+            session: self.session.0.into_owned(),
+        }))
+    }
+}
+
+fn unknown_field(name: &str) -> String {
+    format!("json: unknown field {}", go::quote(name.as_bytes()))
+}
+
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct MembersVisitor;
+
+        impl<'de> Visitor<'de> for MembersVisitor {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an operation")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
+                let mut members = Members::default();
+                while let Some(Text(name)) = map.next_key()? {
+                    match name {
+                        n if n.eq_ignore_ascii_case("KV") => members.kv = map.next_value()?,
+                        n if n.eq_ignore_ascii_case("Node") => members.node = map.next_value()?,
+                        n if n.eq_ignore_ascii_case("Service") => members.service = map.next_value()?,
+                        n if n.eq_ignore_ascii_case("Check") => members.check = map.next_value()?,
+                        other => return Err(Error::custom(unknown_field(&other))),
+                    }
+                }
+                Ok(members)
+            }
+        }
+
+        deserializer.deserialize_map(MembersVisitor)
+    }
+}
+
+impl<'de> Deserialize<'de> for KvMember<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct KvVisitor;
+
+        impl<'de> Visitor<'de> for KvVisitor {
+            type Value = KvMember<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a KV operation")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<KvMember<'de>, A::Error> {
+                let mut member = KvMember::default();
+                while let Some(Text(name)) = map.next_key()? {
+                    match name {
+                        n if n.eq_ignore_ascii_case("Verb") => {
+                            member.verb_text = map.next_value()?;
+                            member.verb = kv_verb(&member.verb_text.0);
+                        }
+                        n if n.eq_ignore_ascii_case("Key") => member.key = map.next_value()?,
+                        n if n.eq_ignore_ascii_case("Value") => {
+                            let Text(value) = map.next_value()?;
+                            let value = base64_simd::STANDARD.decode_to_vec(value.as_bytes());
+                            member.value = value.map_err(|_| Error::custom("illegal base64 data"))?.into();
+                        }
+                        n if n.eq_ignore_ascii_case("Flags") => {
+                            member.flags = map.next_value::<Option<u64>>()?.unwrap_or_default();
+                        }
+                        n if n.eq_ignore_ascii_case("Index") => {
+                            member.index = map.next_value::<Option<u64>>()?.unwrap_or_default();
+                        }
+                        n if n.eq_ignore_ascii_case("Session") => member.session = map.next_value()?,
+                        n if n.eq_ignore_ascii_case("Namespace") || n.eq_ignore_ascii_case("Partition") => {
+                            map.next_value::<IgnoredAny>()?;
+                        }
+                        other => return Err(Error::custom(unknown_field(&other))),
+                    }
+                }
+                Ok(member)
+            }
+        }
+
+        deserializer.deserialize_map(KvVisitor)
+    }
+}
+
+/// An operation on the catalog: its verb if it is one, and the operation or what is wrong with it.
+type CatalogOp = (Option<CatalogVerb>, Result<Op, String>);
+
+fn catalog_verb(text: &str) -> Option<CatalogVerb> {
+    Some(match text {
+        "get" => CatalogVerb::Get,
+        "set" => CatalogVerb::Set,
+        "cas" => CatalogVerb::Cas,
+        "delete" => CatalogVerb::Delete,
+        "delete-cas" => CatalogVerb::DeleteCas,
+        _ => return None,
+    })
+}
+
+fn node_op(member: Map<String, Value>, datacenter: &str) -> Result<CatalogOp, String> {
+    let mut verb = String::new();
+    let mut row = node_row(Map::new())?;
+    for (name, value) in member {
+        match name.to_ascii_lowercase().as_str() {
+            "verb" => verb = decode::string(value, &name)?,
+            "node" => row = node_row(object(value, &name)?)?,
+            _ => return Err(unknown_field(&name)),
+        }
+    }
+    if row.datacenter.is_empty() {
+        datacenter.clone_into(&mut row.datacenter);
+    }
+    let parsed = catalog_verb(&verb);
+    let op = match parsed {
+        None => Err(format!("unknown node operation: {verb}")),
+        Some(_) if row.node.is_empty() && row.id.is_empty() => Err("Must provide node".to_owned()),
+        Some(verb) => Ok(Op::Node(v1::NodeTxnOp {
+            verb: verb.into(),
+            node: Some(row),
+        })),
+    };
+    Ok((parsed, op))
+}
+
+fn service_op(member: Map<String, Value>) -> Result<CatalogOp, String> {
+    let mut verb = String::new();
+    let mut node = String::new();
+    let mut row = service_row(Map::new())?;
+    for (name, value) in member {
+        match name.to_ascii_lowercase().as_str() {
+            "verb" => verb = decode::string(value, &name)?,
+            "node" => node = decode::string(value, &name)?,
+            "service" => row = service_row(object(value, &name)?)?,
+            _ => return Err(unknown_field(&name)),
+        }
+    }
+    row.node = node;
+    if row.id.is_empty() {
+        row.id.clone_from(&row.service);
+    }
+    let parsed = catalog_verb(&verb);
+    let op = match parsed {
+        None => Err(format!("unknown service operation: {verb}")),
+        // Deleting asks for it too, reading does not (recorded answers).
+        Some(verb) if verb != CatalogVerb::Get && row.service.is_empty() => {
+            Err("Must provide service name (Service.Service) when service ID is provided".to_owned())
+        }
+        Some(verb) => Ok(Op::Service(v1::ServiceTxnOp {
+            verb: verb.into(),
+            service: Some(row),
+        })),
+    };
+    Ok((parsed, op))
+}
+
+fn check_op(member: Map<String, Value>) -> Result<CatalogOp, String> {
+    let mut verb = String::new();
+    let mut row = v1::CheckRow::default();
+    for (name, value) in member {
+        match name.to_ascii_lowercase().as_str() {
+            "verb" => verb = decode::string(value, &name)?,
+            "check" => row = check_row(object(value, &name)?)?,
+            _ => return Err(unknown_field(&name)),
+        }
+    }
+    if row.check_id.is_empty() {
+        row.check_id.clone_from(&row.name);
+    }
+    let parsed = catalog_verb(&verb);
+    let op = match parsed {
+        None => Err(format!("unknown check operation: {verb}")),
+        Some(_) if row.check_id.is_empty() => Err("Must provide check ID or name".to_owned()),
+        Some(verb) => Ok(Op::Check(v1::CheckTxnOp {
+            verb: verb.into(),
+            check: Some(row),
+        })),
+    };
+    Ok((parsed, op))
+}
+
+fn node_row(fields: Map<String, Value>) -> Result<v1::NodeRow, String> {
+    let mut row = v1::NodeRow {
+        tagged_addresses_null: true,
+        meta_null: true,
+        ..v1::NodeRow::default()
+    };
+    for (name, value) in fields {
+        match name.to_ascii_lowercase().as_str() {
+            "id" => row.id = decode::string(value, &name)?,
+            "node" => row.node = decode::string(value, &name)?,
+            "address" => row.address = decode::string(value, &name)?,
+            "datacenter" => row.datacenter = decode::string(value, &name)?,
+            "taggedaddresses" => {
+                (row.tagged_addresses, row.tagged_addresses_null) = string_map(value, &name)?;
+            }
+            "meta" => (row.meta, row.meta_null) = string_map(value, &name)?,
+            "modifyindex" => row.modify_index = number(&value, &name)?,
+            "createindex" | "partition" | "peername" | "locality" => {}
+            _ => return Err(unknown_field(&name)),
+        }
+    }
+    Ok(row)
+}
+
+fn service_row(fields: Map<String, Value>) -> Result<v1::ServiceRow, String> {
+    let mut row = v1::ServiceRow {
+        weight_passing: 1,
+        weight_warning: 1,
+        tags_null: true,
+        meta_null: true,
+        tagged_addresses_null: true,
+        ..v1::ServiceRow::default()
+    };
+    for (name, value) in fields {
+        match name.to_ascii_lowercase().as_str() {
+            "kind" => row.kind = decode::string(value, &name)?,
+            "id" => row.id = decode::string(value, &name)?,
+            "service" => row.service = decode::string(value, &name)?,
+            "tags" => {
+                let tags = decode::strings(value, &name)?;
+                row.tags_null = tags.is_none();
+                row.tags = tags.unwrap_or_default();
+            }
+            "meta" => (row.meta, row.meta_null) = string_map(value, &name)?,
+            "port" => row.port = number(&value, &name)?,
+            "address" => row.address = decode::string(value, &name)?,
+            "socketpath" => row.socket_path = decode::string(value, &name)?,
+            "taggedaddresses" => set_tagged_addresses(&mut row, value, &name)?,
+            "weights" => set_weights(&mut row, value, &name)?,
+            "enabletagoverride" => row.enable_tag_override = flag(&value, &name)?,
+            "modifyindex" => row.modify_index = number(&value, &name)?,
+            "proxy" => row.proxy_json = kept(&value),
+            "connect" => row.connect_json = kept(&value),
+            "ports" => row.ports_json = kept(&value),
+            "createindex" | "contenthash" | "peername" | "namespace" | "partition" | "datacenter"
+            | "locality" => {}
+            _ => return Err(unknown_field(&name)),
+        }
+    }
+    Ok(row)
+}
+
+fn check_row(fields: Map<String, Value>) -> Result<v1::CheckRow, String> {
+    let mut row = v1::CheckRow::default();
+    for (name, value) in fields {
+        match name.to_ascii_lowercase().as_str() {
+            "node" => row.node = decode::string(value, &name)?,
+            "checkid" => row.check_id = decode::string(value, &name)?,
+            "name" => row.name = decode::string(value, &name)?,
+            "status" => row.status = decode::string(value, &name)?,
+            "notes" => row.notes = decode::string(value, &name)?,
+            "output" => row.output = decode::string(value, &name)?,
+            "serviceid" => row.service_id = decode::string(value, &name)?,
+            "servicename" => row.service_name = decode::string(value, &name)?,
+            "servicetags" => row.service_tags = decode::strings(value, &name)?.unwrap_or_default(),
+            "type" => row.r#type = decode::string(value, &name)?,
+            "interval" => row.interval = decode::string(value, &name)?,
+            "timeout" => row.timeout = decode::string(value, &name)?,
+            "exposedport" => row.exposed_port = number(&value, &name)?,
+            "definition" => row.definition_json = kept(&value),
+            "modifyindex" => row.modify_index = number(&value, &name)?,
+            "createindex" | "namespace" | "partition" | "peername" => {}
+            _ => return Err(unknown_field(&name)),
+        }
+    }
+    Ok(row)
+}
+
+fn set_tagged_addresses(row: &mut v1::ServiceRow, value: Value, field: &str) -> Result<(), String> {
+    row.tagged_addresses_null = value.is_null();
+    for (tag, address) in object(value, field)? {
+        let mut parsed = v1::ServiceAddress::default();
+        for (name, value) in object(address, field)? {
+            match name.to_ascii_lowercase().as_str() {
+                "address" => parsed.address = decode::string(value, &name)?,
+                "port" => parsed.port = number(&value, &name)?,
+                _ => return Err(unknown_field(&name)),
+            }
+        }
+        row.tagged_addresses.insert(tag, parsed);
+    }
+    Ok(())
+}
+
+fn set_weights(row: &mut v1::ServiceRow, value: Value, field: &str) -> Result<(), String> {
+    if value.is_null() {
+        return Ok(());
+    }
+    (row.weight_passing, row.weight_warning) = (0, 0);
+    for (name, value) in object(value, field)? {
+        match name.to_ascii_lowercase().as_str() {
+            "passing" => row.weight_passing = number(&value, &name)?,
+            "warning" => row.weight_warning = number(&value, &name)?,
+            _ => return Err(unknown_field(&name)),
+        }
+    }
+    Ok(())
+}
+
+fn object(value: Value, field: &str) -> Result<Map<String, Value>, String> {
+    match value {
+        Value::Null => Ok(Map::new()),
+        Value::Object(fields) => Ok(fields),
+        other => Err(decode::wrong_kind(&other, field, "object")),
+    }
+}
+
+/// A map of texts, and whether it was `null`.
+fn string_map(value: Value, field: &str) -> Result<(BTreeMap<String, String>, bool), String> {
+    let is_null = value.is_null();
+    let fields = object(value, field)?.into_iter();
+    let map = fields
+        .map(|(key, value)| Ok((key, decode::string(value, field)?)))
+        .collect::<Result<_, String>>()?;
+    Ok((map, is_null))
+}
+
+fn number<N: TryFrom<i128> + Default>(value: &Value, field: &str) -> Result<N, String> {
+    if value.is_null() {
+        return Ok(N::default());
+    }
+    let whole = value
+        .as_u64()
+        .map(i128::from)
+        .or_else(|| value.as_i64().map(i128::from));
+    whole
+        .and_then(|n| N::try_from(n).ok())
+        .ok_or_else(|| decode::wrong_kind(value, field, "int"))
+}
+
+fn flag(value: &Value, field: &str) -> Result<bool, String> {
+    match value {
+        Value::Null => Ok(false),
+        Value::Bool(flag) => Ok(*flag),
+        other => Err(decode::wrong_kind(other, field, "bool")),
+    }
+}
+
+/// A part that is kept as it is; `null` and `{}` are nothing.
+fn kept(value: &Value) -> String {
+    match value {
+        Value::Object(fields) if !fields.is_empty() => value.to_string(),
+        Value::Array(items) if !items.is_empty() => value.to_string(),
+        _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(body: &str) -> Request {
+        decode(body.as_bytes(), "dc1").unwrap()
+    }
+
+    #[test]
+    fn a_kv_operation_is_read_in_any_case() {
+        let request = asked(r#"[{"kv":{"verb":"set","KEY":"a\/b","Value":"MQ==","Flags":7,"Index":null}}]"#);
+
+        let expected = v1::KvTxnOp {
+            verb: KvVerb::Set.into(),
+            key: "a/b".into(),
+            value: "1".into(),
+            flags: 7,
+            index: 0,
+            session: String::new(),
+        };
+        assert_eq!(request.txn.ops[0].op, Some(Op::Kv(expected)));
+        assert!(request.writes && request.errors.is_empty());
+    }
+
+    #[test]
+    fn nothing_is_a_transaction_too() {
+        for (body, count) in [
+            ("[]", 0),
+            ("null", 0),
+            ("[{}]", 1),
+            (r#"[{"KV":null}]"#, 1),
+            ("[null]", 1),
+        ] {
+            let request = asked(body);
+            assert_eq!(
+                (request.txn.ops.len(), request.count, request.writes),
+                (0, count, false),
+                "{body}"
+            );
+        }
+    }
+
+    #[test]
+    fn bodies_of_other_kinds_are_refused() {
+        for body in [
+            "",
+            "{",
+            "{}",
+            "[1]",
+            "[\"x\"]",
+            r#"[{"KV":1}]"#,
+            r#"[{"KV":{"Verb":1}}]"#,
+            r#"[{"KV":{"Verb":"set","Key":"k","Value":"YQ"}}]"#,
+            r#"[{"KV":{"Verb":"set","Key":"k","Value":5}}]"#,
+            r#"[{"Node":{"Verb":"set","Node":{"Meta":[]}}}]"#,
+        ] {
+            assert!(decode(body.as_bytes(), "dc1").is_err(), "{body}");
+        }
+    }
+
+    #[test]
+    fn unknown_fields_are_named() {
+        for (body, name) in [
+            (r#"[{"Session":{}}]"#, "Session"),
+            (r#"[{"KV":{"Foo":1}}]"#, "Foo"),
+            (r#"[{"Check":{"Check":{"Bar":1}}}]"#, "Bar"),
+        ] {
+            let error = decode(body.as_bytes(), "dc1").unwrap_err();
+            assert_eq!(error, format!("json: unknown field \"{name}\""));
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_before_the_apply_is_told_by_position() {
+        let body = r#"[{"KV":{"Verb":"set","Key":"a"}},{"KV":{"Verb":"SET","Key":"a"}},{"KV":{"Verb":"lock"}},
+            {"KV":{"Verb":"get-tree"}},{"Node":{"Verb":"junk","Node":{"Node":"n"}}},
+            {"Service":{"Verb":"delete","Node":"n","Service":{"ID":"s"}}}]"#;
+
+        let errors: Vec<_> = asked(body)
+            .errors
+            .into_iter()
+            .map(|e| (e.op_index, e.what))
+            .collect();
+
+        let name = "Must provide service name (Service.Service) when service ID is provided";
+        let expected = [
+            (1, "unknown KV operation: SET"),
+            (2, "Must provide key"),
+            (4, "unknown node operation: junk"),
+            (5, name),
+        ];
+        assert_eq!(errors, expected.map(|(at, what)| (at, what.to_owned())));
+    }
+
+    #[test]
+    fn checks_and_unknown_kv_verbs_do_not_write_and_other_unknown_verbs_do() {
+        assert!(
+            !asked(r#"[{"KV":{"Verb":"check-index","Key":"a"}},{"KV":{"Verb":"junk","Key":"a"}}]"#).writes
+        );
+        assert!(!asked(r#"[{"Node":{"Verb":"get","Node":{"Node":"n"}}}]"#).writes);
+        assert!(asked(r#"[{"Node":{"Verb":"junk","Node":{"Node":"n"}}}]"#).writes);
+        assert!(asked(r#"[{"KV":{"Verb":"get","Key":"a"}},{"KV":{"Verb":"delete","Key":"a"}}]"#).writes);
+    }
+
+    #[test]
+    fn catalog_rows_keep_null_apart_from_empty() {
+        let request =
+            asked(r#"[{"Node":{"Verb":"set","Node":{"Node":"n","Address":"192.0.2.7","Meta":{"a":"b"}}}}]"#);
+
+        let Some(Op::Node(v1::NodeTxnOp { node: Some(row), .. })) = &request.txn.ops[0].op else {
+            panic!("not a node operation");
+        };
+        assert_eq!(
+            (row.datacenter.as_str(), row.tagged_addresses_null, row.meta_null),
+            ("dc1", true, false)
+        );
+    }
+}
