@@ -7,28 +7,31 @@
 //!                         └ rows of other areas  ──a herd──> [bounded set of spans] ──> wake thread
 //! ```
 //!
-//! A sleeping query costs one slot, its place in a table and its key: no task, no timer, no thread. A change of a
-//! key costs one search among the keys and one among the prefixes for every prefix of it that is waited for,
-//! however many queries sleep on other keys.
+//! A sleeping query costs one slot, its place in a table and its key: no task, no timer, no thread. A change
+//! of a key costs one search among the keys and one among the prefixes for every prefix of it that is waited
+//! for, however many queries sleep on other keys.
 //!
 //! A query must register *before* it reads; otherwise a change between the two is lost.
 //!
 //! # Why it is correct
 //!
-//! Let a query register (R), then read the view (V), and let apply publish a view (P), then search the tables (S).
-//! R and S hold the lock of the same table, so one of them comes first.
+//! Let a query register (R), then read the view (V), and let apply publish a view (P), then search the tables
+//! (S). R and S hold the lock of the same table, so one of them comes first.
 //!
-//! * R before S: S finds the waiter and sets its signal, or leaves the whole span of keys to the wake thread, which
-//!   searches it later (`a_herd_is_woken_by_the_wake_thread`). A waiter can leave a table only by its owner's hand.
-//! * S before R: the lock carries P to the query, so V shows the change (`no_change_between_read_and_sleep_is_lost`).
-//!   The same holds for a waiter that takes a free place behind the wake thread's cursor.
+//! * R before S: S finds the waiter and sets its signal, or leaves the whole span of keys to the wake thread,
+//!   which searches it later (`a_herd_is_woken_by_the_wake_thread`). A waiter can leave a table only by its
+//!   owner's hand.
+//! * S before R: the lock carries P to the query, so V shows the change
+//!   (`no_change_between_read_and_sleep_is_lost`). The same holds for a waiter that takes a free place behind
+//!   the wake thread's cursor.
 //!
 //! A signal is kept until [`Waiter::changed`] consumes it, so it does not matter whether the query sleeps yet
-//! (`a_change_before_the_sleep_ends_it_at_once`). A signal that finds another one unconsumed adds nothing, since the
-//! read that follows its consumption comes after both (`changes_before_the_waiter_runs_count_once`).
+//! (`a_change_before_the_sleep_ends_it_at_once`). A signal that finds another one unconsumed adds nothing,
+//! since the read that follows its consumption comes after both
+//! (`changes_before_the_waiter_runs_count_once`).
 //!
-//! Lock order: a table, then a slot. Wakers are never run or dropped under either, because they may drop the task
-//! that owns a waiter, which takes the table's lock.
+//! Lock order: a table, then a slot. Wakers are never run or dropped under either, because they may drop the
+//! task that owns a waiter, which takes the table's lock.
 
 mod herd;
 mod slot;
@@ -82,8 +85,8 @@ pub struct Waiter {
     places: SmallVec<[(TableId, Place); 1]>,
 }
 
-/// Waiters that the caller of [`Registry::wake`] wakes itself. More than these are left to the wake thread: a wake-up
-/// costs about a microsecond, which the next batch of writes would wait for.
+/// Waiters that the caller of [`Registry::wake`] wakes itself. More than these are left to the wake thread: a
+/// wake-up costs about a microsecond, which the next batch of writes would wait for.
 const INLINE_WAITERS_MAX: usize = 16;
 /// Locks over the waiters of single keys: more than there are threads that register.
 const KEY_SHARDS: usize = 32;

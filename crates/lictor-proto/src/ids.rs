@@ -37,6 +37,24 @@ number! {
     ReadyNo
 }
 
+number! {
+    /// Milliseconds on a clock that never goes back; its zero means nothing.
+    MonoTime
+}
+
+impl MonoTime {
+    /// The time `ms` milliseconds later.
+    #[must_use]
+    pub fn plus_ms(self, ms: u64) -> Self {
+        Self(self.0.saturating_add(ms))
+    }
+
+    /// The milliseconds since `earlier`; 0 if that is later.
+    pub fn ms_since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
 /// A session's uuid. Its text form is lower case, 8-4-4-4-12.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct SessionId(pub [u8; 16]);

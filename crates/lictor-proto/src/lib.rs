@@ -16,4 +16,4 @@ pub mod v1 {
 }
 
 pub use command::{Command, DecodeError};
-pub use ids::{ConsulIndex, LogIndex, RaftId, ReadyNo, SessionId, Term};
+pub use ids::{ConsulIndex, LogIndex, MonoTime, RaftId, ReadyNo, SessionId, Term};

@@ -1,13 +1,10 @@
 //! What goes into the core and what comes out of it.
 
 use bytes::Bytes;
+pub use lictor_proto::MonoTime;
 use lictor_proto::{LogIndex, RaftId, ReadyNo, Term};
 
 use crate::{LogPosition, LogTask, MemberChange, Membership, PeerMessage};
-
-/// Milliseconds on a clock that never goes back; its zero means nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct MonoTime(pub u64);
 
 /// The caller's name for one proposal; unique while the process runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

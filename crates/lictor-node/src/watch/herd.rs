@@ -1,7 +1,7 @@
 //! The wake thread: wakes spans that hold too many waiters for the thread that changed them.
 //!
-//! What is to be woken stands in a set, so that many changes of one key in a row are one walk. The set is bounded;
-//! when it is full, the caller walks itself, which slows the writer and so the source of the work.
+//! What is to be woken stands in a set, so that many changes of one key in a row are one walk. The set is
+//! bounded; when it is full, the caller walks itself, which slows the writer and so the source of the work.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -71,7 +71,8 @@ impl Drop for Herds {
     fn drop(&mut self) {
         self.queue.work.lock().stop = true;
         self.queue.arrived.notify_one();
-        // A task that is dropped with its waker can be the last owner of the registry, on the wake thread itself.
+        // A task that is dropped with its waker can be the last owner of the registry, on the wake thread
+        // itself.
         let thread = self
             .thread
             .take()

@@ -4,7 +4,8 @@ use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
 
-/// Set by whoever changes something, consumed by the waiter. Shared by the waiter and its places in the tables.
+/// Set by whoever changes something, consumed by the waiter. Shared by the waiter and its places in the
+/// tables.
 #[derive(Debug, Default)]
 pub(super) struct Slot {
     inner: Mutex<Inner>,

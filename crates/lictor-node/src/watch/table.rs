@@ -86,8 +86,8 @@ impl Table {
         }
     }
 
-    /// The number of waiters in a span, or `enough` if there are at least that many. Looks at no more than that
-    /// many entries, since none is empty.
+    /// The number of waiters in a span, or `enough` if there are at least that many. Looks at no more than
+    /// that many entries, since none is empty.
     pub(super) fn count(&self, span: &Span, enough: usize) -> usize {
         let mut waiters = 0;
         for (_, list) in self.lists_in(span, None) {
@@ -108,8 +108,8 @@ impl Table {
         wakers
     }
 
-    /// Signals a slice of a span, behind the cursor of the last one, and answers where to go on. Looks at about
-    /// `steps` places.
+    /// Signals a slice of a span, behind the cursor of the last one, and answers where to go on. Looks at
+    /// about `steps` places.
     pub(super) fn signal_slice(
         &mut self,
         span: &Span,
@@ -139,9 +139,10 @@ impl Table {
 
     /// The lengths of all prefixes of `key`, itself included, that are in the table; the longest first.
     ///
-    /// Each step finds the last entry that is not behind a prefix of `key`. If it is no prefix itself, it parts from
-    /// `key` at some byte, and no entry that is a longer prefix can exist: it would stand between the two. So each
-    /// step either answers or shortens, and there are at most `key.len() + 1`, however many entries there are.
+    /// Each step finds the last entry that is not behind a prefix of `key`. If it is no prefix itself, it
+    /// parts from `key` at some byte, and no entry that is a longer prefix can exist: it would stand between
+    /// the two. So each step either answers or shortens, and there are at most `key.len() + 1`, however many
+    /// entries there are.
     pub(super) fn ancestors(&self, key: &[u8]) -> SmallVec<[usize; 8]> {
         let mut lengths = SmallVec::new();
         let mut upto = Bound::Included(key);

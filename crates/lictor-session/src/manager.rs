@@ -1,0 +1,164 @@
+//! The manager: nothing while another server leads, all timers while this one does.
+
+use bytes::Bytes;
+use lictor_proto::v1::{LockDelayRef, LockDelayRow};
+use lictor_proto::{ConsulIndex, MonoTime, SessionId};
+
+use crate::Renewal;
+use crate::delays::Delays;
+use crate::sessions::Sessions;
+use crate::tombstones::Tombstones;
+
+/// What a new leader finds in the state, all of it at one applied index.
+#[derive(Debug, Clone, Default)]
+pub struct Armed {
+    /// Every session with its TTL in milliseconds; 0 for none.
+    pub sessions: Vec<(SessionId, u64)>,
+    /// Every lock-delay row.
+    pub delays: Vec<LockDelayRow>,
+    /// The highest tombstone, if there is any.
+    pub tombstone: Option<ConsulIndex>,
+    /// The visible index of the state.
+    pub index: ConsulIndex,
+}
+
+/// Decides on the leader when things end.
+///
+/// The caller feeds it, in log order, what apply reports behind the index that [`Self::become_leader`] was
+/// given.
+#[derive(Debug, Default)]
+pub struct SessionManager {
+    leading: Option<Leading>,
+}
+
+#[derive(Debug)]
+struct Leading {
+    sessions: Sessions,
+    delays: Delays,
+    tombstones: Tombstones,
+    folded_through: ConsulIndex,
+}
+
+impl SessionManager {
+    /// Arms all that the state holds: sessions with one TTL, lock-delays with their full length, since when
+    /// they began is not known here (rules R15, R16).
+    pub fn become_leader(&mut self, now: MonoTime, found: Armed) {
+        let mut delays = Delays::default();
+        for row in found.delays {
+            delays.set(row.key, ConsulIndex(row.set_index), row.delay_ms, now);
+        }
+        let mut tombstones = Tombstones::default();
+        if let Some(index) = found.tombstone {
+            tombstones.add(index, now);
+        }
+        let sessions = Sessions::armed(now, found.sessions);
+        self.leading = Some(Leading {
+            sessions,
+            delays,
+            tombstones,
+            folded_through: found.index,
+        });
+    }
+
+    /// Forgets all timers: another server decides now.
+    pub fn step_down(&mut self) {
+        self.leading = None;
+    }
+
+    /// Apply created a session. `ttl_ms` 0 means that it does not expire.
+    pub fn session_created(&mut self, id: SessionId, ttl_ms: u64, now: MonoTime) {
+        if let Some(leading) = &mut self.leading {
+            leading.sessions.created(id, ttl_ms, now);
+        }
+    }
+
+    /// Apply ended a session, for whatever reason.
+    pub fn session_gone(&mut self, id: SessionId) {
+        if let Some(leading) = &mut self.leading {
+            leading.sessions.gone(id);
+        }
+    }
+
+    /// Apply set a lock-delay.
+    pub fn lock_delay_set(&mut self, key: Bytes, set_index: ConsulIndex, delay_ms: u64, now: MonoTime) {
+        if let Some(leading) = &mut self.leading {
+            leading.delays.set(key, set_index, delay_ms, now);
+        }
+    }
+
+    /// Apply removed the lock-delay that was set at `set_index`.
+    pub fn lock_delay_gone(&mut self, key: &Bytes, set_index: ConsulIndex) {
+        if let Some(leading) = &mut self.leading {
+            leading.delays.gone(key, set_index);
+        }
+    }
+
+    /// Apply wrote a tombstone. Also called again for the answer of [`Self::reap_due`] when its proposal
+    /// failed.
+    pub fn tombstone(&mut self, index: ConsulIndex, now: MonoTime) {
+        if let Some(leading) = &mut self.leading {
+            leading.tombstones.add(index, now);
+        }
+    }
+
+    /// All that apply reported up to this visible index was handed in.
+    pub fn folded(&mut self, through: ConsulIndex) {
+        if let Some(leading) = &mut self.leading {
+            leading.folded_through = leading.folded_through.max(through);
+        }
+    }
+
+    /// Renews a session for two TTLs. All renewals at hand come before [`Self::expired`].
+    pub fn renew(&mut self, id: SessionId, now: MonoTime) -> Renewal {
+        match &mut self.leading {
+            Some(leading) => leading.sessions.renew(id, now),
+            None => Renewal::NotLeading,
+        }
+    }
+
+    /// Whether a lock on the key may be proposed, and the `checked_at` that the command must carry then.
+    /// `None` while a delay runs, and on a server that does not lead (rule R15).
+    pub fn check_lock(&self, key: &[u8], now: MonoTime) -> Option<ConsulIndex> {
+        let leading = self.leading.as_ref()?;
+        (!leading.delays.runs(key, now)).then_some(leading.folded_through)
+    }
+
+    /// At most `max` sessions that ran out; their ends are to be proposed. They cannot be renewed any more,
+    /// and are answered again after 2 s unless [`Self::session_gone`] was called.
+    pub fn expired(&mut self, now: MonoTime, max: usize) -> Vec<SessionId> {
+        self.leading
+            .as_mut()
+            .map_or_else(Vec::new, |leading| leading.sessions.expired(now, max))
+    }
+
+    /// At most `max` lock-delays that ended; a `LockDelayOver` is to be proposed, so that the next leader
+    /// does not impose them again. They are answered again after 2 s unless [`Self::lock_delay_gone`] was
+    /// called.
+    pub fn delays_over(&mut self, now: MonoTime, max: usize) -> Vec<LockDelayRef> {
+        self.leading
+            .as_mut()
+            .map_or_else(Vec::new, |leading| leading.delays.over(now, max))
+    }
+
+    /// The index through which tombstones are to be reaped now, answered once.
+    pub fn reap_due(&mut self, now: MonoTime) -> Option<ConsulIndex> {
+        self.leading.as_mut()?.tombstones.due(now)
+    }
+
+    /// When [`Self::expired`], [`Self::delays_over`] or [`Self::reap_due`] may have something to answer next;
+    /// nothing needs to be called before. In the past if one call did not answer all.
+    pub fn next_deadline(&self) -> Option<MonoTime> {
+        let leading = self.leading.as_ref()?;
+        let deadlines = [
+            leading.sessions.next_deadline(),
+            leading.delays.next_deadline(),
+            leading.tombstones.next_deadline(),
+        ];
+        deadlines.into_iter().flatten().min()
+    }
+
+    /// The number of sessions that have a timer.
+    pub fn timed_sessions(&self) -> usize {
+        self.leading.as_ref().map_or(0, |leading| leading.sessions.len())
+    }
+}

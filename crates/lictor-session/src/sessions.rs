@@ -1,0 +1,157 @@
+//! TTLs and renewals.
+
+use std::collections::{BTreeSet, HashMap};
+
+use lictor_proto::limits::SESSION_TTL_MULTIPLIER;
+use lictor_proto::{MonoTime, SessionId};
+
+use crate::{PROPOSE_AGAIN_MS, slot};
+
+/// A question for due sessions that comes this late means that the process stood still.
+const STALL_MS: u64 = 500;
+/// After a stall no session is reported for this time, so that renewals that waited in sockets come first.
+const STALL_GRACE_MS: u64 = 500;
+/// Deadlines looked at in one turn, so that a million renewed sessions cannot hold the caller up.
+const STEPS_PER_TURN_MAX: usize = 4_096;
+
+/// The answer to a renewal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renewal {
+    /// It lives for two more TTLs.
+    Renewed,
+    /// It has no timer here: it has no TTL, or does not exist. The state knows which.
+    Untimed,
+    /// It ran out and its end is being proposed: wait for that, then answer as for one that does not exist.
+    Ending,
+    /// This server does not lead, so it cannot vouch for any session.
+    NotLeading,
+}
+
+/// The sessions that have a TTL.
+#[derive(Debug)]
+pub(crate) struct Sessions {
+    by_id: HashMap<SessionId, Session>,
+    due: BTreeSet<(MonoTime, SessionId)>,
+    /// When the caller last asked what expired.
+    asked: MonoTime,
+    held_until: MonoTime,
+}
+
+#[derive(Debug)]
+struct Session {
+    ttl_ms: u64,
+    /// When it ends unless it is renewed.
+    deadline: MonoTime,
+    /// Where it stands in `due`: at the deadline or earlier.
+    armed: MonoTime,
+    ending: bool,
+}
+
+impl Sessions {
+    /// Arms sessions whose last renewal is not known with one TTL (rule R16).
+    pub(crate) fn armed(now: MonoTime, sessions: impl IntoIterator<Item = (SessionId, u64)>) -> Self {
+        let by_id: HashMap<_, _> = sessions
+            .into_iter()
+            .filter(|(_, ttl_ms)| *ttl_ms > 0)
+            .map(|(id, ttl_ms)| (id, Session::new(ttl_ms, now.plus_ms(ttl_ms))))
+            .collect();
+        // Collected at once, which sorts and builds in bulk.
+        let due = by_id.iter().map(|(id, session)| (session.armed, *id)).collect();
+        Self {
+            by_id,
+            due,
+            asked: now,
+            held_until: now,
+        }
+    }
+
+    pub(crate) fn created(&mut self, id: SessionId, ttl_ms: u64, now: MonoTime) {
+        if ttl_ms > 0 && !self.by_id.contains_key(&id) {
+            let session = Session::new(ttl_ms, full(ttl_ms, now));
+            self.due.insert((session.armed, id));
+            self.by_id.insert(id, session);
+        }
+    }
+
+    pub(crate) fn gone(&mut self, id: SessionId) {
+        if let Some(session) = self.by_id.remove(&id) {
+            self.due.remove(&(session.armed, id));
+        }
+    }
+
+    pub(crate) fn renew(&mut self, id: SessionId, now: MonoTime) -> Renewal {
+        match self.by_id.get_mut(&id) {
+            None => Renewal::Untimed,
+            Some(session) if session.ending => Renewal::Ending,
+            Some(session) => {
+                session.deadline = session.deadline.max(full(session.ttl_ms, now));
+                Renewal::Renewed
+            }
+        }
+    }
+
+    pub(crate) fn expired(&mut self, now: MonoTime, max: usize) -> Vec<SessionId> {
+        let mut expired = Vec::new();
+        self.notice_stall(now);
+        for _ in 0..STEPS_PER_TURN_MAX {
+            let Some(&(armed, id)) = self
+                .due
+                .first()
+                .filter(|(at, _)| *at <= now && self.held_until <= now)
+            else {
+                break;
+            };
+            if expired.len() == max {
+                break;
+            }
+            self.due.remove(&(armed, id));
+            let Some(session) = self.by_id.get_mut(&id) else {
+                continue;
+            };
+            session.armed = if session.deadline <= now {
+                session.ending = true;
+                expired.push(id);
+                slot(now.plus_ms(PROPOSE_AGAIN_MS))
+            } else {
+                slot(session.deadline)
+            };
+            self.due.insert((session.armed, id));
+        }
+        expired
+    }
+
+    pub(crate) fn next_deadline(&self) -> Option<MonoTime> {
+        self.due.first().map(|(at, _)| (*at).max(self.held_until))
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// The caller asks when something is due, or at once again when more is due than one turn reports. If it
+    /// comes late by more than that explains, clients could not be heard for a while.
+    fn notice_stall(&mut self, now: MonoTime) {
+        if let Some((due, _)) = self.due.first()
+            && now.ms_since(self.asked.max(*due)) > STALL_MS
+        {
+            self.held_until = now.plus_ms(STALL_GRACE_MS);
+        }
+        self.asked = now;
+    }
+}
+
+impl Session {
+    fn new(ttl_ms: u64, deadline: MonoTime) -> Self {
+        Self {
+            ttl_ms,
+            deadline,
+            armed: slot(deadline),
+            ending: false,
+        }
+    }
+}
+
+/// The deadline of a session that is known to live (Consul: sessions expire after two TTLs).
+fn full(ttl_ms: u64, now: MonoTime) -> MonoTime {
+    now.plus_ms(ttl_ms.saturating_mul(u64::from(SESSION_TTL_MULTIPLIER)))
+}
