@@ -1,0 +1,395 @@
+//! The raft log in a RocksDB of its own.
+//!
+//! | key | value |
+//! |---|---|
+//! | group (4, big-endian), index (8, big-endian) | entry: [`LogEntry::encode`] |
+//! | group (4), `ff`, `m` | mark: [`Mark`]; hard state and synced-through index |
+//! | group (4), `ff`, `t` | truncated: index and term of the last entry cut from the front (8 + 8, big-endian) |
+//!
+//! The group is 0; it is in the key from the first day so that several groups can share the database.
+//!
+//! # Why it is correct
+//!
+//! * One task list is one `WriteBatch`, and a batch is one WAL record: after a crash it is whole or gone.
+//! * The WAL is replayed up to the first record that is not whole (`kPointInTimeRecovery`), so what is left is
+//!   always a prefix of what was written; a synced batch is left unless the disk lost it.
+//! * Records of their own need no checksum: RocksDB keeps a CRC-32C of every WAL fragment and every block of a
+//!   table file, and reads check them.
+//! * Replay cannot tell a torn tail from damage to what was synced: both end it. The marks can. A batch carries
+//!   the index that was durable before it was written; so if a mark can be read anywhere behind the place where
+//!   replay stopped ([`wal`]), and names an index the recovered log does not have, synced entries are lost
+//!   ([`Recovered::synced_through`] is then beyond [`Recovered::last`], and opening the core refuses). Damage
+//!   after the last mark is a tear, and cut (R7).
+//!
+//! # Settings that matter
+//!
+//! WAL files are recycled: `fdatasync` then need not commit a new file size. RocksDB switches that off under
+//! the recovery modes that refuse a torn tail. The memtable is large enough that most entries are compacted
+//! away before they are flushed, so they are written once, to the WAL.
+
+mod wal;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use lictor_proto::{LogIndex, Term};
+use lictor_raft::{
+    DecodeError, LogEntry, LogError, LogPosition, LogReader, LogStore, LogTask, LogWriter, Mark, Recovered,
+};
+use rocksdb::{
+    BlockBasedOptions, Cache, DB, DBCompressionType, DBRecoveryMode, ErrorKind, LogLevel, Options,
+    ReadOptions, WriteBatch, WriteOptions,
+};
+
+const GROUP: u32 = 0;
+/// WAL files kept for reuse.
+const WAL_FILES_RECYCLED: usize = 4;
+/// Bytes of an entry's key.
+const ENTRY_KEY: usize = 12;
+/// Behind all entry keys: no index begins with this byte.
+const META: u8 = 0xff;
+
+/// Memory of the log's database.
+#[derive(Debug, Clone, Copy)]
+pub struct LogOptions {
+    /// Entries kept in memory before they go to a table file; also the length of a WAL file.
+    pub write_buffer_bytes: usize,
+    /// Blocks of table files kept in memory. Entries are read once, when a server starts or a follower lags.
+    pub block_cache_bytes: usize,
+}
+
+impl Default for LogOptions {
+    fn default() -> Self {
+        Self {
+            write_buffer_bytes: 16 << 20,
+            block_cache_bytes: 1 << 20,
+        }
+    }
+}
+
+/// An opened log.
+pub struct RocksLog {
+    db: Arc<DB>,
+    recovered: Recovered,
+}
+
+/// Reads a [`RocksLog`].
+#[derive(Clone)]
+pub struct RocksReader {
+    db: Arc<DB>,
+}
+
+/// Writes a [`RocksLog`].
+pub struct RocksWriter {
+    db: Arc<DB>,
+    mark: Mark,
+    truncated: LogPosition,
+    last: LogIndex,
+    /// The last entry known to be durable.
+    synced: LogIndex,
+    synced_write: WriteOptions,
+    plain_write: WriteOptions,
+    /// One entry's bytes, reused.
+    value: Vec<u8>,
+}
+
+impl RocksLog {
+    /// Opens the log in directory `path`, or makes a new one there.
+    ///
+    /// # Errors
+    /// [`LogError::Io`] when the directory cannot be used, [`LogError::Corrupt`] when what is in it makes no
+    /// sense. A loss of synced entries is no error yet: see [`Recovered::synced_through`].
+    pub fn open(path: &Path, options: LogOptions) -> Result<Self, LogError> {
+        // Before RocksDB opens: it removes the WAL files it has replayed.
+        let marks = wal::marks(path, &meta_key(b'm')).map_err(|source| LogError::Io {
+            what: "cannot read its files",
+            source: Box::new(source),
+        })?;
+        let db =
+            DB::open(&database_options(options), path).map_err(|error| failed("cannot open it", error))?;
+        let mut recovered = recover(&db)?;
+        let replayed = db.latest_sequence_number();
+        let behind = marks.iter().filter(|mark| mark.sequence > replayed);
+        let proven = behind
+            .map(|mark| mark.mark.synced_through)
+            .max()
+            .unwrap_or_default();
+        recovered.synced_through = recovered.synced_through.max(proven);
+        Ok(Self {
+            db: Arc::new(db),
+            recovered,
+        })
+    }
+}
+
+impl LogStore for RocksLog {
+    type Reader = RocksReader;
+    type Writer = RocksWriter;
+
+    fn split(self) -> (Recovered, RocksReader, RocksWriter) {
+        let Recovered {
+            hard_state,
+            truncated,
+            last,
+            synced_through,
+        } = self.recovered;
+        let mut synced_write = WriteOptions::default();
+        synced_write.set_sync(true);
+        let writer = RocksWriter {
+            db: Arc::clone(&self.db),
+            mark: Mark {
+                hard_state,
+                synced_through,
+            },
+            truncated,
+            last: last.index,
+            // Replay has flushed what it found.
+            synced: last.index,
+            synced_write,
+            plain_write: WriteOptions::default(),
+            value: Vec::new(),
+        };
+        (self.recovered, RocksReader { db: self.db }, writer)
+    }
+}
+
+impl LogReader for RocksReader {
+    fn entries(&self, low: LogIndex, high: LogIndex, max_bytes: u64) -> Result<Vec<LogEntry>, LogError> {
+        let mut options = ReadOptions::default();
+        options.set_iterate_upper_bound(entry_key(high));
+        let mut rows = self.db.raw_iterator_opt(options);
+        rows.seek(entry_key(low));
+        let mut left = max_bytes;
+        let mut found = Vec::new();
+        for index in low.0..high.0 {
+            let index = LogIndex(index);
+            let row = rows.item().filter(|(key, _)| *key == entry_key(index));
+            let Some((_, value)) = row else {
+                rows.status()
+                    .map_err(|error| failed("cannot read entries", error))?;
+                return Err(missing(index));
+            };
+            let entry = LogEntry::decode(index, value).map_err(|error| senseless(index, error))?;
+            let size = entry.data.len() as u64;
+            if !found.is_empty() && size > left {
+                break;
+            }
+            left = left.saturating_sub(size);
+            found.push(entry);
+            rows.next();
+        }
+        Ok(found)
+    }
+
+    fn term(&self, index: LogIndex) -> Result<Term, LogError> {
+        let value = self
+            .db
+            .get_pinned(entry_key(index))
+            .map_err(|error| failed("cannot read an entry", error))?;
+        let value = value.ok_or_else(|| missing(index))?;
+        LogEntry::decode_term(&value).map_err(|error| senseless(index, error))
+    }
+}
+
+impl LogWriter for RocksWriter {
+    fn append(&mut self, tasks: &[LogTask]) -> Result<(), LogError> {
+        let sync = tasks.iter().any(|task| task.must_sync);
+        let hard_state = tasks.iter().rev().find_map(|task| task.hard_state);
+        if let Some(first) = tasks
+            .iter()
+            .filter_map(|task| task.entries.first())
+            .map(|entry| entry.index)
+            .min()
+        {
+            self.synced = self.synced.min(LogIndex(first.0 - 1));
+        }
+        let mut batch = WriteBatch::default();
+        if sync || hard_state.is_some() {
+            let hard_state = hard_state.unwrap_or(self.mark.hard_state);
+            self.mark = Mark {
+                hard_state,
+                synced_through: self.synced,
+            };
+            // First in the batch, so that it can be found in the WAL without reading the whole record.
+            batch.put(meta_key(b'm'), self.mark.encode());
+        }
+        for entry in tasks.iter().flat_map(|task| &task.entries) {
+            if entry.index <= self.last {
+                batch.delete_range(entry_key(entry.index), entry_key(LogIndex(self.last.0 + 1)));
+            }
+            self.last = entry.index;
+            self.value.clear();
+            entry.encode(&mut self.value);
+            batch.put(entry_key(entry.index), &self.value);
+        }
+        if batch.is_empty() {
+            return Ok(());
+        }
+        self.write(batch, sync, "cannot append")?;
+        if sync {
+            self.synced = self.last;
+        }
+        Ok(())
+    }
+
+    fn compact(&mut self, to: LogPosition) -> Result<(), LogError> {
+        let mut batch = WriteBatch::default();
+        let after = |index: LogIndex| entry_key(LogIndex(index.0 + 1));
+        batch.delete_range(after(self.truncated.index), after(to.index));
+        batch.put(meta_key(b't'), encode_position(to));
+        self.truncated = to;
+        self.write(batch, false, "cannot compact")
+    }
+
+    fn reset(&mut self, to: LogPosition) -> Result<(), LogError> {
+        let mut batch = WriteBatch::default();
+        self.mark.synced_through = LogIndex(0);
+        batch.put(meta_key(b'm'), self.mark.encode());
+        batch.delete_range(entry_key(LogIndex(0)).as_slice(), meta_key(0).as_slice());
+        batch.put(meta_key(b't'), encode_position(to));
+        (self.truncated, self.last) = (to, to.index);
+        self.write(batch, true, "cannot reset")?;
+        self.synced = to.index;
+        Ok(())
+    }
+}
+
+impl RocksWriter {
+    fn write(&self, batch: WriteBatch, sync: bool, what: &'static str) -> Result<(), LogError> {
+        let options = if sync {
+            &self.synced_write
+        } else {
+            &self.plain_write
+        };
+        self.db
+            .write_opt(batch, options)
+            .map_err(|error| failed(what, error))
+    }
+}
+
+fn database_options(log: LogOptions) -> Options {
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.set_paranoid_checks(true);
+    options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+    options.set_recycle_log_file_num(WAL_FILES_RECYCLED);
+    // WAL files that are complete are listed with their synced size: a missing or short one is an error.
+    options.set_track_and_verify_wals_in_manifest(true);
+    options.set_write_buffer_size(log.write_buffer_bytes);
+    options.set_max_write_buffer_number(3);
+    // One thread writes.
+    options.set_allow_concurrent_memtable_write(false);
+    options.set_enable_write_thread_adaptive_yield(false);
+    options.set_compression_type(DBCompressionType::Lz4);
+    options.set_max_background_jobs(2);
+    options.set_max_open_files(64);
+    options.set_stats_dump_period_sec(0);
+    options.set_keep_log_file_num(2);
+    options.set_log_level(LogLevel::Warn);
+    let mut table = BlockBasedOptions::default();
+    table.set_block_cache(&Cache::new_lru_cache(log.block_cache_bytes));
+    // Filters would only cost memory: every key that is asked for exists.
+    options.set_block_based_table_factory(&table);
+    options
+}
+
+fn recover(db: &DB) -> Result<Recovered, LogError> {
+    let read = |key| {
+        db.get(key)
+            .map_err(|error| failed("cannot read its state", error))
+    };
+    let mark = read(meta_key(b'm'))?;
+    let mark = mark.map_or(Ok(Mark::default()), |bytes| Mark::decode(&bytes));
+    let mark = mark.map_err(|error| LogError::Corrupt(format!("its mark: {error}")))?;
+    let truncated = read(meta_key(b't'))?.map_or(Ok(LogPosition::ZERO), |bytes| decode_position(&bytes))?;
+
+    let mut options = ReadOptions::default();
+    options.set_iterate_lower_bound(entry_key(LogIndex(0)));
+    options.set_iterate_upper_bound(meta_key(0));
+    let mut rows = db.raw_iterator_opt(options);
+    rows.seek_to_first();
+    let first = rows.key().map(decode_index).transpose()?;
+    rows.seek_to_last();
+    let last = match rows.item() {
+        Some((key, value)) => {
+            let index = decode_index(key)?;
+            let term = LogEntry::decode_term(value).map_err(|error| senseless(index, error))?;
+            LogPosition { index, term }
+        }
+        None => truncated,
+    };
+    rows.status()
+        .map_err(|error| failed("cannot read its ends", error))?;
+    if first.is_some_and(|first| first.0 != truncated.index.0 + 1) {
+        return Err(missing(LogIndex(truncated.index.0 + 1)));
+    }
+    Ok(Recovered {
+        hard_state: mark.hard_state,
+        truncated,
+        last,
+        synced_through: mark.synced_through,
+    })
+}
+
+fn entry_key(index: LogIndex) -> [u8; ENTRY_KEY] {
+    let mut key = [0; ENTRY_KEY];
+    key[..4].copy_from_slice(&GROUP.to_be_bytes());
+    key[4..].copy_from_slice(&index.0.to_be_bytes());
+    key
+}
+
+fn meta_key(kind: u8) -> [u8; 6] {
+    let [a, b, c, d] = GROUP.to_be_bytes();
+    [a, b, c, d, META, kind]
+}
+
+fn decode_index(key: &[u8]) -> Result<LogIndex, LogError> {
+    let index = key
+        .get(4..)
+        .and_then(|index| index.try_into().ok())
+        .map(u64::from_be_bytes);
+    index
+        .map(LogIndex)
+        .ok_or_else(|| LogError::Corrupt(format!("a key of {} bytes", key.len())))
+}
+
+fn encode_position(position: LogPosition) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&position.index.0.to_be_bytes());
+    bytes[8..].copy_from_slice(&position.term.0.to_be_bytes());
+    bytes
+}
+
+fn decode_position(bytes: &[u8]) -> Result<LogPosition, LogError> {
+    let word = |range| {
+        bytes
+            .get(range)
+            .and_then(|word: &[u8]| word.try_into().ok())
+            .map(u64::from_be_bytes)
+    };
+    match (word(0..8), word(8..16), bytes.len()) {
+        (Some(index), Some(term), 16) => Ok(LogPosition::new(index, term)),
+        _ => Err(LogError::Corrupt(format!("its start has {} bytes", bytes.len()))),
+    }
+}
+
+fn failed(what: &'static str, error: rocksdb::Error) -> LogError {
+    if error.kind() == ErrorKind::Corruption {
+        return LogError::Corrupt(format!("{what}: {error}"));
+    }
+    LogError::Io {
+        what,
+        source: Box::new(error),
+    }
+}
+
+fn missing(index: LogIndex) -> LogError {
+    LogError::Corrupt(format!("entry {index} is missing"))
+}
+
+fn senseless(index: LogIndex, error: DecodeError) -> LogError {
+    LogError::Corrupt(format!("entry {index}: {error}"))
+}
