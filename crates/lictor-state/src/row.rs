@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
 use triomphe::ThinArc;
 
 use crate::tree::Row;
@@ -52,7 +53,9 @@ impl KvRow {
         let session_len = u8::try_from(session.len()).unwrap_or(0);
         let key_len = u32::try_from(parts.key.len()).unwrap_or(0);
         let marked = parts.lock_index != 0 || parts.flags != 0;
-        let mut bytes = Vec::with_capacity(parts.key.len() + session.len() + MARKS + parts.value.len());
+        // Rows of common size are put together on the stack.
+        let mut bytes: SmallVec<[u8; 512]> =
+            SmallVec::with_capacity(parts.key.len() + session.len() + MARKS + parts.value.len());
         bytes.extend_from_slice(&parts.key[..key_len as usize]);
         bytes.extend_from_slice(&session[..usize::from(session_len)]);
         if marked {

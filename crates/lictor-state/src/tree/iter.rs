@@ -47,7 +47,7 @@ impl<'a, R: Row> Iter<'a, R> {
         loop {
             match node {
                 Node::Leaf(leaf) => {
-                    self.rows = &leaf.rows[leaf.before(low)..];
+                    self.rows = &leaf.rows()[leaf.before(low)..];
                     return;
                 }
                 Node::Inner(inner) => {

@@ -17,14 +17,15 @@
 //! separators, maxima and counts after random histories, and that clones stay as they were.
 
 mod iter;
+mod leaf;
 mod node;
 mod seps;
 #[cfg(test)]
 mod tests;
 
 use smallvec::SmallVec;
-use triomphe::Arc;
 
+use leaf::Leaf;
 use node::{Child, FAN_OUT, Inner, LEAF_ROWS, Node, Split};
 use seps::{Seps, between};
 
@@ -72,7 +73,7 @@ impl<R: Row> Tree<R> {
         let mut node = &self.root.as_ref()?.node;
         loop {
             match node {
-                Node::Leaf(leaf) => return leaf.position(key).ok().map(|at| &leaf.rows[at]),
+                Node::Leaf(leaf) => return leaf.get(key),
                 Node::Inner(inner) => node = &inner.children[inner.seps.find(key)].node,
             }
         }
@@ -88,7 +89,7 @@ impl<R: Row> Tree<R> {
         let Some(root) = &mut self.root else {
             let mut rows = SmallVec::new();
             rows.push(row);
-            self.root = Some(Child::leaf(rows));
+            self.root = Some(Child::leaf(Leaf::new(rows)));
             self.len = 1;
             return None;
         };
@@ -99,7 +100,7 @@ impl<R: Row> Tree<R> {
         if let Some(Split { sep, right }) = split
             && let Some(left) = self.root.take()
         {
-            let seps = Arc::new(Seps::pack(std::iter::once(&*sep)));
+            let seps = Seps::pack(std::iter::once(&*sep));
             let children = SmallVec::from_iter([left, right]);
             self.root = Some(Child::inner(Inner { seps, children }));
         }
@@ -204,7 +205,7 @@ impl<R: Row> Builder<R> {
             .map(|last| between(last.key(), first.key()))
             .unwrap_or_default();
         self.last = Some(last);
-        self.leaves.push((sep, Child::leaf(rows)));
+        self.leaves.push((sep, Child::leaf(Leaf::new(rows))));
     }
 
     /// The finished tree.
@@ -217,7 +218,7 @@ impl<R: Row> Builder<R> {
             while let Some((low, first)) = rest.next() {
                 let (seps, others): (Vec<_>, Vec<_>) = rest.by_ref().take(FAN_OUT - 2).unzip();
                 let children = std::iter::once(first).chain(others).collect();
-                let seps = Arc::new(Seps::pack(seps.iter().map(|sep| &**sep)));
+                let seps = Seps::pack(seps.iter().map(|sep| &**sep));
                 above.push((low, Child::inner(Inner { seps, children })));
             }
             level = above;

@@ -4,7 +4,8 @@ use smallvec::SmallVec;
 use triomphe::Arc;
 
 use super::Row;
-use super::seps::{Seps, between};
+use super::leaf::Leaf;
+use super::seps::Seps;
 
 /// Most rows in a leaf. A copied leaf costs one reference count per row, each a cache miss, which is why
 /// leaves are small.
@@ -29,14 +30,9 @@ pub(super) enum Node<R> {
 }
 
 #[derive(Clone)]
-pub(super) struct Leaf<R> {
-    pub(super) rows: SmallVec<[R; LEAF_ROWS]>,
-}
-
-#[derive(Clone)]
 pub(super) struct Inner<R> {
     /// One less than there are children.
-    pub(super) seps: Arc<Seps>,
+    pub(super) seps: Seps,
     pub(super) children: SmallVec<[Child<R>; FAN_OUT]>,
 }
 
@@ -47,11 +43,10 @@ pub(super) struct Split<R> {
 }
 
 /// What an insertion did: the row that was replaced, and the half that was split off.
-type Inserted<R> = (Option<R>, Option<Split<R>>);
+pub(super) type Inserted<R> = (Option<R>, Option<Split<R>>);
 
 impl<R: Row> Child<R> {
-    pub(super) fn leaf(rows: SmallVec<[R; LEAF_ROWS]>) -> Self {
-        let leaf = Leaf { rows };
+    pub(super) fn leaf(leaf: Leaf<R>) -> Self {
         Self {
             max: leaf.max(),
             node: Node::Leaf(Arc::new(leaf)),
@@ -122,7 +117,7 @@ impl<R: Row> Child<R> {
             return best;
         }
         match &self.node {
-            Node::Leaf(leaf) => leaf.rows[leaf.bounds(low, high)]
+            Node::Leaf(leaf) => leaf.rows()[leaf.bounds(low, high)]
                 .iter()
                 .map(Row::index)
                 .fold(best, u64::max),
@@ -145,7 +140,7 @@ impl<R: Row> Child<R> {
     /// The last row at or below `key`.
     pub(super) fn floor(&self, key: &[u8]) -> Option<&R> {
         match &self.node {
-            Node::Leaf(leaf) => leaf.rows[..leaf.after(key)].last(),
+            Node::Leaf(leaf) => leaf.rows()[..leaf.up_to(key)].last(),
             // No node is empty, so that this looks at two children at most.
             Node::Inner(inner) => inner.children[..=inner.seps.find(key)]
                 .iter()
@@ -165,7 +160,7 @@ impl<R: Row> Node<R> {
 
     pub(super) fn len(&self) -> usize {
         match self {
-            Self::Leaf(leaf) => leaf.rows.len(),
+            Self::Leaf(leaf) => leaf.rows().len(),
             Self::Inner(inner) => inner.children.len(),
         }
     }
@@ -173,72 +168,11 @@ impl<R: Row> Node<R> {
     fn for_each(&self, seen: &mut dyn FnMut(&R)) -> usize {
         match self {
             Self::Leaf(leaf) => {
-                leaf.rows.iter().for_each(seen);
-                leaf.rows.len()
+                leaf.rows().iter().for_each(seen);
+                leaf.rows().len()
             }
             Self::Inner(inner) => inner.children.iter().map(|child| child.node.for_each(seen)).sum(),
         }
-    }
-}
-
-impl<R: Row> Leaf<R> {
-    fn max(&self) -> u64 {
-        self.rows.iter().map(Row::index).max().unwrap_or(0)
-    }
-
-    /// How many rows are below `key`.
-    pub(super) fn before(&self, key: &[u8]) -> usize {
-        self.rows.partition_point(|row| row.key() < key)
-    }
-
-    fn after(&self, key: &[u8]) -> usize {
-        self.rows.partition_point(|row| row.key() <= key)
-    }
-
-    pub(super) fn position(&self, key: &[u8]) -> Result<usize, usize> {
-        self.rows.binary_search_by(|row| row.key().cmp(key))
-    }
-
-    fn bounds(&self, low: &[u8], high: Option<&[u8]>) -> std::ops::Range<usize> {
-        self.before(low)..high.map_or(self.rows.len(), |high| self.before(high))
-    }
-
-    fn insert(&mut self, row: R) -> Inserted<R> {
-        let at = match self.position(row.key()) {
-            Ok(at) => return (Some(std::mem::replace(&mut self.rows[at], row)), None),
-            Err(at) => at,
-        };
-        if self.rows.len() < LEAF_ROWS {
-            self.rows.insert(at, row);
-            return (None, None);
-        }
-        // Keys often arrive in order: then the left half stays full instead of half empty for ever.
-        let mut right: SmallVec<[R; LEAF_ROWS]> = if at == LEAF_ROWS {
-            SmallVec::new()
-        } else {
-            self.rows.drain(LEAF_ROWS / 2..).collect()
-        };
-        if at > self.rows.len() || right.is_empty() {
-            right.insert(at - self.rows.len(), row);
-        } else {
-            self.rows.insert(at, row);
-        }
-        let sep = between(self.rows[self.rows.len() - 1].key(), right[0].key());
-        (
-            None,
-            Some(Split {
-                sep,
-                right: Child::leaf(right),
-            }),
-        )
-    }
-
-    fn remove(&mut self, key: &[u8]) -> Option<R> {
-        self.position(key).ok().map(|at| self.rows.remove(at))
-    }
-
-    fn remove_rows(&mut self, range: std::ops::Range<usize>, seen: &mut dyn FnMut(&R)) -> usize {
-        self.rows.drain(range).map(|row| seen(&row)).count()
     }
 }
 
@@ -269,7 +203,7 @@ impl<R: Row> Inner<R> {
             let mut children = SmallVec::new();
             children.push(split.right);
             let right = Self {
-                seps: Arc::new(Seps::pack(std::iter::empty())),
+                seps: Seps::pack(std::iter::empty()),
                 children,
             };
             return Some(Split {
@@ -279,11 +213,11 @@ impl<R: Row> Inner<R> {
         }
         let half = FAN_OUT / 2;
         let mut right = Self {
-            seps: Arc::new(Seps::pack(self.seps.iter().skip(half))),
+            seps: Seps::pack(self.seps.iter().skip(half)),
             children: self.children.drain(half..).collect(),
         };
         let sep = self.seps.get(half - 1).into();
-        self.seps = Arc::new(Seps::pack(self.seps.iter().take(half - 1)));
+        self.seps = Seps::pack(self.seps.iter().take(half - 1));
         if at < half {
             self.place(at, split)
         } else {
@@ -299,7 +233,7 @@ impl<R: Row> Inner<R> {
         let low = self.seps.iter().take(at);
         let high = self.seps.iter().skip(at);
         let seps = Seps::pack(low.chain(std::iter::once(&*split.sep)).chain(high));
-        self.seps = Arc::new(seps);
+        self.seps = seps;
         self.children.insert(at + 1, split.right);
     }
 
@@ -359,15 +293,13 @@ impl<R: Row> Inner<R> {
         left.max = left.max.max(right.max);
         match (&mut left.node, right.node) {
             (Node::Leaf(left), Node::Leaf(right)) => {
-                Arc::make_mut(left).rows.extend(Arc::unwrap_or_clone(right).rows);
+                Arc::make_mut(left).append(Arc::unwrap_or_clone(right));
             }
             (Node::Inner(left), Node::Inner(right)) => {
                 let right = Arc::unwrap_or_clone(right);
                 let left = Arc::make_mut(left);
                 let middle = std::iter::once(self.seps.get(at));
-                left.seps = Arc::new(Seps::pack(
-                    left.seps.iter().chain(middle).chain(right.seps.iter()),
-                ));
+                left.seps = Seps::pack(left.seps.iter().chain(middle).chain(right.seps.iter()));
                 left.children.extend(right.children);
             }
             _ => unreachable!("all leaves are at one depth"),
@@ -377,6 +309,6 @@ impl<R: Row> Inner<R> {
 
     fn drop_seps(&mut self, at: usize, count: usize) {
         let seps = Seps::pack(self.seps.iter().take(at).chain(self.seps.iter().skip(at + count)));
-        self.seps = Arc::new(seps);
+        self.seps = seps;
     }
 }

@@ -1,54 +1,89 @@
-//! The separators of an inner node: packed, immutable, and shared by all copies of the node.
+//! Searching among the keys of a node without following a pointer for each.
+//!
+//! What all keys of a node have in common is skipped, and the next four bytes of each stand in the node itself
+//! as a number, its *head*. The heads of sixteen keys share a cache line; only equal heads need the keys.
 
 use std::cmp::Ordering;
 
-/// The keys between the children of an inner node, in one block.
-///
-/// A search compares eight bytes at a time: what all separators have in common is skipped, and the next
-/// eight bytes of each stand beside its place as a number.
-#[derive(Debug)]
-pub(super) struct Seps {
-    bytes: Box<[u8]>,
-    slots: Box<[Slot]>,
-    /// How many bytes all separators have in common.
-    common: usize,
+use smallvec::SmallVec;
+use triomphe::ThinArc;
+
+use super::node::FAN_OUT;
+
+/// The four bytes of `key` after the first `common`, big-endian, padded with zeros: keys that ascend and have
+/// these first bytes in common have heads that do not descend.
+pub(super) fn head(key: &[u8], common: usize) -> u32 {
+    let rest = key.get(common..).unwrap_or_default();
+    if let Some(four) = rest.first_chunk::<4>() {
+        return u32::from_be_bytes(*four);
+    }
+    let mut padded = [0; 4];
+    padded[..rest.len()].copy_from_slice(rest);
+    u32::from_be_bytes(padded)
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Slot {
-    /// The eight bytes after the common ones, big-endian, padded with zeros.
-    head: u64,
-    /// Where the separator ends in `bytes`; it starts where the one before ends.
-    end: usize,
+/// Finds `key` among ascending keys with these heads, or the place where it would stand. Right if `key` begins
+/// with what the keys have in common, and never a wrong `Ok`.
+pub(super) fn search<'a>(
+    heads: &[u32],
+    common: usize,
+    key: &[u8],
+    key_at: impl Fn(usize) -> &'a [u8],
+) -> Result<usize, usize> {
+    let wanted = head(key, common);
+    // Counting has no branches to guess wrongly, and the heads are few.
+    let mut at: usize = heads.iter().map(|&head| usize::from(head < wanted)).sum();
+    while heads.get(at) == Some(&wanted) {
+        match key_at(at).cmp(key) {
+            Ordering::Less => at += 1,
+            Ordering::Equal => return Ok(at),
+            Ordering::Greater => return Err(at),
+        }
+    }
+    Err(at)
+}
+
+/// The keys between the children of an inner node.
+#[derive(Clone)]
+pub(super) struct Seps {
+    heads: SmallVec<[u32; FAN_OUT]>,
+    common: usize,
+    /// Where each separator ends, 4 bytes each, then the separators. Shared by all copies of the node.
+    packed: ThinArc<(), u8>,
 }
 
 impl Seps {
     /// Packs separators, which must ascend.
     pub(super) fn pack<'a>(seps: impl Iterator<Item = &'a [u8]> + Clone) -> Self {
-        let common = common_len(seps.clone());
-        let mut bytes = Vec::new();
-        let mut slots = Vec::new();
-        for sep in seps {
-            bytes.extend_from_slice(sep);
-            slots.push(Slot {
-                head: head(&sep[common..]),
-                end: bytes.len(),
-            });
+        let mut packed = Vec::new();
+        let mut end = seps.clone().count() * size_of::<u32>();
+        for sep in seps.clone() {
+            end += sep.len();
+            packed.extend_from_slice(&u32::try_from(end).unwrap_or(u32::MAX).to_ne_bytes());
         }
+        seps.clone().for_each(|sep| packed.extend_from_slice(sep));
+        let common = seps
+            .clone()
+            .next()
+            .map_or(0, |first| shared_len(first, seps.clone().last().unwrap_or(first)));
         Self {
-            bytes: bytes.into(),
-            slots: slots.into(),
+            heads: seps.map(|sep| head(sep, common)).collect(),
             common,
+            packed: ThinArc::from_header_and_slice((), &packed),
         }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.slots.len()
+        self.heads.len()
     }
 
     pub(super) fn get(&self, at: usize) -> &[u8] {
-        let start = if at == 0 { 0 } else { self.slots[at - 1].end };
-        &self.bytes[start..self.slots[at].end]
+        let start = if at == 0 {
+            self.len() * size_of::<u32>()
+        } else {
+            self.end(at - 1)
+        };
+        &self.packed.slice[start..self.end(at)]
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &[u8]> + Clone {
@@ -57,39 +92,25 @@ impl Seps {
 
     /// How many separators are at or below `key`: the child that `key` belongs to.
     pub(super) fn find(&self, key: &[u8]) -> usize {
-        let Some(first) = self.slots.first() else { return 0 };
-        let shared = &self.bytes[..self.common.min(first.end)];
-        let rest = match key.get(..shared.len()) {
-            Some(start) if start == shared => &key[shared.len()..],
-            _ if key < shared => return 0,
-            _ => return self.len(),
-        };
-        let wanted = head(rest);
-        let mut at = self.slots.partition_point(|slot| slot.head < wanted);
-        while at < self.len() && self.slots[at].head == wanted {
-            if self.get(at).cmp(key) == Ordering::Greater {
-                break;
-            }
-            at += 1;
+        if self.len() == 0 {
+            return 0;
         }
-        at
+        let start = self.len() * size_of::<u32>();
+        let shared = &self.packed.slice[start..start + self.common];
+        if !key.starts_with(shared) {
+            return if key < shared { 0 } else { self.len() };
+        }
+        match search(&self.heads, self.common, key, |at| self.get(at)) {
+            Ok(at) => at + 1,
+            Err(at) => at,
+        }
     }
-}
 
-fn head(bytes: &[u8]) -> u64 {
-    if let Some(eight) = bytes.first_chunk::<8>() {
-        return u64::from_be_bytes(*eight);
+    fn end(&self, at: usize) -> usize {
+        let ends = &self.packed.slice[at * size_of::<u32>()..];
+        ends.first_chunk()
+            .map_or(0, |end| u32::from_ne_bytes(*end) as usize)
     }
-    let mut padded = [0; 8];
-    padded[..bytes.len()].copy_from_slice(bytes);
-    u64::from_be_bytes(padded)
-}
-
-/// Sorted texts have in common what the first and the last have in common.
-fn common_len<'a>(mut seps: impl Iterator<Item = &'a [u8]>) -> usize {
-    let Some(first) = seps.next() else { return 0 };
-    let last = seps.last().unwrap_or(first);
-    shared_len(first, last)
 }
 
 pub(super) fn shared_len(a: &[u8], b: &[u8]) -> usize {

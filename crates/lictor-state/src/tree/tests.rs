@@ -54,13 +54,12 @@ fn check_child<R: Row>(
 ) -> u32 {
     match &child.node {
         Node::Leaf(leaf) => {
-            assert!(!leaf.rows.is_empty() && leaf.rows.len() <= LEAF_ROWS);
-            assert!(!leaf.rows.spilled());
-            for row in &leaf.rows {
+            leaf.check();
+            for row in leaf.rows() {
                 assert!(low.is_none_or(|low| row.key() >= low) && high.is_none_or(|high| row.key() < high));
                 keys.push(row.key().to_vec());
             }
-            assert_eq!(child.max, leaf.rows.iter().map(Row::index).max().unwrap());
+            assert_eq!(child.max, leaf.rows().iter().map(Row::index).max().unwrap());
             0
         }
         Node::Inner(inner) => {
