@@ -6,6 +6,7 @@
 //! ```
 
 mod command;
+pub mod go;
 mod ids;
 pub mod limits;
 

@@ -1,0 +1,253 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+
+use super::*;
+use crate::definition::HttpRequest;
+
+/// Serves one canned answer per connection and hands back what was asked.
+async fn server(answers: Vec<String>) -> (String, tokio::task::JoinHandle<Vec<String>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    let task = tokio::spawn(async move {
+        let mut asked = Vec::new();
+        for answer in answers {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            asked.push(read_request(&mut stream).await);
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            stream.shutdown().await.unwrap();
+        }
+        asked
+    });
+    (base, task)
+}
+
+async fn read_request(stream: &mut tokio::net::TcpStream) -> String {
+    let mut request = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        let read = stream.read(&mut buffer).await.unwrap();
+        request.extend_from_slice(&buffer[..read]);
+        let text = String::from_utf8_lossy(&request);
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let length = head
+                .lines()
+                .find_map(|line| line.strip_prefix("content-length: "));
+            if read == 0 || body.len() >= length.map_or(0, |length| length.parse().unwrap()) {
+                return text.into_owned();
+            }
+        }
+    }
+}
+
+fn answer(status: &str, body: &str) -> String {
+    format!(
+        "HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+fn get(url: String) -> CheckDefinition {
+    with(HttpRequest {
+        url,
+        ..HttpRequest::default()
+    })
+}
+
+fn with(request: HttpRequest) -> CheckDefinition {
+    CheckDefinition {
+        kind: CheckKind::Http(request),
+        ..CheckDefinition::default()
+    }
+}
+
+#[tokio::test]
+async fn the_status_of_the_answer_is_the_health() {
+    for (status, health) in [
+        ("200 OK", Health::Passing),
+        ("204 No Content", Health::Passing),
+        ("429 Too Many Requests", Health::Warning),
+        ("404 Not Found", Health::Critical),
+        ("503 Service Unavailable", Health::Critical),
+    ] {
+        let (base, _) = server(vec![answer(status, "")]).await;
+
+        let finding = run(&get(base.clone())).await;
+
+        assert_eq!(
+            finding,
+            Finding::new(health, format!("HTTP GET {base}: {status} Output: "))
+        );
+    }
+}
+
+#[tokio::test]
+async fn only_the_end_of_a_long_body_is_kept() {
+    let (base, _) = server(vec![answer("200 OK", &format!("{}end", "x".repeat(10_000)))]).await;
+
+    let finding = run(&get(base)).await;
+
+    let output = finding.output.split_once("Output: ").unwrap().1;
+    assert_eq!(output.len(), 4096);
+    assert!(output.ends_with("xend"));
+}
+
+#[tokio::test]
+async fn method_headers_and_body_are_sent_as_defined() {
+    let (base, asked) = server(vec![answer("200 OK", "fine")]).await;
+    let header = BTreeMap::from([("X-Own".to_owned(), vec!["1".to_owned(), "2".to_owned()])]);
+    let request = HttpRequest {
+        url: format!("{base}/h?q=1"),
+        method: "POST".into(),
+        header,
+        body: "ping".into(),
+        ..<_>::default()
+    };
+
+    let finding = run(&with(request)).await;
+
+    assert_eq!(
+        finding.output,
+        format!("HTTP POST {base}/h?q=1: 200 OK Output: fine")
+    );
+    let asked = asked.await.unwrap().remove(0);
+    assert!(asked.starts_with("POST /h?q=1 HTTP/1.1\r\n"), "{asked}");
+    assert!(
+        asked.contains("x-own: 1\r\nx-own: 2\r\n") && asked.ends_with("\r\n\r\nping"),
+        "{asked}"
+    );
+}
+
+#[tokio::test]
+async fn redirects_are_followed_unless_they_are_not_wanted() {
+    let redirect = "HTTP/1.1 302 Found\r\nLocation: /there\r\nContent-Length: 0\r\n\r\n".to_owned();
+    let (base, asked) = server(vec![redirect.clone(), answer("200 OK", ""), redirect]).await;
+
+    assert_eq!(run(&get(format!("{base}/here"))).await.health, Health::Passing);
+    let stay = HttpRequest {
+        url: base,
+        disable_redirects: true,
+        ..HttpRequest::default()
+    };
+    assert_eq!(run(&with(stay)).await.health, Health::Critical);
+
+    assert!(asked.await.unwrap()[1].starts_with("GET /there "));
+}
+
+#[tokio::test]
+async fn endless_redirects_end() {
+    let redirect = "HTTP/1.1 302 Found\r\nLocation: /again\r\nContent-Length: 0\r\n\r\n".to_owned();
+    let (base, _) = server(vec![redirect; 20]).await;
+
+    let finding = run(&get(base.clone())).await;
+
+    assert_eq!(
+        finding,
+        Finding::new(
+            Health::Critical,
+            format!("Get {base:?}: stopped after 10 redirects")
+        )
+    );
+}
+
+#[tokio::test]
+async fn an_answer_that_does_not_come_in_time_is_critical() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut definition = get(format!("http://{}", listener.local_addr().unwrap()));
+    definition.timeout = 50_000_000;
+
+    let finding = run(&definition).await;
+
+    assert_eq!(finding.health, Health::Critical);
+    assert!(finding.output.contains("deadline exceeded"), "{}", finding.output);
+}
+
+#[tokio::test]
+async fn nobody_there_is_critical() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let tcp = CheckDefinition {
+        kind: CheckKind::Tcp(address.to_string()),
+        ..CheckDefinition::default()
+    };
+
+    let refused = format!("dial tcp {address}: connect: connection refused");
+    assert_eq!(run(&tcp).await, Finding::new(Health::Critical, &refused));
+    let url = format!("http://{address}/");
+    assert_eq!(
+        run(&get(url.clone())).await,
+        Finding::new(Health::Critical, format!("Get {url:?}: {refused}"))
+    );
+}
+
+#[tokio::test]
+async fn a_connection_is_enough_for_a_tcp_check() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let tcp = CheckDefinition {
+        kind: CheckKind::Tcp(address.clone()),
+        ..CheckDefinition::default()
+    };
+
+    assert_eq!(
+        run(&tcp).await,
+        Finding::new(Health::Passing, format!("TCP connect {address}: Success"))
+    );
+}
+
+#[tokio::test]
+async fn addresses_that_are_none_are_critical() {
+    for url in [
+        "",
+        "ftp://127.0.0.1/",
+        "http://",
+        "/path",
+        "http://[",
+        "http://127.0.0.1:99999/",
+    ] {
+        assert_eq!(run(&get(url.to_owned())).await.health, Health::Critical, "{url}");
+    }
+}
+
+#[tokio::test]
+async fn certificates_are_verified_unless_the_check_says_not_to() {
+    let own = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let key = rustls::pki_types::PrivatePkcs8KeyDer::from(own.signing_key.serialize_der());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![own.cert.der().clone()], key.into())
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}/", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            if let Ok(mut stream) = acceptor.accept(stream).await {
+                let _ = stream.read(&mut [0; 1024]).await;
+                stream.write_all(answer("200 OK", "").as_bytes()).await.unwrap();
+            }
+        }
+    });
+    let request = HttpRequest {
+        url,
+        tls_server_name: "localhost".into(),
+        ..HttpRequest::default()
+    };
+
+    let refused = run(&with(request.clone())).await;
+    let taken = run(&with(HttpRequest {
+        tls_skip_verify: true,
+        ..request
+    }))
+    .await;
+
+    assert_eq!(refused.health, Health::Critical);
+    assert!(refused.output.contains("tls: "), "{}", refused.output);
+    assert_eq!(taken.health, Health::Passing, "{}", taken.output);
+}
