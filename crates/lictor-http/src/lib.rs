@@ -21,7 +21,7 @@ mod conn;
 mod ctx;
 mod decode;
 mod error;
-mod go;
+mod filter;
 mod json;
 mod path;
 mod query;
@@ -31,5 +31,7 @@ mod routes;
 mod server;
 mod service;
 mod wire;
+
+use lictor_proto::go;
 
 pub use server::{Api, Handle, Limits, Listener, Options, serve};
