@@ -73,7 +73,9 @@ impl Membership {
             &mut conf.voters_outgoing,
             &mut conf.learners_next,
         ];
-        lists.into_iter().for_each(|list| list.sort_unstable());
+        for list in lists {
+            list.sort_unstable();
+        }
         Self { conf }
     }
 

@@ -17,6 +17,8 @@ use lictor_store::log::{LogOptions, RocksLog};
 
 /// A put of 100 bytes with its key and the command's other fields.
 const ENTRY_BYTES: usize = 140;
+/// Entries written, unsynced, until RocksDB writes to used files.
+const WARM_UP: u64 = 500_000;
 /// Entries between two compactions, as a state that is flushed now and then allows.
 const COMPACT_EVERY: u64 = 50_000;
 
@@ -27,13 +29,19 @@ fn main() -> Result<(), Box<dyn Error>> {
     let directory = Path::new(&directory).join("log_speed");
     fs::create_dir_all(&directory)?;
     println!(
-        "{:<28} {:>10} {:>12} {:>16}",
+        "{:<31} {:>10} {:>12} {:>16}",
         "", "syncs/s", "records/s", "disk bytes/rec."
     );
     for batch in [1, 16, 64] {
         let duration = Duration::from_secs(seconds);
         measure("bare fdatasync, zeroed file", batch, duration, bare(&directory)?)?;
-        measure("raft log", batch, duration, log(&directory)?)?;
+        measure("raft log, new files", batch, duration, log(&directory, 0)?)?;
+        measure(
+            "raft log, reused files",
+            batch,
+            duration,
+            log(&directory, WARM_UP)?,
+        )?;
     }
     fs::remove_dir_all(&directory)?;
     Ok(())
@@ -56,7 +64,7 @@ fn measure(name: &str, batch: u64, duration: Duration, mut append: Append) -> Re
     let each = (disk_bytes()? - written) / records;
     let batch_size = u32::try_from(batch)?;
     println!(
-        "{name:<24} x{batch:<3} {per_second:>9.0} {:>12.0} {each:>16}",
+        "{name:<27} x{batch:<3} {per_second:>9.0} {:>12.0} {each:>16}",
         per_second * f64::from(batch_size)
     );
     Ok(())
@@ -90,20 +98,14 @@ fn bare(directory: &Path) -> Result<Append, Box<dyn Error>> {
     }))
 }
 
-fn log(directory: &Path) -> Result<Append, Box<dyn Error>> {
+fn log(directory: &Path, warm_up: u64) -> Result<Append, Box<dyn Error>> {
     let path = directory.join("rocks");
     if path.exists() {
         fs::remove_dir_all(&path)?;
     }
     let (_, _, mut writer) = RocksLog::open(&path, LogOptions::default())?.split();
     let mut last = 0;
-    Ok(Box::new(move |batch| {
-        let entry = |index| LogEntry {
-            index: LogIndex(index),
-            term: Term(5),
-            kind: EntryKind::Normal,
-            data: noise(index),
-        };
+    let mut append = move |batch, must_sync| -> Result<(), Box<dyn Error>> {
         let entries = (last + 1..=last + batch).map(entry).collect();
         let hard_state = HardState {
             term: Term(5),
@@ -115,7 +117,7 @@ fn log(directory: &Path) -> Result<Append, Box<dyn Error>> {
             ready_no,
             entries,
             hard_state: Some(hard_state),
-            must_sync: true,
+            must_sync,
             messages,
         }])?;
         if last / COMPACT_EVERY < (last + batch) / COMPACT_EVERY {
@@ -123,7 +125,20 @@ fn log(directory: &Path) -> Result<Append, Box<dyn Error>> {
         }
         last += batch;
         Ok(())
-    }))
+    };
+    for _ in 0..warm_up / 100 {
+        append(100, false)?;
+    }
+    Ok(Box::new(move |batch| append(batch, true)))
+}
+
+fn entry(index: u64) -> LogEntry {
+    LogEntry {
+        index: LogIndex(index),
+        term: Term(5),
+        kind: EntryKind::Normal,
+        data: noise(index),
+    }
 }
 
 /// Bytes that do not compress.

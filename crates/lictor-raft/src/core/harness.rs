@@ -207,7 +207,9 @@ impl Cluster {
     pub(super) fn tick(&mut self) {
         self.now.0 += 20;
         let ids: Vec<u64> = self.nodes.keys().copied().collect();
-        ids.into_iter().for_each(|id| self.input(id, Input::Tick));
+        for id in ids {
+            self.input(id, Input::Tick);
+        }
     }
 
     pub(super) fn ticks(&mut self, count: usize) {

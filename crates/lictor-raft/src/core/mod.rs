@@ -274,7 +274,7 @@ impl<R: LogReader> Core<R> {
     fn flushed(&mut self, index: LogIndex, out: &mut Vec<Output>) {
         let log = &self.raw.raft.raft_log;
         let mut to = index.0.min(log.applied);
-        if !self.votes_alone() || self.raw.raft.prs().conf().learners().len() > 0 {
+        if !self.votes_alone() || !self.raw.raft.prs().conf().learners().is_empty() {
             to = to.saturating_sub(self.config.keep_entries);
         }
         let Ok(position) = self.raw.store().position(LogIndex(to)) else {

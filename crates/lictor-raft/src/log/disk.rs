@@ -177,12 +177,7 @@ mod tests {
             let sectors: Vec<(bool, bool)> = disk
                 .read()
                 .chunks(SECTOR)
-                .map(|sector| {
-                    (
-                        sector.iter().all(|&byte| byte == 2),
-                        sector.iter().any(|&byte| byte == 2),
-                    )
-                })
+                .map(|sector| (sector.iter().all(|&byte| byte == 2), sector.contains(&2)))
                 .collect();
             whole += usize::from(sectors.first().is_some_and(|&(all, _)| all));
             torn += usize::from(sectors.iter().any(|&(all, any)| any && !all));

@@ -90,7 +90,7 @@ fn task(model: &Model, number: u64, count: u64, back: u64, must_sync: bool) -> L
     };
     let entries: Vec<LogEntry> = (first..first + count).map(entry).collect();
     // Half of the tasks bring a hard state along.
-    let hard_state = (number % 2 == 0).then_some(HardState {
+    let hard_state = number.is_multiple_of(2).then_some(HardState {
         term,
         vote: RaftId(number),
         commit: model.hard_state.commit,
