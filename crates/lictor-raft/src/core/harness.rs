@@ -154,7 +154,8 @@ impl Cluster {
         panic!("the cluster never comes to rest");
     }
 
-    fn step(&mut self) -> bool {
+    /// Lets one thing happen; answers whether anything could.
+    pub(super) fn step(&mut self) -> bool {
         if let Some(message) = self.network.pop_front() {
             let (from, to) = (message.from.0, message.to.0);
             if !self.cut_off.contains(&from) && !self.cut_off.contains(&to) && self.nodes.contains_key(&to) {

@@ -12,6 +12,8 @@ mod reads;
 mod ready;
 
 #[cfg(test)]
+mod chaos;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod tests;

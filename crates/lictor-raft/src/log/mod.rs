@@ -16,6 +16,8 @@ mod tests;
 
 pub use codec::Mark;
 pub use disk::SimDisk;
+#[cfg(test)]
+pub(crate) use disk::SplitMix;
 pub use mem::{MemLog, MemReader, MemWriter};
 
 use std::fmt;

@@ -1,0 +1,182 @@
+//! Three members under random loss, reordering, duplication, slow disks, busy applies and power cuts. Whatever
+//! happens, members agree on every applied entry and no acknowledged command is lost; and once the faults end
+//! they make progress again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lictor_proto::{LogIndex, RaftId, Term};
+
+use super::harness::{Cluster, config};
+use crate::log::SplitMix;
+use crate::{Input, ReadId};
+
+const MEMBERS: u64 = 3;
+const STEPS: u64 = 600;
+
+#[derive(Default)]
+struct History {
+    /// What was applied at each index, by whoever was first.
+    applied: BTreeMap<LogIndex, (Term, bytes::Bytes)>,
+    leaders: BTreeMap<Term, u64>,
+    acknowledged: BTreeSet<bytes::Bytes>,
+    /// The highest index acknowledged when a read began.
+    reads: BTreeMap<(u64, ReadId), LogIndex>,
+}
+
+impl History {
+    fn check(&mut self, cluster: &mut Cluster) -> Result<(), String> {
+        for (&id, node) in &cluster.nodes {
+            let status = node.core.status();
+            if status.is_leader && *self.leaders.entry(status.term).or_insert(id) != id {
+                return Err(format!("two leaders in term {}", status.term));
+            }
+            let mut before = LogIndex(1);
+            for entry in &node.applied {
+                if entry.index.0 != before.0 + 1 {
+                    return Err(format!("member {id} applied {} after {before}", entry.index));
+                }
+                before = entry.index;
+                let now = (entry.term, entry.data.clone());
+                let first = self.applied.entry(entry.index).or_insert_with(|| now.clone());
+                if *first != now {
+                    return Err(format!("member {id} applied another entry at {}", entry.index));
+                }
+                if entry.proposal.is_some() {
+                    self.acknowledged.insert(entry.data.clone());
+                }
+            }
+            for (read, index) in &node.reads {
+                if self.reads.get(&(id, *read)).is_some_and(|floor| index < floor) {
+                    return Err(format!(
+                        "member {id} reads at {index}, before what was acknowledged"
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn last(&self) -> LogIndex {
+        self.applied.keys().next_back().copied().unwrap_or_default()
+    }
+}
+
+fn step(cluster: &mut Cluster, random: &mut SplitMix, history: &mut History, number: u64) {
+    let id = 1 + random.below(MEMBERS);
+    match random.below(100) {
+        0..30 => cluster.tick(),
+        30..50 => cluster.propose(id, number * 10..number * 10 + 1 + random.below(4)),
+        50..58 => {
+            let read = ReadId(number);
+            history.reads.insert((id, read), history.last());
+            cluster.input(id, Input::ReadIndex(read));
+        }
+        58..70 => cluster.node(id).hold_disk = random.below(3) == 0,
+        70..78 => cluster.node(id).hold_apply = random.below(3) == 0,
+        78..84 => {
+            cluster.cut_off.clear();
+            if random.below(2) == 0 {
+                cluster.cut_off.insert(id);
+            }
+        }
+        84..86 => cluster.input(id, Input::Transfer(RaftId(1 + random.below(MEMBERS)))),
+        90..93 => {
+            let (disk, _) = cluster.crash(id, random.next());
+            cluster.start(config(id, number), disk);
+        }
+        _ => {}
+    }
+    // The network loses, doubles and reorders.
+    for _ in 0..random.below(3) {
+        let count = cluster.network.len() as u64;
+        if count > 1 {
+            let (one, two) = (random.below(count), random.below(count));
+            let (one, two) = (usize::try_from(one).unwrap(), usize::try_from(two).unwrap());
+            match random.below(8) {
+                0 => drop(cluster.network.remove(one)),
+                1 => cluster.network.push_back(cluster.network[one].clone()),
+                _ => cluster.network.swap(one, two),
+            }
+        }
+    }
+    for _ in 0..random.below(12) {
+        cluster.step();
+    }
+}
+
+#[test]
+fn members_agree_and_nothing_acknowledged_is_lost_under_any_fault() {
+    let (mut acknowledged, mut reads) = (0, 0);
+    for seed in 0..40 {
+        let mut random = SplitMix(seed);
+        let mut history = History::default();
+        let mut cluster = Cluster::of(MEMBERS);
+        for number in 1..STEPS {
+            step(&mut cluster, &mut random, &mut history, number);
+            history
+                .check(&mut cluster)
+                .unwrap_or_else(|error| panic!("seed {seed}, step {number}: {error}"));
+        }
+
+        cluster.cut_off.clear();
+        for node in cluster.nodes.values_mut() {
+            (node.hold_disk, node.hold_apply) = (false, false);
+        }
+        cluster.settle();
+        cluster.tick_until(|cluster| cluster.leader().is_some());
+        cluster.ticks(80);
+        let leader = cluster.leader().unwrap();
+        cluster.propose(leader, 1_000_000..1_000_001);
+        cluster.ticks(10);
+
+        history
+            .check(&mut cluster)
+            .unwrap_or_else(|error| panic!("seed {seed}, healed: {error}"));
+        for (&id, node) in &cluster.nodes {
+            let data: BTreeSet<_> = node.applied.iter().map(|entry| entry.data.clone()).collect();
+            assert!(
+                data.contains("command 1000000".as_bytes()),
+                "seed {seed}: member {id} hangs behind"
+            );
+            assert!(
+                history.acknowledged.is_subset(&data),
+                "seed {seed}: member {id} lost an acknowledged command"
+            );
+        }
+        acknowledged += history.acknowledged.len();
+        reads += cluster.nodes.values().map(|node| node.reads.len()).sum::<usize>();
+    }
+    assert!(
+        acknowledged > 600 && reads > 150,
+        "too little happened: {acknowledged} writes, {reads} reads"
+    );
+}
+
+#[test]
+fn the_checker_sees_members_that_disagree() {
+    let mut cluster = Cluster::led(3);
+    cluster.propose(1, 0..2);
+    cluster.settle();
+    let mut history = History::default();
+    assert_eq!(history.check(&mut cluster), Ok(()));
+
+    cluster.node(2).applied[1].term = Term(77);
+
+    assert!(
+        history
+            .check(&mut cluster)
+            .unwrap_err()
+            .starts_with("member 2 applied another entry")
+    );
+}
+
+#[test]
+fn the_checker_sees_a_stale_read() {
+    let mut cluster = Cluster::led(3);
+    let mut history = History::default();
+    history.reads.insert((1, ReadId(1)), LogIndex(9));
+
+    cluster.node(1).reads.push((ReadId(1), LogIndex(8)));
+
+    assert!(history.check(&mut cluster).is_err());
+}
