@@ -1,0 +1,236 @@
+//! The rows of the table: each kind of work, and what its figures are to reach beside a Consul on the same machine.
+
+use crate::figures::Figure::{self, Cpu, Kept, Memory, P50, Rate, Time, Written};
+use crate::figures::Target::{self, AtMost, Part, Times, Unchanged};
+
+/// Servers and data are shared by the rows of one phase.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Ten thousand keys; both servers run all the time and take turns row by row.
+    Small,
+    /// A hundred thousand keys in a thousand folders; as above.
+    Tree,
+    /// Ten thousand watchers; fresh servers in each round.
+    Watch,
+    /// A million keys; fresh servers in each round.
+    Million,
+    /// Nothing stored; fresh servers in each round.
+    Start,
+}
+
+/// One kind of work.
+#[derive(Debug)]
+pub(crate) struct Row {
+    /// What `--only` selects by.
+    pub(crate) id: &'static str,
+    pub(crate) title: &'static str,
+    pub(crate) phase: Phase,
+    pub(crate) targets: &'static [(Figure, Target)],
+}
+
+const fn row(
+    id: &'static str,
+    title: &'static str,
+    phase: Phase,
+    targets: &'static [(Figure, Target)],
+) -> Row {
+    Row {
+        id,
+        title,
+        phase,
+        targets,
+    }
+}
+
+const fn times(goal: f64, floor: f64) -> Target {
+    Times { goal, floor }
+}
+
+const fn part(goal: f64, floor: f64) -> Target {
+    Part { goal, floor }
+}
+
+const PUT_MANY: &[(Figure, Target)] = &[
+    (Rate, times(6.0, 3.6)),
+    (Cpu, part(8.0, 5.0)),
+    (Written, part(5.0, 5.0)),
+];
+
+/// All rows, in the order of the table.
+pub(crate) static ROWS: &[Row] = &[
+    row(
+        "put-1",
+        "durable PUT 100 B, 1 client",
+        Phase::Small,
+        &[(Rate, times(2.0, 1.5))],
+    ),
+    row(
+        "put-8",
+        "durable PUT 100 B, 8 clients",
+        Phase::Small,
+        &[(Rate, times(4.5, 2.7))],
+    ),
+    row("put-64", "durable PUT 100 B, 64 clients", Phase::Small, PUT_MANY),
+    row(
+        "put-256",
+        "durable PUT 100 B, 256 clients",
+        Phase::Small,
+        PUT_MANY,
+    ),
+    row(
+        "get-1",
+        "GET, 1 client, 10 k keys",
+        Phase::Small,
+        &[(Rate, times(2.6, 2.0))],
+    ),
+    row(
+        "get-64",
+        "GET, 64 clients, 10 k keys",
+        Phase::Small,
+        &[(Rate, times(3.8, 2.5)), (Cpu, part(6.0, 6.0))],
+    ),
+    row(
+        "get-consistent",
+        "GET ?consistent, 64 clients",
+        Phase::Small,
+        &[(Rate, times(4.5, 2.7))],
+    ),
+    row(
+        "recurse",
+        "?recurse of 1,000 keys, 8 clients",
+        Phase::Small,
+        &[(Rate, times(2.4, 1.8)), (Cpu, part(4.0, 4.0))],
+    ),
+    row(
+        "keys-separator",
+        "?keys&separator=/ over 100,000 keys with 1,000 answers",
+        Phase::Tree,
+        &[(Rate, times(20.0, 12.0))],
+    ),
+    row(
+        "session-cycle",
+        "session create + renew + destroy, 64 clients",
+        Phase::Small,
+        &[(Rate, times(6.0, 3.6))],
+    ),
+    row(
+        "lock-cycle",
+        "lock acquire + release, 64 clients",
+        Phase::Small,
+        &[(Rate, times(6.0, 3.6))],
+    ),
+    row(
+        "handoff-2",
+        "contended hand-off, 2 contenders",
+        Phase::Small,
+        &[(P50, part(3.0, 2.0))],
+    ),
+    row(
+        "handoff-100",
+        "contended hand-off, 100 contenders",
+        Phase::Small,
+        &[(P50, part(3.0, 2.0))],
+    ),
+    row(
+        "txn-64",
+        "txn of 64 sets, 64 clients (CPU per key)",
+        Phase::Small,
+        &[(Rate, times(6.0, 3.6))],
+    ),
+    row(
+        "mixed",
+        "90 % GET 10 % PUT, 64 clients",
+        Phase::Small,
+        &[(Rate, times(4.0, 2.5))],
+    ),
+    row(
+        "watch-memory",
+        "idle watcher, 10,000 each on its own key, memory each",
+        Phase::Watch,
+        &[(
+            Memory,
+            AtMost {
+                goal: 10_240.0,
+                floor: 16_384.0,
+            },
+        )],
+    ),
+    row(
+        "watch-put",
+        "PUT on other keys with 10,000 watchers idle, 64 clients",
+        Phase::Watch,
+        &[(
+            Kept,
+            Unchanged {
+                goal: 0.05,
+                floor: 0.15,
+            },
+        )],
+    ),
+    row(
+        "watch-wake-one",
+        "wake of one watcher among 10,000",
+        Phase::Watch,
+        &[(P50, part(3.5, 2.0))],
+    ),
+    row(
+        "watch-wake-all",
+        "one PUT wakes 10,000 watchers of one key, last one answered",
+        Phase::Watch,
+        &[(Time, part(8.0, 5.0))],
+    ),
+    row(
+        "million-load",
+        "1 M keys of 100 B: load by txns of 64, keys",
+        Phase::Million,
+        &[(Rate, times(5.5, 3.0))],
+    ),
+    row(
+        "million-memory",
+        "1 M keys: resident memory",
+        Phase::Million,
+        &[(Memory, part(6.0, 4.0))],
+    ),
+    row(
+        "million-get",
+        "GET, 64 clients, 1 M keys",
+        Phase::Million,
+        &[(Rate, times(5.0, 3.0))],
+    ),
+    row(
+        "million-restart",
+        "1 M keys: kill -9 to first consistent read",
+        Phase::Million,
+        &[(Time, part(17.0, 10.0))],
+    ),
+    row(
+        "empty-memory",
+        "empty: resident memory",
+        Phase::Start,
+        &[(Memory, part(5.0, 3.0))],
+    ),
+    row(
+        "start-dev",
+        "-dev start to first answered write",
+        Phase::Start,
+        &[(
+            Time,
+            AtMost {
+                goal: 0.1,
+                floor: 0.3,
+            },
+        )],
+    ),
+    row(
+        "start-durable",
+        "durable server start to first answered write",
+        Phase::Start,
+        &[(
+            Time,
+            AtMost {
+                goal: 0.2,
+                floor: 0.6,
+            },
+        )],
+    ),
+];
