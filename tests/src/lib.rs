@@ -1,1 +1,24 @@
-//! t
+//! Harness of the black-box tests: it runs the real binary and speaks raw HTTP to it.
+//!
+//! It knows nothing of Lictor's crates; whatever it can see, a user can see. The tests themselves lie in `tests/`:
+//! `e2e` by part of the product, `crash` for kill -9 under load.
+//!
+//! ```text
+//! Server ── process, ports, data directory; killed by its id when dropped
+//!   └─ Client ── one request, one answer; header names as they were on the wire
+//! until() ── waits for a condition with a deadline, never for a length of time
+//! History ── what a client was told, and what it may therefore find after a crash
+//! ```
+//!
+//! The binary is `$LICTOR_BIN`, else `lictor` in the target folder of the running test. A Consul binary may be named
+//! too: most tests then show that they ask for what Consul does; those of Lictor's own matters say that they skip.
+
+mod client;
+mod history;
+mod server;
+mod wait;
+
+pub use client::{Client, Response, exchange};
+pub use history::{Claim, Effect, History, Row, Rows, check_counter};
+pub use server::{Options, Server, binary, free_port, is_consul, run};
+pub use wait::until;

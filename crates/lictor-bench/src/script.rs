@@ -4,6 +4,7 @@
 //! three). The driver in [`crate::drive`] times operations and never looks inside.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, ensure};
 
@@ -310,6 +311,9 @@ impl Txn {
     }
 
     fn new(keys: Keys, client: usize, clients: usize, endless: bool) -> Self {
+        /// No two transactions set the same values, or the later one would change nothing.
+        static NEXT_VALUES: AtomicUsize = AtomicUsize::new(0);
+        const VALUES_EACH: usize = 1 << 24;
         let value = "dmFs".repeat(VALUE_BASE64_BYTES / 4 - 1) + "dg==";
         let mut body = String::from("[");
         let mut places = Vec::with_capacity(TXN_OPS);
@@ -331,6 +335,7 @@ impl Txn {
             *value_at += body_at;
         }
         let (next_key, stride) = (client * TXN_OPS, clients * TXN_OPS);
+        let count = NEXT_VALUES.fetch_add(VALUES_EACH, Ordering::Relaxed);
         Self {
             bytes,
             keys,
@@ -338,7 +343,7 @@ impl Txn {
             next_key,
             stride,
             endless,
-            count: client << 20,
+            count,
         }
     }
 }

@@ -1,0 +1,366 @@
+//! The server process under test.
+
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::client::{Client, Response};
+use crate::wait::until;
+
+/// Longest start; a Consul that bootstraps takes some ten seconds.
+const START_LIMIT: Duration = Duration::from_secs(60);
+const STOP_LIMIT: Duration = Duration::from_secs(20);
+/// Ports lie below the range of outgoing connections, so that no client takes one between a kill and a start.
+const FIRST_PORT: u16 = 11_000;
+const PORTS: u16 = 9_000;
+/// Name of the node in all tests.
+pub(crate) const NODE: &str = "node-under-test";
+
+/// The binary under test.
+///
+/// # Errors
+/// When it was not built.
+pub fn binary() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("LICTOR_BIN") {
+        return fs::canonicalize(&path).with_context(|| format!("LICTOR_BIN names {}", path.display()));
+    }
+    // The test runs in target/PROFILE/deps.
+    let test = std::env::current_exe()?;
+    let path = test
+        .parent()
+        .and_then(Path::parent)
+        .context("odd test path")?
+        .join("lictor");
+    ensure!(
+        path.exists(),
+        "{} is missing: build the lictor binary first, or set LICTOR_BIN",
+        path.display()
+    );
+    Ok(path)
+}
+
+/// Whether the binary under test is a Consul, which proves the tests rather than the product.
+///
+/// # Errors
+/// When the binary cannot be run.
+pub fn is_consul() -> Result<bool> {
+    let output = Command::new(binary()?).arg("version").output()?;
+    Ok(output.stdout.starts_with(b"Consul"))
+}
+
+/// Runs the binary to its end.
+///
+/// # Errors
+/// When it cannot be started.
+pub fn run(args: &[&str]) -> Result<Output> {
+    Ok(Command::new(binary()?).args(args).stdin(Stdio::null()).output()?)
+}
+
+/// A port that nobody listens on, and that no other caller in this process was given.
+///
+/// # Errors
+/// When there is none left.
+pub fn free_port() -> Result<u16> {
+    static OFFSET: AtomicU16 = AtomicU16::new(0);
+    // Test processes that run beside each other begin at different places.
+    let begin = u16::try_from(u64::from(std::process::id()) * 97 % u64::from(PORTS))?;
+    for _ in 0..PORTS {
+        let offset = (begin + OFFSET.fetch_add(1, Ordering::Relaxed) % PORTS) % PORTS;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, FIRST_PORT + offset)).is_ok() {
+            return Ok(FIRST_PORT + offset);
+        }
+    }
+    bail!("no free port")
+}
+
+/// What a test may choose about its server.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// More configuration, in HCL.
+    pub hcl: String,
+    /// More arguments.
+    pub args: Vec<String>,
+    /// Data directory; a fresh temporary one if absent.
+    pub data_dir: Option<PathBuf>,
+}
+
+/// A durable single server on loopback, killed when dropped.
+#[derive(Debug)]
+pub struct Server {
+    child: Child,
+    http: SocketAddr,
+    args: Vec<String>,
+    data_dir: PathBuf,
+    /// Holds the log, and the data directory unless the test named one.
+    temp: TempDir,
+}
+
+impl Server {
+    /// Starts a server with nothing special and waits until it leads.
+    ///
+    /// # Errors
+    /// When it ends or does not become ready.
+    pub fn start() -> Result<Self> {
+        Self::with(Options::default())
+    }
+
+    /// Starts a server and waits until it leads.
+    ///
+    /// # Errors
+    /// As for [`Self::start`].
+    pub fn with(options: Options) -> Result<Self> {
+        let mut server = Self::launch(options)?;
+        server.await_ready()?;
+        Ok(server)
+    }
+
+    /// Starts a server and waits for nothing.
+    ///
+    /// # Errors
+    /// When the process cannot be started.
+    pub fn launch(options: Options) -> Result<Self> {
+        let temp = tempfile::Builder::new().prefix("lictor-test-").tempdir()?;
+        let data_dir = options.data_dir.unwrap_or_else(|| temp.path().join("data"));
+        let port = free_port()?;
+        let mut args: Vec<String> = [
+            "agent",
+            "-server",
+            "-bootstrap-expect=1",
+            "-bind",
+            "127.0.0.1",
+            "-client",
+            "127.0.0.1",
+            "-node",
+            NODE,
+            "-data-dir",
+        ]
+        .map(str::to_owned)
+        .into();
+        args.push(data_dir.to_str().context("odd temporary directory")?.to_owned());
+        args.push("-hcl".to_owned());
+        args.push(format!(
+            "ports {{\n http = {port}\n server = {}\n serf_lan = {}\n serf_wan = {}\n dns = -1\n grpc = -1\n grpc_tls = -1\n}}\n",
+            free_port()?,
+            free_port()?,
+            free_port()?
+        ));
+        if !options.hcl.is_empty() {
+            args.extend(["-hcl".to_owned(), options.hcl]);
+        }
+        args.extend(options.args);
+        let child = spawn(&args, temp.path())?;
+        let http = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        Ok(Self {
+            child,
+            http,
+            args,
+            data_dir,
+            temp,
+        })
+    }
+
+    /// Waits until the server leads and its own node takes sessions.
+    ///
+    /// # Errors
+    /// When the process ends first, or takes too long.
+    pub fn await_ready(&mut self) -> Result<()> {
+        let mut client = self.client().with_timeout(Duration::from_secs(5));
+        let leader = until("a leader", START_LIMIT, || {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(Some(Err(status)));
+            }
+            let response = client.get("/v1/status/leader")?;
+            let leads =
+                response.status == 200 && response.json()?.as_str().is_some_and(|leader| !leader.is_empty());
+            let health = client.get(&format!("/v1/health/node/{NODE}"))?;
+            Ok((leads && health.text().contains("serfHealth")).then_some(Ok(())))
+        })
+        .with_context(|| self.log_tail())?;
+        leader.map_err(|status| anyhow::anyhow!("the server ended with {status}: {}", self.log_tail()))
+    }
+
+    /// Where HTTP is served.
+    pub fn http(&self) -> SocketAddr {
+        self.http
+    }
+
+    /// The server's data.
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
+    /// Process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The node's name.
+    pub fn node(&self) -> &'static str {
+        NODE
+    }
+
+    /// A new connection to the server.
+    pub fn client(&self) -> Client {
+        Client::new(self.http)
+    }
+
+    /// GET on a connection of its own.
+    ///
+    /// # Errors
+    /// As for [`Client::get`].
+    pub fn get(&self, target: &str) -> Result<Response> {
+        self.client().get(target)
+    }
+
+    /// PUT on a connection of its own.
+    ///
+    /// # Errors
+    /// As for [`Client::get`].
+    pub fn put(&self, target: &str, body: impl AsRef<[u8]>) -> Result<Response> {
+        self.client().put(target, body)
+    }
+
+    /// DELETE on a connection of its own.
+    ///
+    /// # Errors
+    /// As for [`Client::get`].
+    pub fn delete(&self, target: &str) -> Result<Response> {
+        self.client().delete(target)
+    }
+
+    /// Creates a session from JSON and answers its id.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub fn session(&self, body: &str) -> Result<String> {
+        let response = self.put("/v1/session/create", body)?;
+        ensure!(response.status == 200, "{} {}", response.status, response.text());
+        Ok(response.json()?["ID"].as_str().context("no ID")?.to_owned())
+    }
+
+    /// Starts a GET in the background.
+    pub fn watch(&self, target: String) -> std::thread::JoinHandle<Result<Response>> {
+        let mut client = self.client().with_timeout(Duration::from_secs(120));
+        std::thread::spawn(move || client.get(&target))
+    }
+
+    /// Waits until `count` queries sit in the server: as many connections of ours are open and quiet.
+    ///
+    /// # Errors
+    /// When they do not arrive.
+    pub fn await_open_connections(&self, count: usize) -> Result<()> {
+        until("connections to be open", Duration::from_secs(10), || {
+            Ok((self.open_connections()? >= count).then_some(()))
+        })
+    }
+
+    /// TCP connections established at the HTTP port, as the kernel lists them for the server's side.
+    ///
+    /// # Errors
+    /// When `/proc` cannot be read.
+    pub fn open_connections(&self) -> Result<usize> {
+        let local = format!("0100007F:{:04X}", self.http.port());
+        let table = fs::read_to_string("/proc/net/tcp")?;
+        let established = |line: &&str| {
+            let mut fields = line.split_whitespace();
+            fields.nth(1) == Some(&local) && fields.nth(1) == Some("01")
+        };
+        Ok(table.lines().filter(established).count())
+    }
+
+    /// Open descriptors of the process.
+    ///
+    /// # Errors
+    /// When `/proc` cannot be read.
+    pub fn descriptors(&self) -> Result<usize> {
+        Ok(fs::read_dir(format!("/proc/{}/fd", self.id()))?.count())
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        Ok(kill_process(Pid::from_child(&self.child), signal)?)
+    }
+
+    /// Ends the process without warning.
+    ///
+    /// # Errors
+    /// When it cannot be waited for.
+    pub fn kill(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Waits for the process to end by itself.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn await_exit(&mut self) -> Result<ExitStatus> {
+        until("the server to end", STOP_LIMIT, || Ok(self.child.try_wait()?)).with_context(|| self.log_tail())
+    }
+
+    /// Starts the ended server again, with the same arguments and data, and waits for nothing.
+    ///
+    /// # Errors
+    /// When the process cannot be started.
+    pub fn relaunch(&mut self) -> Result<()> {
+        self.child = spawn(&self.args, self.temp.path())?;
+        Ok(())
+    }
+
+    /// Kills the server, starts it again and waits until it leads.
+    ///
+    /// # Errors
+    /// As for [`Self::start`].
+    pub fn crash_and_restart(&mut self) -> Result<()> {
+        self.kill()?;
+        self.relaunch()?;
+        self.await_ready()
+    }
+
+    /// Everything the server wrote to standard output and error.
+    pub fn log(&self) -> String {
+        fs::read(self.temp.path().join("log"))
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .unwrap_or_default()
+    }
+
+    fn log_tail(&self) -> String {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        format!(
+            "the server's last words:\n{}",
+            lines[lines.len().saturating_sub(20)..].join("\n")
+        )
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.kill();
+    }
+}
+
+fn spawn(args: &[String], dir: &Path) -> Result<Child> {
+    let log = File::options().create(true).append(true).open(dir.join("log"))?;
+    let binary = binary()?;
+    Command::new(&binary)
+        .args(args)
+        .current_dir(dir)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()
+        .with_context(|| format!("cannot start {}", binary.display()))
+}
