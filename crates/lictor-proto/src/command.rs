@@ -29,7 +29,12 @@ pub enum DecodeError {
 impl Command {
     /// The bytes of the log entry that carries this command.
     pub fn to_entry_bytes(self) -> Vec<u8> {
-        let entry = crate::v1::Entry { kind: self.kind(), skippable: false, level: LEVEL, command: Some(self) };
+        let entry = crate::v1::Entry {
+            kind: self.kind(),
+            skippable: false,
+            level: LEVEL,
+            command: Some(self),
+        };
         entry.encode_to_vec()
     }
 
@@ -43,7 +48,10 @@ impl Command {
         match entry.command {
             Some(command) => Ok(Some(command)),
             None if entry.skippable => Ok(None),
-            None => Err(DecodeError::Unknown { kind: entry.kind, level: entry.level }),
+            None => Err(DecodeError::Unknown {
+                kind: entry.kind,
+                level: entry.level,
+            }),
         }
     }
 
@@ -77,7 +85,12 @@ mod tests {
 
     #[test]
     fn a_command_survives_its_envelope() {
-        let command = Command::KvSet(KvSet { key: "k".into(), value: "v".into(), flags: 7, cas: Some(0) });
+        let command = Command::KvSet(KvSet {
+            key: "k".into(),
+            value: "v".into(),
+            flags: 7,
+            cas: Some(0),
+        });
 
         let back = Command::from_entry_bytes(command.clone().to_entry_bytes().into()).unwrap();
 
@@ -86,9 +99,20 @@ mod tests {
 
     #[test]
     fn an_unknown_kind_stops_unless_it_may_be_skipped() {
-        let unknown = |skippable| Entry { kind: 9000, skippable, level: 9, command: None }.encode_to_vec();
+        let unknown = |skippable| {
+            Entry {
+                kind: 9000,
+                skippable,
+                level: 9,
+                command: None,
+            }
+            .encode_to_vec()
+        };
 
-        assert!(matches!(Command::from_entry_bytes(unknown(false).into()), Err(DecodeError::Unknown { kind: 9000, .. })));
+        assert!(matches!(
+            Command::from_entry_bytes(unknown(false).into()),
+            Err(DecodeError::Unknown { kind: 9000, .. })
+        ));
         assert_eq!(Command::from_entry_bytes(unknown(true).into()).unwrap(), None);
     }
 }

@@ -129,7 +129,12 @@ mod tests {
 
     #[test]
     fn other_texts_are_no_session_ids() {
-        for text in ["", "x", "8a3bda11bf72ec79f42e244e89801e8c", "8a3bda11-bf72-ec79-f42e-244e89801e8g"] {
+        for text in [
+            "",
+            "x",
+            "8a3bda11bf72ec79f42e244e89801e8c",
+            "8a3bda11-bf72-ec79-f42e-244e89801e8g",
+        ] {
             assert_eq!(SessionId::parse(text), None, "{text}");
         }
     }

@@ -11,7 +11,13 @@ mod ids;
 pub mod limits;
 
 /// Messages generated from `proto/lictor/v1/command.proto`, documented there.
-#[allow(missing_docs, clippy::pedantic, unreachable_pub, reason = "generated from documented proto files")]
+#[allow(
+    missing_docs,
+    clippy::all,
+    clippy::pedantic,
+    unreachable_pub,
+    reason = "generated from documented proto files"
+)]
 pub mod v1 {
     include!(concat!(env!("OUT_DIR"), "/lictor.v1.rs"));
 }

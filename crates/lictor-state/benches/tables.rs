@@ -1,5 +1,6 @@
 //! Prints what the state machine costs at a million keys: `cargo bench -p lictor-state [-- KEYS]`.
 
+#![expect(clippy::expect_used, reason = "the rows are its own")]
 #![expect(clippy::print_stdout, reason = "a measurement prints")]
 #![expect(clippy::cast_precision_loss, reason = "figures for people")]
 

@@ -1,5 +1,8 @@
 //! Random commands against a naive model: maps of whole rows, full scans, no derived tables.
 
+#![expect(clippy::unnecessary_wraps, reason = "one signature for all commands")]
+#![expect(clippy::unwrap_used, reason = "tests may panic")]
+
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,7 +35,7 @@ struct Model {
     sessions: BTreeMap<[u8; 16], v1::SessionRow>,
     /// Key -> set index, milliseconds.
     delays: BTreeMap<Vec<u8>, (u64, u64)>,
-    nodes: BTreeMap<String, ()>,
+    nodes: BTreeSet<String>,
     services: BTreeMap<(String, String), String>,
     /// (node, check) -> (service id, status).
     checks: BTreeMap<(String, String), (String, String)>,
@@ -178,7 +181,7 @@ impl Model {
                 .is_some_and(|check| check.1 != "critical")
         };
         let checks = row.checks.iter().flat_map(|list| &list.items).all(fit);
-        if self.sessions.contains_key(&id) || !self.nodes.contains_key(&row.node.to_lowercase()) || !checks {
+        if self.sessions.contains_key(&id) || !self.nodes.contains(&row.node.to_lowercase()) || !checks {
             return None;
         }
         self.sessions.insert(id, row.clone());
@@ -246,7 +249,7 @@ impl Model {
                 return None;
             }
         }
-        self.nodes.insert(node.clone(), ());
+        self.nodes.insert(node.clone());
         if let Some(service) = &register.service {
             self.services
                 .insert((node.clone(), service.id.clone()), service.service.clone());

@@ -52,11 +52,11 @@ fn read_kv(state: &State, op: &KvTxnOp) -> Option<Done> {
     let row = state.kv_get(&op.key);
     Some(match op.verb() {
         KvVerb::Get => match row {
-            Some(row) => shown(row.clone(), true),
+            Some(row) => Ok(shown(row, true)),
             None => Err(format!("key {key} doesn't exist")),
         },
         KvVerb::GetOrEmpty => match row {
-            Some(row) => shown(row.clone(), true),
+            Some(row) => Ok(shown(row, true)),
             None => Ok(vec![TxnResult::KvEmpty { key: op.key.clone() }]),
         },
         KvVerb::GetTree => {
@@ -76,7 +76,7 @@ fn read_kv(state: &State, op: &KvTxnOp) -> Option<Done> {
                     "failed index check for key {key}, current modify index {found} != {wanted}"
                 ))
             }
-            Some(row) => shown(row.clone(), false),
+            Some(row) => Ok(shown(row, false)),
         },
         KvVerb::CheckSession => match row {
             None => Err(format!("failed to check session, key {key} doesn't exist")),
@@ -87,7 +87,7 @@ fn read_kv(state: &State, op: &KvTxnOp) -> Option<Done> {
                     "failed session check for key {key}, current session {found} != {wanted}"
                 ))
             }
-            Some(row) => shown(row.clone(), false),
+            Some(row) => Ok(shown(row, false)),
         },
         KvVerb::CheckNotExists => match row {
             Some(_) => Err(format!("key {key} exists")),
@@ -104,8 +104,11 @@ fn read_kv(state: &State, op: &KvTxnOp) -> Option<Done> {
     })
 }
 
-fn shown(row: KvRow, with_value: bool) -> Done {
-    Ok(vec![TxnResult::Kv { row, with_value }])
+fn shown(row: &KvRow, with_value: bool) -> Vec<TxnResult> {
+    vec![TxnResult::Kv {
+        row: row.clone(),
+        with_value,
+    }]
 }
 
 /// A node is asked for by its id if one is given, else by its name.

@@ -219,9 +219,9 @@ impl<R: Row> Inner<R> {
         let sep = self.seps.get(half - 1).into();
         self.seps = Seps::pack(self.seps.iter().take(half - 1));
         if at < half {
-            self.place(at, split)
+            self.place(at, split);
         } else {
-            right.place(at - half, split)
+            right.place(at - half, split);
         }
         Some(Split {
             sep,

@@ -1,5 +1,6 @@
 //! A state with a log position, and short names for commands.
 #![allow(dead_code, reason = "each test binary uses a part")]
+#![allow(clippy::expect_used, reason = "tests may panic")]
 
 use bytes::Bytes;
 use lictor_proto::v1::{self, txn_op};
@@ -117,21 +118,20 @@ impl Log {
     }
 
     pub(crate) fn dirty_keys(&self) -> Vec<&[u8]> {
-        let key = |dirty| match dirty {
-            &Dirty::Key(ref key) => Some(&key[..]),
+        let keys = self.out.dirty.iter().filter_map(|dirty| match dirty {
+            Dirty::Key(key) => Some(&key[..]),
             _ => None,
-        };
-        self.out.dirty.iter().filter_map(key).collect()
+        });
+        keys.collect()
     }
 
+    /// The lock-delays that the last command set: key and milliseconds.
     pub(crate) fn delays(&self) -> Vec<(&[u8], u64)> {
-        let delay = |effect| match effect {
-            &Effect::LockDelay {
-                ref key, delay_ms, ..
-            } => Some((&key[..], delay_ms)),
+        let delays = self.out.events.iter().filter_map(|effect| match effect {
+            Effect::LockDelay { key, delay_ms, .. } => Some((&key[..], *delay_ms)),
             _ => None,
-        };
-        self.out.events.iter().filter_map(delay).collect()
+        });
+        delays.collect()
     }
 }
 
