@@ -115,6 +115,55 @@ impl Loader {
     }
 }
 
+impl State {
+    /// Compares the derived tables with those that the rows make, which is slow; names the first that differs.
+    ///
+    /// # Errors
+    /// The name of the table.
+    pub fn verify(&self) -> Result<(), &'static str> {
+        let mut loader = Loader::new(&self.meta());
+        for row in self.dump() {
+            loader.push(row).map_err(|_| "rows")?;
+        }
+        let fresh = loader.finish();
+        let (catalog, other) = (&self.catalog, &fresh.catalog);
+        let tables = [
+            ("held", same(&self.kv.held, &fresh.kv.held)),
+            ("reap", same(&self.kv.reap, &fresh.kv.reap)),
+            (
+                "sessions by node",
+                same(&self.sessions.by_node, &fresh.sessions.by_node),
+            ),
+            (
+                "sessions by check",
+                same(&self.sessions.by_check, &fresh.sessions.by_check),
+            ),
+            ("nodes by id", same(&catalog.nodes_by_id, &other.nodes_by_id)),
+            (
+                "services by name",
+                same(&catalog.services_by_name, &other.services_by_name),
+            ),
+            (
+                "checks by service",
+                same(&catalog.checks_by_service, &other.checks_by_service),
+            ),
+            (
+                "service indexes",
+                same(&catalog.service_indexes, &other.service_indexes),
+            ),
+            ("node indexes", same(&catalog.node_indexes, &other.node_indexes)),
+        ];
+        tables
+            .iter()
+            .find(|(_, same)| !same)
+            .map_or(Ok(()), |(name, _)| Err(*name))
+    }
+}
+
+fn same<R: Row>(one: &Tree<R>, other: &Tree<R>) -> bool {
+    one.iter().map(Row::key).eq(other.iter().map(Row::key))
+}
+
 fn sorted(mut rows: Vec<Mark>) -> Tree<Mark> {
     rows.sort_unstable_by(|a, b| a.key().cmp(b.key()));
     let mut builder = Builder::default();

@@ -666,7 +666,7 @@ fn dirty_is_exact(command: &Command, before: &Rows, log: &Log) -> Result<(), Tes
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
 
     #[test]
     fn behaves_like_the_naive_model(
@@ -696,6 +696,7 @@ proptest! {
             if answer != Some(true) {
                 prop_assert!(log.silent());
             }
+            prop_assert_eq!(log.state.verify(), Ok(()), "after {:?}", command);
             dirty_is_exact(command, &before, &log)?;
         }
     }

@@ -106,13 +106,14 @@ fn r12_a_recursive_delete_is_one_range_for_rows_and_held_keys() {
     assert_eq!(tables, ["kv", "kv_tomb", "kv_tree", "kv_tree"]);
     assert!(matches!(log.out.writes[3], Write::TreeMark { index: marked, .. } if marked == index));
     assert_eq!(log.out.events, [Effect::Tombstone { index }]);
-    let end = destroy(&session);
-    log.done(&end);
+    let again = log.set("d/1", "by nobody");
+    log.done(&destroy(&session));
     assert_eq!(
         log.delays(),
         [(&b"e"[..], 15_000)],
         "keys that were deleted are held by nobody"
     );
+    assert_eq!(log.modify_index("d/1"), again);
 }
 
 #[test]
@@ -674,162 +675,6 @@ fn a_reading_transaction_reads_and_refuses_to_write() {
         1
     );
     assert_eq!(log.state.kv_get(b"k").unwrap().value(), b"v");
-}
-
-// ---------------------------------------------------------------- catalog
-
-#[test]
-fn registering_the_same_again_changes_nothing() {
-    let mut log = Log::default();
-    let command = register(
-        "n",
-        Some(service("n", "s", "web")),
-        vec![check("n", "c", "s", "passing")],
-    );
-    log.done(&command);
-    let first = log.state.table_indexes();
-
-    log.done(&command);
-
-    assert!(log.silent());
-    assert_eq!(log.state.table_indexes(), first);
-}
-
-#[test]
-fn a_registration_that_fails_leaves_nothing_behind() {
-    let mut log = Log::default();
-    let command = register(
-        "n",
-        Some(service("n", "s", "web")),
-        vec![check("n", "c", "none", "passing")],
-    );
-
-    assert_eq!(log.fail(&command), "Unknown service ID 'none' for check ID 'c'");
-
-    assert!(log.silent());
-    assert_eq!((log.state.nodes().count(), log.state.services().count()), (0, 0));
-}
-
-#[test]
-fn catalog_changes_tell_whom_they_concern() {
-    let mut log = Log::default();
-    let row = |area, key: &str| Dirty::Row(area, bytes(key));
-    log.done(&register("N", Some(service("N", "s1", "Web")), vec![]));
-    let all = [
-        row(Area::Node, "n"),
-        row(Area::Nodes, ""),
-        row(Area::Service, "web"),
-        row(Area::Services, ""),
-    ];
-    assert_eq!(log.out.dirty, all);
-    log.done(&register("n", Some(service("n", "s2", "db")), vec![]));
-
-    log.done(&register("N", None, vec![check("n", "c", "s1", "passing")]));
-    assert_eq!(
-        log.out.dirty,
-        [
-            row(Area::Node, "n"),
-            row(Area::Nodes, ""),
-            row(Area::Service, "db"),
-            row(Area::Service, "web"),
-            row(Area::Checks, "")
-        ],
-        "the node's spelling changed too"
-    );
-    log.done(&register("N", None, vec![check("n", "c", "s1", "warning")]));
-    assert_eq!(
-        log.out.dirty,
-        [
-            row(Area::Node, "n"),
-            row(Area::Service, "web"),
-            row(Area::Checks, "")
-        ]
-    );
-    log.done(&register("N", None, vec![check("n", "host", "", "passing")]));
-    let both = [row(Area::Service, "db"), row(Area::Service, "web")];
-    assert_eq!(
-        log.out.dirty,
-        [&[row(Area::Node, "n")], &both[..], &[row(Area::Checks, "")]].concat()
-    );
-    log.done(&deregister("n", "s1", ""));
-    let gone = [
-        row(Area::Node, "n"),
-        row(Area::Service, "web"),
-        row(Area::Services, ""),
-        row(Area::Checks, ""),
-    ];
-    assert_eq!(log.out.dirty, gone);
-    assert_eq!(log.state.checks().count(), 1);
-}
-
-#[test]
-fn the_index_of_a_service_and_of_a_node_never_goes_back() {
-    let mut log = Log::default();
-    let mut last = (0, 0);
-    let mut seen = |log: &Log| {
-        let now = (log.state.service_index("web").0, log.state.node_index("n").0);
-        assert!(now.0 >= last.0 && now.1 >= last.1, "{now:?} after {last:?}");
-        last = now;
-    };
-    for command in [
-        register(
-            "n",
-            Some(service("n", "1", "web")),
-            vec![check("n", "c", "1", "passing")],
-        ),
-        register(
-            "m",
-            Some(service("m", "1", "web")),
-            vec![check("m", "c", "1", "passing")],
-        ),
-        register("m", None, vec![check("m", "c", "1", "critical")]),
-        register("m", Some(service("m", "2", "db")), vec![]),
-        deregister("m", "1", ""),
-        register("n", None, vec![check("n", "c", "1", "warning")]),
-        deregister("n", "", "c"),
-        deregister("n", "1", ""),
-        register("x", Some(service("x", "1", "other")), vec![]),
-        deregister("n", "", ""),
-    ] {
-        log.done(&command);
-        seen(&log);
-    }
-    assert_eq!(log.state.services_named("WEB").count(), 0);
-}
-
-#[test]
-fn a_known_id_under_a_new_name_renames_the_node() {
-    let mut log = Log::default();
-    let node = |name: &str, id: &str| {
-        let row = v1::NodeRow {
-            node: name.to_owned(),
-            id: id.to_owned(),
-            ..v1::NodeRow::default()
-        };
-        let node = Some(row);
-        lictor_proto::Command::Register(v1::Register {
-            node,
-            service: None,
-            checks: vec![],
-            skip_node_update: false,
-        })
-    };
-    log.done(&node("old", "id-1"));
-    log.done(&register(
-        "old",
-        Some(service("old", "s", "web")),
-        vec![check("old", "serfHealth", "", "passing")],
-    ));
-    assert!(
-        log.fail(&node("old", "id-2"))
-            .contains("is reserved by node id-1")
-    );
-
-    log.done(&node("new", "ID-1"));
-
-    assert!(log.state.node("old").is_none());
-    assert_eq!(log.state.services().count(), 0);
-    assert_eq!(log.state.node_by_id("id-1").unwrap().node, "new");
 }
 
 // ---------------------------------------------------------------- the index offset, loading

@@ -10,6 +10,9 @@ use crate::quote::quote;
 use crate::row::KvRow;
 use crate::{ApplyError, Outcome, State, TxnError, TxnOutcome, TxnResult};
 
+/// Verbs are checked before a transaction is proposed; this is for one that slipped through.
+const UNKNOWN_KV: &str = "unknown KV operation: ";
+
 /// An operation's rows, or the text that says why it failed.
 type Done = Result<Vec<TxnResult>, String>;
 
@@ -48,12 +51,15 @@ fn read(state: &State, op: &Op) -> Option<Done> {
 }
 
 fn read_kv(state: &State, op: &KvTxnOp) -> Option<Done> {
-    let key = quote(&op.key);
+    if writes(op) {
+        return None;
+    }
+    let key = || quote(&op.key);
     let row = state.kv_get(&op.key);
     Some(match op.verb() {
         KvVerb::Get => match row {
             Some(row) => Ok(shown(row, true)),
-            None => Err(format!("key {key} doesn't exist")),
+            None => Err(format!("key {} doesn't exist", key())),
         },
         KvVerb::GetOrEmpty => match row {
             Some(row) => Ok(shown(row, true)),
@@ -69,9 +75,9 @@ fn read_kv(state: &State, op: &KvTxnOp) -> Option<Done> {
                 .collect())
         }
         KvVerb::CheckIndex => match row {
-            None => Err(format!("failed to check index, key {key} doesn't exist")),
+            None => Err(format!("failed to check index, key {} doesn't exist", key())),
             Some(row) if row.modify_index() != op.index => {
-                let (found, wanted) = (row.modify_index(), op.index);
+                let (key, found, wanted) = (key(), row.modify_index(), op.index);
                 Err(format!(
                     "failed index check for key {key}, current modify index {found} != {wanted}"
                 ))
@@ -79,9 +85,9 @@ fn read_kv(state: &State, op: &KvTxnOp) -> Option<Done> {
             Some(row) => Ok(shown(row, false)),
         },
         KvVerb::CheckSession => match row {
-            None => Err(format!("failed to check session, key {key} doesn't exist")),
+            None => Err(format!("failed to check session, key {} doesn't exist", key())),
             Some(row) if row.session().unwrap_or_default() != op.session => {
-                let found = quote(row.session().unwrap_or_default().as_bytes());
+                let (key, found) = (key(), quote(row.session().unwrap_or_default().as_bytes()));
                 let wanted = quote(op.session.as_bytes());
                 Err(format!(
                     "failed session check for key {key}, current session {found} != {wanted}"
@@ -90,18 +96,19 @@ fn read_kv(state: &State, op: &KvTxnOp) -> Option<Done> {
             Some(row) => Ok(shown(row, false)),
         },
         KvVerb::CheckNotExists => match row {
-            Some(_) => Err(format!("key {key} exists")),
+            Some(_) => Err(format!("key {} exists", key())),
             None => Ok(Vec::new()),
         },
-        KvVerb::Unspecified => Err("unknown KV operation: ".to_owned()),
-        KvVerb::Set
-        | KvVerb::Cas
-        | KvVerb::Lock
-        | KvVerb::Unlock
-        | KvVerb::Delete
-        | KvVerb::DeleteTree
-        | KvVerb::DeleteCas => return None,
+        _ => Err(UNKNOWN_KV.to_owned()),
     })
+}
+
+fn writes(op: &KvTxnOp) -> bool {
+    use KvVerb::{Cas, Delete, DeleteCas, DeleteTree, Lock, Set, Unlock};
+    matches!(
+        op.verb(),
+        Set | Cas | Lock | Unlock | Delete | DeleteTree | DeleteCas
+    )
 }
 
 fn shown(row: &KvRow, with_value: bool) -> Vec<TxnResult> {
@@ -249,7 +256,7 @@ impl Apply<'_> {
             }
             KvVerb::DeleteCas if self.kv_delete(key, Some(*index)) => return Ok(Vec::new()),
             KvVerb::DeleteCas => return Err(format!("failed to delete key {}, index is stale", quoted())),
-            _ => return Err("unknown KV operation: ".to_owned()),
+            _ => return Err(UNKNOWN_KV.to_owned()),
         }
         Ok(self
             .state
