@@ -54,3 +54,67 @@ impl Serializer for Text {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tracing::field::{Field, Visit};
+    use tracing::{Event, Level as TracingLevel, Metadata, Subscriber, span};
+
+    use super::*;
+
+    /// Keeps what is logged at warn and above.
+    #[derive(Clone, Default)]
+    struct Kept(Arc<Mutex<Vec<String>>>);
+
+    impl Subscriber for Kept {
+        fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+            *metadata.level() <= TracingLevel::WARN
+        }
+
+        fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+            span::Id::from_u64(1)
+        }
+
+        fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+
+        fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+        fn event(&self, event: &Event<'_>) {
+            let mut text = Text(format!(
+                "{} {}:",
+                event.metadata().level(),
+                event.metadata().target()
+            ));
+            event.record(&mut text);
+            self.0.lock().unwrap().push(text.0);
+        }
+
+        fn enter(&self, _: &span::Id) {}
+
+        fn exit(&self, _: &span::Id) {}
+    }
+
+    impl Visit for Text {
+        fn record_debug(&mut self, _: &Field, value: &dyn fmt::Debug) {
+            write!(self.0, " {value:?}").unwrap();
+        }
+    }
+
+    #[test]
+    fn what_raft_logs_arrives_with_its_fields_if_its_level_is_wanted() {
+        let kept = Kept::default();
+
+        tracing::subscriber::with_default(kept.clone(), || {
+            let logger = logger().new(slog::o!("raft_id" => 7));
+            slog::warn!(logger, "cannot campaign at term {}", 3; "pending" => 2);
+            slog::debug!(logger, "not wanted");
+        });
+
+        assert_eq!(
+            *kept.0.lock().unwrap(),
+            ["WARN raft: cannot campaign at term 3 pending=2 raft_id=7"]
+        );
+    }
+}

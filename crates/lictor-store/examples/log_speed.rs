@@ -129,6 +129,10 @@ fn log(directory: &Path, warm_up: u64) -> Result<Append, Box<dyn Error>> {
     for _ in 0..warm_up / 100 {
         append(100, false)?;
     }
+    if warm_up > 0 {
+        // RocksDB shall have finished what that began.
+        std::thread::sleep(Duration::from_secs(2));
+    }
     Ok(Box::new(move |batch| append(batch, true)))
 }
 
