@@ -1,0 +1,51 @@
+//! A node without a disk, for the tests of the layers above.
+
+use lictor_proto::{LogIndex, RaftId};
+use lictor_raft::{Config, MemLog, Membership, StateMark};
+use lictor_state::State;
+
+use crate::{Checkpoint, CheckpointError, Identity, Node, Options, StartError, WriteSet};
+
+/// A durable copy that is neither: it takes everything in and forgets it.
+#[derive(Debug, Default)]
+pub struct MemCheckpoint {
+    applied: LogIndex,
+}
+
+impl Checkpoint for MemCheckpoint {
+    fn write(&mut self, set: &WriteSet) -> Result<(), CheckpointError> {
+        self.applied = LogIndex(set.meta.applied_index);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<LogIndex, CheckpointError> {
+        Ok(self.applied)
+    }
+
+    fn space(&self) -> Result<(u64, u64), String> {
+        Ok((u64::MAX, u64::MAX))
+    }
+}
+
+impl Node {
+    /// A sole voter on a log in memory, with the whole pipeline but no disk. What it holds is gone with it.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub fn in_memory(identity: Identity) -> Result<Self, StartError> {
+        let me = RaftId(1);
+        let options = Options {
+            identity,
+            raft: Config::new(me, 1),
+            limit_watches: 250_000,
+        };
+        let mark = StateMark::fresh(Membership::of_voters([me]));
+        Self::start(
+            options,
+            MemLog::default(),
+            MemCheckpoint::default(),
+            State::default(),
+            &mark,
+        )
+    }
+}

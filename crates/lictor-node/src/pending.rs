@@ -1,0 +1,153 @@
+//! Proposals on their way through the pipeline, and the bound on them.
+
+use std::sync::Arc;
+
+use lictor_raft::ProposalId;
+use lictor_state::Outcome;
+use parking_lot::Mutex;
+use slab::Slab;
+use smallvec::SmallVec;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use crate::ProposeError;
+
+/// Entries that may be in flight. Each takes at least [`UNIT_BYTES`] of the byte bound.
+const LIMIT_ENTRIES: usize = 8192;
+/// Bytes that may be in flight.
+const LIMIT_BYTES: usize = 32 * 1024 * 1024;
+/// What one permit stands for, so that a single semaphore holds both bounds.
+const UNIT_BYTES: usize = LIMIT_BYTES / LIMIT_ENTRIES;
+
+pub(crate) type Answer = Result<Outcome, ProposeError>;
+
+/// A proposal's place in the table: where the answer goes, and its share of the bound until then.
+#[derive(Debug)]
+struct Slot {
+    answer: oneshot::Sender<Answer>,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// All proposals that wait for their outcome.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    slots: Mutex<Slab<Slot>>,
+    bound: Arc<Semaphore>,
+}
+
+impl Pending {
+    pub(crate) fn new() -> Self {
+        Self {
+            slots: Mutex::new(Slab::new()),
+            bound: Arc::new(Semaphore::new(LIMIT_ENTRIES)),
+        }
+    }
+
+    /// Takes the share of a command of `bytes` out of the bound, waiting for room. Cancel safe.
+    pub(crate) async fn reserve(&self, bytes: usize) -> Result<OwnedSemaphorePermit, ProposeError> {
+        if let Ok(permit) = self.try_reserve(bytes) {
+            return Ok(permit);
+        }
+        let acquire = Arc::clone(&self.bound).acquire_many_owned(units(bytes)?);
+        match tokio::time::timeout(crate::node::OVERLOAD_WAIT, acquire).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_)) => Err(ProposeError::Stopping),
+            Err(_) => Err(ProposeError::Overloaded),
+        }
+    }
+
+    /// As [`Self::reserve`], without waiting.
+    pub(crate) fn try_reserve(&self, bytes: usize) -> Result<OwnedSemaphorePermit, ProposeError> {
+        let permit = Arc::clone(&self.bound).try_acquire_many_owned(units(bytes)?);
+        permit.map_err(|_| ProposeError::Overloaded)
+    }
+
+    /// Enters a proposal and says where its answer will come.
+    pub(crate) fn enter(&self, permit: OwnedSemaphorePermit) -> (ProposalId, oneshot::Receiver<Answer>) {
+        let (answer, receiver) = oneshot::channel();
+        let key = self.slots.lock().insert(Slot {
+            answer,
+            _permit: permit,
+        });
+        (ProposalId(key as u64), receiver)
+    }
+
+    /// Answers one proposal; its id is free from now on.
+    pub(crate) fn answer(&self, id: ProposalId, answer: Answer) {
+        self.answer_all(std::iter::once((id, answer)));
+    }
+
+    /// Answers a batch under one lock.
+    pub(crate) fn answer_all(&self, answers: impl Iterator<Item = (ProposalId, Answer)>) {
+        let mut slots = self.slots.lock();
+        let take = |(ProposalId(id), answer)| {
+            let slot = usize::try_from(id).ok().and_then(|key| slots.try_remove(key))?;
+            Some((slot, answer))
+        };
+        let answers: SmallVec<[(Slot, Answer); 16]> = answers.filter_map(take).collect();
+        drop(slots);
+        // The lock is free again before the first listener wakes and perhaps proposes its next command.
+        for (slot, answer) in answers {
+            // Nobody listens any more when the client has gone away; the write stands all the same.
+            let _ = slot.answer.send(answer);
+        }
+    }
+
+    /// Answers everything that is still waiting, when the pipeline has ended.
+    pub(crate) fn answer_rest(&self, error: &ProposeError) {
+        self.bound.close();
+        for slot in self.slots.lock().drain() {
+            // As above: a listener that has gone needs no answer.
+            let _ = slot.answer.send(Err(error.clone()));
+        }
+    }
+}
+
+fn units(bytes: usize) -> Result<u32, ProposeError> {
+    u32::try_from(bytes.div_ceil(UNIT_BYTES).max(1)).map_err(|_| ProposeError::TooLarge(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn proposals_over_the_bound_are_refused_after_the_wait() {
+        tokio::time::pause();
+        let pending = Pending::new();
+        let _held = pending.reserve(LIMIT_BYTES).await.unwrap();
+
+        let refused = pending.reserve(1).await;
+
+        assert!(matches!(refused, Err(ProposeError::Overloaded)));
+    }
+
+    #[tokio::test]
+    async fn an_answer_frees_its_share_of_the_bound() {
+        let pending = Pending::new();
+        let permit = pending.reserve(LIMIT_BYTES).await.unwrap();
+        let (id, receiver) = pending.enter(permit);
+
+        pending.answer(id, Ok(Outcome::Bool(true)));
+
+        assert!(matches!(receiver.await.unwrap(), Ok(Outcome::Bool(true))));
+        assert_eq!(pending.bound.available_permits(), LIMIT_ENTRIES);
+    }
+
+    #[tokio::test]
+    async fn the_end_of_the_pipeline_answers_everybody() {
+        let pending = Pending::new();
+        let permit = pending.reserve(1).await.unwrap();
+        let (_, receiver) = pending.enter(permit);
+
+        pending.answer_rest(&ProposeError::OutcomeUnknown);
+
+        assert!(matches!(
+            receiver.await.unwrap(),
+            Err(ProposeError::OutcomeUnknown)
+        ));
+        assert!(matches!(
+            pending.reserve(LIMIT_BYTES + 1).await,
+            Err(ProposeError::Stopping)
+        ));
+    }
+}

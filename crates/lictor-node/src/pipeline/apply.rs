@@ -1,0 +1,184 @@
+//! The apply thread: turns committed entries into state, publishes it, and answers.
+//!
+//! Order within a batch: apply all; fold the effects into the timers, so that whoever asks for a lock next meets
+//! the delays; publish the view; answer proposers; wake watchers; hand the rows to the checkpoint thread.
+//! Owns the working copy of the state.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use lictor_proto::{Command, LogIndex, Term};
+use lictor_raft::{Committed, Membership, ProposalId};
+use lictor_state::{Effects, Outcome, State};
+
+use super::checkpoint::weight;
+use super::{Event, Shared, fatal};
+use crate::WriteSet;
+use crate::mailbox::{Drained, Mailbox};
+use crate::pending::Answer;
+
+/// Entries that are applied before their results are published, so that one huge batch does not hold back the
+/// first answers in it.
+const PUBLISH_AFTER: usize = 512;
+
+/// What the apply thread is told.
+#[derive(Debug)]
+pub(crate) enum ApplyWork {
+    /// Committed entries.
+    Entries(Vec<Committed>),
+    /// A committed change of the members: apply stops there and says so.
+    ConfChange(Committed),
+    /// The members after that change: apply goes on.
+    Members {
+        /// The entry at which apply has stopped.
+        index: LogIndex,
+        /// The members from there on.
+        members: Membership,
+    },
+}
+
+pub(crate) struct ApplyThread {
+    shared: Shared,
+    inbox: Arc<Mailbox<ApplyWork>>,
+    checkpoint: Arc<Mailbox<WriteSet>>,
+    state: State,
+    effects: Effects,
+    answers: Vec<(ProposalId, Answer)>,
+    /// The conf-change entry at which apply has stopped.
+    stopped_at: Option<Committed>,
+}
+
+impl ApplyThread {
+    pub(crate) fn new(
+        shared: Shared,
+        inbox: Arc<Mailbox<ApplyWork>>,
+        checkpoint: Arc<Mailbox<WriteSet>>,
+        state: State,
+    ) -> Self {
+        let (effects, answers) = (Effects::default(), Vec::new());
+        Self {
+            shared,
+            inbox,
+            checkpoint,
+            state,
+            effects,
+            answers,
+            stopped_at: None,
+        }
+    }
+
+    pub(crate) fn run(mut self) {
+        let mut work = Vec::new();
+        while self.inbox.drain(&mut work, None) == Drained::Items {
+            let mut unpublished = 0;
+            for item in work.drain(..) {
+                match item {
+                    ApplyWork::Entries(entries) => {
+                        for entry in entries {
+                            self.apply(entry);
+                            unpublished += 1;
+                            if unpublished == PUBLISH_AFTER {
+                                self.publish(None);
+                                unpublished = 0;
+                            }
+                        }
+                    }
+                    ApplyWork::ConfChange(entry) => self.stop_at(entry),
+                    ApplyWork::Members { index, members } => self.go_on(index, &members),
+                }
+            }
+            if unpublished > 0 {
+                self.publish(None);
+            }
+        }
+        self.checkpoint.close();
+    }
+
+    fn apply(&mut self, committed: Committed) {
+        let Committed {
+            index,
+            term,
+            data,
+            proposal,
+        } = committed;
+        let outcome = self.outcome(index, term, data);
+        if let Some(id) = proposal {
+            self.answers.push((id, Ok(outcome)));
+        }
+    }
+
+    fn outcome(&mut self, index: LogIndex, term: Term, data: Bytes) -> Outcome {
+        if data.is_empty() {
+            self.state.apply_empty(index, term);
+            return Outcome::Bool(true);
+        }
+        match Command::from_entry_bytes(data) {
+            Ok(Some(command)) => self.state.apply(index, term, &command, &mut self.effects),
+            Ok(None) => {
+                tracing::warn!(index = index.0, "skipped a log entry of a later release");
+                self.state.apply_empty(index, term);
+                Outcome::Bool(true)
+            }
+            Err(error) => fatal("a committed log entry cannot be applied", &error),
+        }
+    }
+
+    fn publish(&mut self, members: Option<&Membership>) {
+        let applied = self.state.applied();
+        let shared = &self.shared;
+        shared
+            .timers
+            .fold(&self.effects.events, self.state.visible(applied.0));
+        self.effects.events.clear();
+        shared.view.store(Arc::new(self.state.clone()));
+        shared.progress.set_applied(applied.0);
+        if shared.progress.begins_to_serve(applied.0) {
+            shared.timers.lead(&self.state);
+            shared.progress.set_serving(true);
+        }
+        shared.pending.answer_all(self.answers.drain(..));
+        shared.watches.wake(&self.effects.dirty);
+        self.effects.dirty.clear();
+        // Refused only while stopping.
+        let _ = shared.raft.push(Event::Applied(applied.0));
+        let writes = std::mem::take(&mut self.effects.writes);
+        if writes.is_empty() && members.is_none() {
+            return;
+        }
+        let weight = writes.iter().map(weight).sum();
+        let members = members.map(Membership::encode);
+        let set = WriteSet {
+            meta: self.state.meta(),
+            members,
+            writes,
+        };
+        if self.checkpoint.push_weighing(set, weight).is_err() {
+            fatal(
+                "the checkpoint thread ended before the apply thread",
+                &"its mailbox is closed",
+            );
+        }
+    }
+
+    fn stop_at(&mut self, entry: Committed) {
+        self.publish(None);
+        let index = entry.index;
+        self.stopped_at = Some(entry);
+        // Refused only while stopping.
+        let _ = self.shared.raft.push(Event::AtConfChange(index));
+    }
+
+    fn go_on(&mut self, index: LogIndex, members: &Membership) {
+        let Some(entry) = self.stopped_at.take_if(|entry| entry.index == index) else {
+            fatal(
+                "members were changed at an entry that apply has not reached",
+                &index,
+            );
+        };
+        self.state.apply_empty(entry.index, entry.term);
+        if let Some(id) = entry.proposal {
+            self.answers.push((id, Ok(Outcome::Bool(true))));
+        }
+        self.publish(Some(members));
+    }
+}

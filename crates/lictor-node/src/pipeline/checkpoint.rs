@@ -1,0 +1,158 @@
+//! The checkpoint thread: keeps the durable copy of the state behind the log, off the path of every answer.
+//!
+//! Nothing waits for it but the bound on its mailbox. What it flushed lets the log be cut.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lictor_state::Write;
+
+use super::{Event, Shared, fatal};
+use crate::mailbox::{Drained, Mailbox};
+use crate::{Checkpoint, CheckpointError, WriteSet};
+
+/// A flush at the latest after this long, so that a quiet server's log does not stay long.
+const FLUSH_AFTER: Duration = Duration::from_secs(30);
+/// A flush after this many rows: they are what a restart has to apply again (about 0.3 s).
+const FLUSH_ROWS: usize = 100_000;
+/// A flush after this many bytes.
+const FLUSH_BYTES: usize = 24 * 1024 * 1024;
+/// Bytes that may wait for this thread; the apply thread stalls above it.
+pub(crate) const BACKLOG_BYTES: usize = 64 * 1024 * 1024;
+/// How long to wait for room on a full disk before the next attempt.
+const FULL_RETRY: Duration = Duration::from_millis(500);
+/// How often the free space is looked at.
+const SPACE_EVERY: Duration = Duration::from_millis(250);
+/// Writes are refused below this much free space, or below an eighth of a small file system.
+const SPACE_MIN_BYTES: u64 = 256 * 1024 * 1024;
+
+pub(crate) struct CheckpointThread<C> {
+    shared: Shared,
+    inbox: Arc<Mailbox<WriteSet>>,
+    checkpoint: C,
+    unflushed: Unflushed,
+}
+
+/// What was taken in since the last flush, and when the first of it came.
+#[derive(Debug, Default)]
+struct Unflushed {
+    rows: usize,
+    bytes: usize,
+    since: Option<Instant>,
+}
+
+/// The bytes that a row brings to the mailbox's bound.
+pub(super) fn weight(write: &Write) -> usize {
+    /// About what the fixed part of any row costs.
+    const ROW: usize = 64;
+    match write {
+        Write::Kv(row) => ROW + row.key().len() + row.value().len(),
+        Write::KvGone(key) | Write::KvTreeGone(key) => ROW + key.len(),
+        _ => 2 * ROW,
+    }
+}
+
+impl<C: Checkpoint> CheckpointThread<C> {
+    pub(crate) fn new(shared: Shared, inbox: Arc<Mailbox<WriteSet>>, checkpoint: C) -> Self {
+        Self {
+            shared,
+            inbox,
+            checkpoint,
+            unflushed: Unflushed::default(),
+        }
+    }
+
+    pub(crate) fn run(mut self) {
+        let mut sets = Vec::new();
+        let mut look_at_space = Instant::now();
+        let mut is_full = false;
+        loop {
+            // A server that has nothing to flush and room on its disk sleeps until the next write.
+            let until = (is_full || self.unflushed.since.is_some()).then_some(look_at_space);
+            let drained = self.inbox.drain(&mut sets, until);
+            for set in sets.drain(..) {
+                self.take_in(&set);
+            }
+            if drained == Drained::Closed {
+                break;
+            }
+            let now = Instant::now();
+            if now >= look_at_space {
+                is_full = self.look_at_space();
+                look_at_space = now + SPACE_EVERY;
+            }
+            if self.unflushed.is_due(now) {
+                self.flush();
+            }
+        }
+        self.flush();
+    }
+
+    fn take_in(&mut self, set: &WriteSet) {
+        loop {
+            match self.checkpoint.write(set) {
+                Ok(()) => break,
+                Err(CheckpointError::Full(error)) => {
+                    tracing::warn!("the durable copy of the state waits for room on the disk: {error}");
+                    std::thread::sleep(FULL_RETRY);
+                }
+                Err(CheckpointError::Failed(error)) => fatal("the durable copy of the state failed", &error),
+            }
+        }
+        self.unflushed.rows += set.writes.len();
+        self.unflushed.bytes += set.writes.iter().map(weight).sum::<usize>();
+        self.unflushed.since.get_or_insert_with(Instant::now);
+    }
+
+    fn flush(&mut self) {
+        if self.unflushed.since.is_none() {
+            return;
+        }
+        match self.checkpoint.flush() {
+            Ok(applied) => {
+                self.unflushed = Unflushed::default();
+                // Refused only while stopping, when the next start cuts the log.
+                let _ = self.shared.raft.push(Event::Flushed(applied));
+            }
+            Err(CheckpointError::Full(error)) => {
+                tracing::warn!("the state is flushed later, when the disk has room: {error}");
+                self.unflushed.since = Some(Instant::now());
+                self.unflushed.rows = 0;
+                self.unflushed.bytes = 0;
+            }
+            Err(CheckpointError::Failed(error)) => fatal("the durable copy of the state failed", &error),
+        }
+    }
+
+    /// Returns whether the disk is nearly full.
+    fn look_at_space(&self) -> bool {
+        let (free, total) = match self.checkpoint.space() {
+            Ok(space) => space,
+            Err(error) => {
+                tracing::warn!("cannot read the free space of the data directory: {error}");
+                return false;
+            }
+        };
+        let full = free < SPACE_MIN_BYTES.min(total / 8);
+        if self.shared.progress.set_disk_full(full) {
+            if full {
+                tracing::error!(
+                    free_bytes = free,
+                    "the disk is nearly full: writes are refused until there is room"
+                );
+            } else {
+                tracing::info!(free_bytes = free, "the disk has room again: writes are accepted");
+            }
+        }
+        full
+    }
+}
+
+impl Unflushed {
+    fn is_due(&self, now: Instant) -> bool {
+        let aged = self
+            .since
+            .is_some_and(|since| now.duration_since(since) >= FLUSH_AFTER);
+        aged || self.rows >= FLUSH_ROWS || self.bytes >= FLUSH_BYTES
+    }
+}

@@ -1,0 +1,74 @@
+//! The three threads that carry a write, and the one that keeps the durable copy.
+//!
+//! They are plain OS threads: their steps block or burn CPU, and a stalled request task must never delay them.
+//! Each owns what it works on; mailboxes are all that they share, beside what they publish in `Shared`.
+
+mod apply;
+mod checkpoint;
+mod log;
+mod raft;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lictor_proto::{LogIndex, ReadyNo};
+use lictor_raft::{MonoTime, Proposal};
+
+pub(crate) use apply::{ApplyThread, ApplyWork};
+pub(crate) use checkpoint::{BACKLOG_BYTES, CheckpointThread};
+pub(crate) use log::{LogThread, LogWork};
+pub(crate) use raft::RaftThread;
+
+/// What all pipeline threads share with the handle.
+pub(crate) type Shared = Arc<crate::node::Shared>;
+
+/// What the raft thread is told.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// A command to be proposed.
+    Propose(Proposal),
+    /// The log thread has made all up to this ready durable.
+    Persisted(ReadyNo),
+    /// The apply thread has applied up to here.
+    Applied(LogIndex),
+    /// The apply thread has stopped at this conf-change entry.
+    AtConfChange(LogIndex),
+    /// The durable copy of the state holds everything up to here.
+    Flushed(LogIndex),
+    /// Carry through what was proposed, refuse the rest, and end.
+    Stop,
+}
+
+/// A monotonic clock that counts from the start of the process.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Clock(Instant);
+
+impl Clock {
+    pub(crate) fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    pub(crate) fn now(self) -> MonoTime {
+        self.at(Instant::now())
+    }
+
+    pub(crate) fn at(self, instant: Instant) -> MonoTime {
+        let elapsed = instant.saturating_duration_since(self.0);
+        MonoTime(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// The first moment at which this clock reads `time`.
+    pub(crate) fn instant(self, time: MonoTime) -> Instant {
+        self.0 + Duration::from_millis(time.0)
+    }
+}
+
+/// Ends the process after a failure that must not be survived: what memory holds may no longer be what the
+/// disk holds, and recovery from the log is the only safe way on.
+pub(crate) fn fatal(what: &str, error: &dyn fmt::Display) -> ! {
+    tracing::error!(
+        "{what}: {error}; the process ends here and recovers from the raft log at its next start"
+    );
+    std::process::abort();
+}

@@ -1,0 +1,156 @@
+//! The durable copy of the state: one column family a table, no WAL, atomic flush.
+//!
+//! The raft log already holds every command, so a second log would be waste. Rows and the applied index of a
+//! batch go into RocksDB in one batch, and all column families are flushed together; so after a crash the copy
+//! stands at exactly some applied index, and replay of the log goes on from there. Nothing is read from it but
+//! at start, when the whole state is loaded into memory.
+//!
+//! Why it is correct: a batch is atomic in the memtables, an atomic flush is atomic over the column families,
+//! and the applied index is part of both (`a_crash_leaves_the_state_of_one_applied_index`); rows that the log
+//! would bring twice are not a danger, since replay begins right after that index.
+
+mod open;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use lictor_node::{Checkpoint, CheckpointError, WriteSet};
+use lictor_proto::LogIndex;
+use lictor_proto::v1::MetaRow;
+use lictor_state::{Action, State, Table, prefix_end};
+use prost::Message;
+use rocksdb::{BoundColumnFamily, DBWithThreadMode, FlushOptions, MultiThreaded, WriteBatch, WriteOptions};
+
+use crate::StoreError;
+
+type Db = DBWithThreadMode<MultiThreaded>;
+
+/// The durable copy of the state. Owned by the checkpoint thread.
+pub struct StateStore {
+    db: Db,
+    path: PathBuf,
+    meta: MetaRow,
+    write_options: WriteOptions,
+}
+
+/// What [`StateStore::open`] found.
+#[derive(Debug)]
+pub struct OpenedState {
+    /// The state as of the last flush; empty in a new directory.
+    pub state: State,
+    /// The encoded members as of the last flush; `None` before the first one.
+    pub members: Option<Vec<u8>>,
+}
+
+impl StateStore {
+    /// Opens or creates the copy and loads the state.
+    ///
+    /// # Errors
+    /// [`StoreError::Unreadable`] and [`StoreError::Damaged`].
+    pub fn open(path: &Path) -> Result<(Self, OpenedState), StoreError> {
+        let db = open::open(path)?;
+        let (meta, state) = open::load(&db, path)?;
+        let members = (!meta.conf_state.is_empty()).then(|| meta.conf_state.to_vec());
+        let mut write_options = WriteOptions::default();
+        write_options.disable_wal(true);
+        let store = Self {
+            db,
+            path: path.to_owned(),
+            meta,
+            write_options,
+        };
+        Ok((store, OpenedState { state, members }))
+    }
+
+    /// Records the members of a cluster that begins, durably.
+    ///
+    /// # Errors
+    /// As for [`Checkpoint::flush`].
+    pub fn found(&mut self, state: &State, members: Vec<u8>) -> Result<(), CheckpointError> {
+        self.write(&WriteSet {
+            meta: state.meta(),
+            members: Some(members),
+            writes: Vec::new(),
+        })?;
+        self.flush().map(drop)
+    }
+
+    fn column(&self, table: Table) -> Result<Arc<BoundColumnFamily<'_>>, CheckpointError> {
+        self.db
+            .cf_handle(table.name())
+            .ok_or_else(|| CheckpointError::Failed(format!("the state has no table {}", table.name())))
+    }
+
+    fn columns(&self) -> Result<Vec<Arc<BoundColumnFamily<'_>>>, CheckpointError> {
+        Table::ALL.into_iter().map(|table| self.column(table)).collect()
+    }
+}
+
+impl Checkpoint for StateStore {
+    fn write(&mut self, set: &WriteSet) -> Result<(), CheckpointError> {
+        let mut meta = set.meta.clone();
+        meta.format = crate::dir::FORMAT;
+        meta.conf_state = match &set.members {
+            Some(members) => members.clone().into(),
+            None => self.meta.conf_state.clone(),
+        };
+        meta.cluster_id = self.meta.cluster_id.clone();
+        let mut batch = WriteBatch::default();
+        let columns = self.columns()?;
+        for write in &set.writes {
+            let column = &columns[write.table() as usize];
+            let key = write.key_bytes();
+            match write.action() {
+                Action::Put => batch.put_cf(column, &key, write.value_bytes()),
+                Action::Delete => batch.delete_cf(column, &key),
+                Action::DeletePrefix => match prefix_end(&key) {
+                    Some(end) => batch.delete_range_cf(column, &key[..], &end[..]),
+                    None => delete_from(&self.db, &mut batch, column, &key),
+                },
+            }
+        }
+        batch.put_cf(&columns[Table::Meta as usize], b"", meta.encode_to_vec());
+        drop(columns);
+        self.db.write_opt(batch, &self.write_options).map_err(failure)?;
+        self.meta = meta;
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<LogIndex, CheckpointError> {
+        let mut options = FlushOptions::default();
+        options.set_wait(true);
+        let columns = self.columns()?;
+        let columns: Vec<_> = columns.iter().collect();
+        self.db.flush_cfs_opt(&columns, &options).map_err(failure)?;
+        Ok(LogIndex(self.meta.applied_index))
+    }
+
+    fn space(&self) -> Result<(u64, u64), String> {
+        let found = rustix::fs::statvfs(&self.path).map_err(|error| error.to_string())?;
+        Ok((found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize))
+    }
+}
+
+/// Deletes everything from `key` on: a prefix of nothing but 0xff bytes has no end to give to a range.
+fn delete_from(db: &Db, batch: &mut WriteBatch, column: &Arc<BoundColumnFamily<'_>>, key: &[u8]) {
+    let mut rows = db.raw_iterator_cf(column);
+    rows.seek_to_last();
+    if let Some(last) = rows.key()
+        && last >= key
+    {
+        batch.delete_range_cf(column, key, last);
+        batch.delete_cf(column, last);
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "used as a function for map_err")]
+fn failure(error: rocksdb::Error) -> CheckpointError {
+    let text = error.to_string();
+    // RocksDB reports a full disk as an IO error (or, while it recovers by itself, with the sub-code NoSpace).
+    if text.contains("No space left") || text.contains("NoSpace") || text.contains("Space limit") {
+        return CheckpointError::Full(text);
+    }
+    CheckpointError::Failed(text)
+}
