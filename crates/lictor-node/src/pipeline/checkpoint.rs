@@ -13,10 +13,10 @@ use crate::{Checkpoint, CheckpointError, WriteSet};
 
 /// A flush at the latest after this long, so that a quiet server's log does not stay long.
 const FLUSH_AFTER: Duration = Duration::from_secs(30);
-/// A flush after this many rows: they are what a restart has to apply again (about 0.3 s).
-const FLUSH_ROWS: usize = 100_000;
-/// A flush after this many bytes.
-const FLUSH_BYTES: usize = 24 * 1024 * 1024;
+/// A flush after this many rows: they are what a restart has to apply again.
+const FLUSH_ROWS: usize = 60_000;
+/// A flush after this many bytes, so that the log is cut before its memtable is written out.
+const FLUSH_BYTES: usize = 12 * 1024 * 1024;
 /// Bytes that may wait for this thread; the apply thread stalls above it.
 pub(crate) const BACKLOG_BYTES: usize = 64 * 1024 * 1024;
 /// How long to wait for room on a full disk before the next attempt.
