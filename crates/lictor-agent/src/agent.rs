@@ -9,11 +9,14 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use lictor_node::{Node, ProposeError};
 use lictor_proto::v1::{CheckRow, NodeRow, ServiceRow};
 use parking_lot::Mutex;
+use prost::Message as _;
+use sha2::{Digest as _, Sha256};
+use time::OffsetDateTime;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -36,6 +39,9 @@ pub enum Error {
     /// Its files cannot be read or written.
     #[error("the agent's files: {0}")]
     Disk(#[from] io::Error),
+    /// The configuration files are not what they should be.
+    #[error("{0}")]
+    Files(String),
 }
 
 /// Services and checks from configuration files.
@@ -47,8 +53,13 @@ pub struct Definitions {
     pub checks: Vec<CheckDefinition>,
 }
 
+/// Reads the configuration files again, for `reload`.
+pub type ReadFiles = Arc<dyn Fn() -> Result<Definitions, String> + Send + Sync>;
+/// Begins the orderly stop of the server, for `leave`.
+pub type Leave = Arc<dyn Fn() + Send + Sync>;
+
 /// How an agent begins.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Config {
     /// Where it keeps its files (below `agent/`); without one it forgets everything.
     pub data_dir: Option<PathBuf>,
@@ -58,6 +69,12 @@ pub struct Config {
     pub version: String,
     /// Free entries of the node.
     pub node_meta: BTreeMap<String, String>,
+    /// The port that members are shown with.
+    pub serf_lan_port: u16,
+    /// Reads the configuration files again; without it a reload changes nothing.
+    pub read_files: Option<ReadFiles>,
+    /// Stops the server; without it a leave does nothing.
+    pub leave: Option<Leave>,
 }
 
 /// The agent of this server. Cloning shares it.
@@ -82,6 +99,10 @@ pub(crate) struct Shared {
     events: Events,
     ca: CertificateAuthority,
     tasks: TaskTracker,
+    version: String,
+    serf_lan_port: u16,
+    read_files: Option<ReadFiles>,
+    leave: Option<Leave>,
 }
 
 impl Agent {
@@ -138,6 +159,10 @@ impl Agent {
             events: Events::default(),
             ca,
             tasks: TaskTracker::new(),
+            version: config.version,
+            serf_lan_port: config.serf_lan_port,
+            read_files: config.read_files,
+            leave: config.leave,
         });
         for task in [
             spawn(&shared, Task::Run),
@@ -341,6 +366,11 @@ impl Agent {
             .collect()
     }
 
+    /// One local check.
+    pub fn check(&self, id: &str) -> Option<Arc<CheckRow>> {
+        self.shared.local.lock().checks().get(id).map(|check| Arc::clone(&check.row))
+    }
+
     /// All local checks by id.
     pub fn checks(&self) -> Vec<Arc<CheckRow>> {
         self.shared
@@ -365,6 +395,33 @@ impl Agent {
     /// The certificate authority of this server.
     pub fn certificate_authority(&self) -> &CertificateAuthority {
         &self.shared.ca
+    }
+
+    /// The version that this server shows.
+    pub fn version(&self) -> &str {
+        &self.shared.version
+    }
+
+    /// The port that members are shown with.
+    pub fn serf_lan_port(&self) -> u16 {
+        self.shared.serf_lan_port
+    }
+
+    /// Reads the configuration files again and takes over what they define now.
+    ///
+    /// # Errors
+    /// [`Error::Files`], and those of [`Self::reload`].
+    pub async fn reload_files(&self) -> Result<(), Error> {
+        let Some(read) = self.shared.read_files.clone() else { return Ok(()) };
+        let definitions = tokio::task::spawn_blocking(move || read()).await.map_err(io::Error::other)?;
+        self.reload(definitions.map_err(Error::Files)?).await
+    }
+
+    /// Begins the orderly stop of this server.
+    pub fn leave(&self) {
+        if let Some(leave) = &self.shared.leave {
+            leave();
+        }
     }
 
     /// The row by which this server's node is registered.
@@ -444,6 +501,19 @@ fn spawn(shared: &Arc<Shared>, task: Task) -> tokio::task::JoinHandle<()> {
             Task::Save => saver::run(&own).await,
         }
     })
+}
+
+/// A hash of what a service says, for clients that wait for another.
+pub fn content_hash(service: &ServiceRow) -> String {
+    let content = service.encode_to_vec();
+    Sha256::digest(content)[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A time as Consul's telemetry prints it: `2026-01-02 03:04:05 +0000 UTC`.
+pub fn timestamp(at: SystemTime) -> String {
+    let at = OffsetDateTime::from(at);
+    let (date, hour, minute, second) = (at.date(), at.hour(), at.minute(), at.second());
+    format!("{date} {hour:02}:{minute:02}:{second:02} +0000 UTC")
 }
 
 /// Registers a check whose first run comes at a random point of its interval, so that runs spread out.

@@ -109,7 +109,10 @@ impl Wanted {
                 (None, Some(known)) if gone.contains(known.service_id.as_str()) => {}
                 (None, Some(_)) => commands.push(deregister(node, "", id)),
                 (Some((check, deferred)), known) => {
-                    if known.is_none_or(|known| check_differs(check, known, *deferred)) {
+                    let service = self.services.get(&check.service_id).and_then(Option::as_deref);
+                    let overridden = service.is_some_and(|service| service.enable_tag_override);
+                    let differs = |known: &Arc<CheckRow>| check_differs(check, known, *deferred, overridden);
+                    if known.is_none_or(differs) {
                         by_service
                             .entry(&check.service_id)
                             .or_default()
@@ -151,7 +154,7 @@ pub(crate) fn own_registration(own: &Own, state: &State) -> Vec<Command> {
         .filter(|check| {
             state
                 .check(&own.node.node, &check.check_id)
-                .is_none_or(|known| check_differs(check, known, false))
+                .is_none_or(|known| check_differs(check, known, false, false))
         })
         .map(|check| (**check).clone())
         .collect();
@@ -209,12 +212,17 @@ fn changed_service(service: &ServiceRow, state: &State) -> Option<ServiceRow> {
     Some(wanted)
 }
 
-fn check_differs(wanted: &CheckRow, known: &CheckRow, output_is_deferred: bool) -> bool {
+fn check_differs(
+    wanted: &CheckRow,
+    known: &CheckRow,
+    output_is_deferred: bool,
+    tags_are_overridden: bool,
+) -> bool {
     let mut wanted = wanted.clone();
     (wanted.create_index, wanted.modify_index) = (known.create_index, known.modify_index);
-    // The state derives these two from the service.
-    wanted.service_name.clone_from(&known.service_name);
-    wanted.service_tags.clone_from(&known.service_tags);
+    if tags_are_overridden {
+        wanted.service_tags.clone_from(&known.service_tags);
+    }
     if output_is_deferred {
         wanted.output.clone_from(&known.output);
     }

@@ -9,13 +9,15 @@
 //! request's parameters, one timer and one waiter, and none of hyper's buffers.
 
 use std::hash::{BuildHasher as _, RandomState};
+use std::pin::Pin;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use lictor_node::{Consistency, Node, ReadMeta, Topic};
-use lictor_state::State;
+use lictor_node::{Consistency, Node, ReadMeta, Topic, Waiter};
+use lictor_state::{Area, State};
 use parking_lot::Mutex;
+use tokio::time::Sleep;
 
 use crate::ctx::{Ctx, ReadOptions};
 use crate::error::ApiError;
@@ -107,6 +109,55 @@ async fn wait(
             () = waiter.changed() => {}
             () = sleep.as_mut() => last_round = true,
         }
+    }
+}
+
+/// Bounds a wait for something that is not a row: by a deadline, and by the stop of the server.
+pub(crate) struct Patience<'a> {
+    ctx: &'a Ctx,
+    wait: Duration,
+    asleep: Option<(Waiter, Pin<Box<Sleep>>)>,
+    is_over: bool,
+}
+
+impl<'a> Patience<'a> {
+    /// Nothing is waited for yet.
+    pub(crate) fn new(ctx: &'a Ctx, wait: Duration) -> Self {
+        Self {
+            ctx,
+            wait,
+            asleep: None,
+            is_over: false,
+        }
+    }
+
+    /// Whether the query must answer with what there is.
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_over || self.ctx.shared.is_stopping()
+    }
+
+    /// Resolves when [`Self::is_over`] may have changed. Cancel safe: the deadline stays.
+    ///
+    /// # Errors
+    /// When too many queries wait already.
+    pub(crate) async fn run_out(&mut self) -> Result<(), ApiError> {
+        let shared = &self.ctx.shared;
+        let (waiter, sleep) = match &mut self.asleep {
+            Some(asleep) => asleep,
+            asleep => {
+                // No node has this name, so that only a stop or a restore wakes it.
+                let waiter = shared.node.watches().register(&[Topic::Row(Area::Node, b"\0")])?;
+                asleep.insert((waiter, Box::pin(tokio::time::sleep(lengthened(self.wait)))))
+            }
+        };
+        if shared.is_stopping() {
+            return Ok(());
+        }
+        tokio::select! {
+            () = waiter.changed() => {}
+            () = sleep.as_mut() => self.is_over = true,
+        }
+        Ok(())
     }
 }
 

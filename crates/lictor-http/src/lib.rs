@@ -28,6 +28,7 @@ mod query;
 mod reply;
 mod route;
 mod routes;
+mod rows;
 mod server;
 mod service;
 mod wire;

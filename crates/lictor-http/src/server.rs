@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use lictor_agent::Agent;
 use lictor_node::Node;
 use lictor_state::Dirty;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -76,6 +77,8 @@ pub struct Options {
 pub struct Api {
     /// The server behind it.
     pub node: Node,
+    /// The agent of that server.
+    pub agent: Agent,
     /// How it behaves.
     pub options: Options,
 }
@@ -83,6 +86,7 @@ pub struct Api {
 /// What every request can reach.
 pub(crate) struct Shared {
     pub(crate) node: Node,
+    pub(crate) agent: Agent,
     pub(crate) options: Options,
     pub(crate) limits: Limits,
     pub(crate) acl: Acl,
@@ -127,6 +131,7 @@ pub struct Handle {
 pub fn serve(listeners: Vec<Listener>, api: Api, limits: Limits) -> Handle {
     let shared = Arc::new(Shared {
         node: api.node,
+        agent: api.agent,
         options: api.options,
         clients: Arc::new(Clients::new(limits.connections_per_client)),
         limits,

@@ -2,6 +2,9 @@
 //!
 //! These are not the rows themselves, so that a change of a row cannot change the wire.
 
+pub(crate) mod agent;
+pub(crate) mod catalog;
+
 use std::collections::BTreeMap;
 
 use lictor_proto::v1;
@@ -46,12 +49,30 @@ pub(crate) struct Weights {
     warning: i64,
 }
 
+impl Weights {
+    fn of(row: &v1::ServiceRow) -> Self {
+        Self {
+            passing: row.weight_passing,
+            warning: row.weight_warning,
+        }
+    }
+}
+
 /// An address that a service has under a tag.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct ServiceAddress<'a> {
     address: &'a str,
     port: u32,
+}
+
+fn tagged_addresses(row: &v1::ServiceRow) -> BTreeMap<&str, ServiceAddress<'_>> {
+    let entries = row.tagged_addresses.iter();
+    let shown = entries.map(|(tag, of_tag)| {
+        let v1::ServiceAddress { address, port } = of_tag;
+        (tag.as_str(), ServiceAddress { address, port: *port })
+    });
+    shown.collect()
 }
 
 /// A service instance in health answers and transactions.
@@ -81,29 +102,27 @@ pub(crate) struct Service<'a> {
 }
 
 impl<'a> Service<'a> {
+    /// A service with `[]` for no tags, as lists show it.
+    pub(crate) fn listed(row: &'a v1::ServiceRow) -> Self {
+        Self {
+            tags: Some(&row.tags),
+            ..Self::of(row)
+        }
+    }
+
+    /// A service with `null` for no tags, as transactions show it.
     pub(crate) fn of(row: &'a v1::ServiceRow) -> Self {
-        let address = |a: &'a v1::ServiceAddress| ServiceAddress {
-            address: &a.address,
-            port: a.port,
-        };
         Self {
             kind: &row.kind,
             id: &row.id,
             service: &row.service,
             tags: (!row.tags_null).then_some(&row.tags),
             address: &row.address,
-            tagged_addresses: row
-                .tagged_addresses
-                .iter()
-                .map(|(tag, a)| (tag.as_str(), address(a)))
-                .collect(),
+            tagged_addresses: tagged_addresses(row),
             meta: (!row.meta_null).then_some(&row.meta),
             port: row.port,
             socket_path: &row.socket_path,
-            weights: Weights {
-                passing: row.weight_passing,
-                warning: row.weight_warning,
-            },
+            weights: Weights::of(row),
             enable_tag_override: row.enable_tag_override,
             proxy: kept_json(
                 &row.proxy_json,
@@ -143,6 +162,14 @@ pub(crate) struct Check<'a> {
 }
 
 impl<'a> Check<'a> {
+    /// A check with `[]` for no tags, as lists show it.
+    pub(crate) fn listed(row: &'a v1::CheckRow) -> Self {
+        Self {
+            service_tags: Some(&row.service_tags),
+            ..Self::of(row)
+        }
+    }
+
     /// A check with `null` for no tags, as transactions show it.
     pub(crate) fn of(row: &'a v1::CheckRow) -> Self {
         Self {

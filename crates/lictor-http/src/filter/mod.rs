@@ -8,6 +8,7 @@
 
 mod compile;
 mod expression;
+pub(crate) mod fields;
 mod parse;
 mod row;
 #[cfg(test)]

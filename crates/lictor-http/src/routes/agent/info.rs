@@ -1,0 +1,178 @@
+//! What this server tells of itself: `/v1/agent/{self,host,version,metrics,connect/ca/roots}`.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use lictor_state::Area;
+use serde_json::{Value, json};
+
+use super::members::this_member;
+use crate::acl::{Access, Resource};
+use crate::ctx::Ctx;
+use crate::error::ApiError;
+use crate::reply::Reply;
+
+fn may_read(ctx: &Ctx) -> Result<(), ApiError> {
+    ctx.authorize(Resource::Agent(&ctx.shared.node.identity().node), Access::Read)
+}
+
+/// `GET /v1/agent/self`.
+pub(crate) async fn about(ctx: Ctx) -> Result<Reply, ApiError> {
+    may_read(&ctx)?;
+    let identity = ctx.shared.node.identity();
+    let status = ctx.shared.node.status();
+    let agent = &ctx.shared.agent;
+    let number = |number: u64| Value::String(number.to_string());
+    Ok(Reply::json(&json!({
+        "Config": {
+            "Datacenter": identity.datacenter,
+            "PrimaryDatacenter": identity.datacenter,
+            "NodeName": identity.node,
+            "NodeID": identity.node_id,
+            "Revision": "",
+            "Server": true,
+            "Version": agent.version(),
+            "BuildDate": "1970-01-01T00:00:00Z",
+        },
+        "DebugConfig": {
+            "ACLsEnabled": false,
+            "AdvertiseAddrLAN": identity.address,
+            "BindAddr": identity.address,
+            "Datacenter": identity.datacenter,
+            "NodeID": identity.node_id,
+            "NodeName": identity.node,
+            "NodeMeta": agent.own_node().meta,
+            "ServerMode": true,
+            "ServerPort": identity.server_port,
+            "SerfPortLAN": agent.serf_lan_port(),
+            "Version": agent.version(),
+        },
+        "Coord": {"Vec": [0, 0, 0, 0, 0, 0, 0, 0], "Error": 1.5, "Adjustment": 0, "Height": 1.0e-5},
+        "Member": this_member(&ctx),
+        "Stats": {
+            "agent": {
+                "check_monitors": "0",
+                "check_ttls": agent.checks().iter().filter(|check| check.r#type == "ttl").count().to_string(),
+                "checks": agent.checks().len().to_string(),
+                "services": agent.services().len().to_string(),
+            },
+            "build": {"version": agent.version(), "revision": "", "prerelease": "", "version_metadata": ""},
+            "consul": {
+                "acl": "disabled",
+                "bootstrap": "true",
+                "known_datacenters": "1",
+                "leader": status.is_leader.to_string(),
+                "leader_addr": status.leader,
+                "server": "true",
+            },
+            "raft": {
+                "applied_index": number(status.applied.0),
+                "commit_index": number(status.commit.0),
+                "last_log_index": number(status.last.0),
+                "num_peers": status.peers.len().saturating_sub(1).to_string(),
+                "state": if status.is_leader { "Leader" } else { "Follower" },
+                "term": number(status.term.0),
+            },
+        },
+        "Meta": agent.own_node().meta,
+    })))
+}
+
+/// `GET /v1/agent/version`.
+pub(crate) async fn version(ctx: Ctx) -> Result<Reply, ApiError> {
+    may_read(&ctx)?;
+    let version = ctx.shared.agent.version();
+    Ok(Reply::json(&json!({
+        "SHA": "",
+        "BuildDate": "1970-01-01T00:00:00Z",
+        "HumanVersion": version,
+        "FIPS": "",
+    })))
+}
+
+/// `GET /v1/agent/host`: the machine, as far as the kernel tells it in `/proc`.
+pub(crate) async fn host(ctx: Ctx) -> Result<Reply, ApiError> {
+    ctx.authorize(Resource::Operator, Access::Read)?;
+    let machine = tokio::task::spawn_blocking(machine).await;
+    machine.map(|machine| Reply::json(&machine)).map_err(|error| ApiError::internal(error.to_string()))
+}
+
+fn machine() -> Value {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let memory = read("/proc/meminfo");
+    let memory_bytes = |name: &str| {
+        let line = memory.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        kib.unwrap_or_default() * 1024
+    };
+    let (total, free, available) =
+        (memory_bytes("MemTotal"), memory_bytes("MemFree"), memory_bytes("MemAvailable"));
+    let uptime = read("/proc/uptime");
+    let uptime = uptime.split('.').next().and_then(|seconds| seconds.parse::<u64>().ok()).unwrap_or_default();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    json!({
+        "Memory": {"total": total, "available": available, "used": total.saturating_sub(available), "free": free},
+        "CPU": (0..cpus).map(|cpu| json!({"cpu": cpu, "cores": 1})).collect::<Vec<_>>(),
+        "Host": {
+            "hostname": read("/proc/sys/kernel/hostname").trim(),
+            "uptime": uptime,
+            "bootTime": now.as_secs().saturating_sub(uptime),
+            "os": std::env::consts::OS,
+            "kernelVersion": read("/proc/sys/kernel/osrelease").trim(),
+            "kernelArch": std::env::consts::ARCH,
+        },
+        "Disk": null,
+        "CollectionTime": u64::try_from(now.as_nanos()).unwrap_or(u64::MAX),
+        "Errors": null,
+    })
+}
+
+/// `GET /v1/agent/metrics`: the gauges that the server keeps anyway, in the form of Consul's telemetry.
+pub(crate) async fn metrics(ctx: Ctx) -> Result<Reply, ApiError> {
+    may_read(&ctx)?;
+    let status = ctx.shared.node.status();
+    let view = ctx.shared.node.view();
+    let gauges = [
+        ("consul.kv.entries", u64::try_from(view.kv_len()).unwrap_or(u64::MAX)),
+        ("consul.raft.appliedIndex", status.applied.0),
+        ("consul.raft.commitIndex", status.commit.0),
+        ("consul.raft.lastIndex", status.last.0),
+        ("consul.raft.term", status.term.0),
+        ("consul.server.isLeader", status.is_leader.into()),
+        ("consul.state.services.index", view.area_index(Area::Services).0),
+        ("consul.state.sessions", u64::try_from(view.sessions().count()).unwrap_or(u64::MAX)),
+    ];
+    let gauges = gauges.map(|(name, value)| json!({"Name": name, "Value": value, "Labels": {}}));
+    Ok(Reply::json(&json!({
+        "Timestamp": lictor_agent::timestamp(SystemTime::now()),
+        "Gauges": gauges,
+        "Points": [],
+        "Counters": [],
+        "Samples": [],
+    })))
+}
+
+/// `GET /v1/agent/connect/ca/roots`: the certificate authority of this server.
+pub(crate) async fn ca_roots(ctx: Ctx) -> Result<Reply, ApiError> {
+    let ca = ctx.shared.agent.certificate_authority();
+    Ok(Reply::json(&json!({
+        "ActiveRootID": ca.id,
+        "TrustDomain": ca.trust_domain,
+        "Roots": [{
+            "ID": ca.id,
+            "Name": "Lictor CA Root Cert",
+            "SerialNumber": ca.serial,
+            "SigningKeyID": ca.signing_key_id,
+            "ExternalTrustDomain": ca.trust_domain.trim_end_matches(".consul"),
+            "NotBefore": ca.not_before,
+            "NotAfter": ca.not_after,
+            "RootCert": ca.certificate,
+            "IntermediateCerts": null,
+            "Active": true,
+            "PrivateKeyType": "ec",
+            "PrivateKeyBits": 256,
+            "CreateIndex": 1,
+            "ModifyIndex": 1,
+        }],
+    })))
+}

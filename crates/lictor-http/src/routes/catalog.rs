@@ -1,0 +1,274 @@
+//! `/v1/catalog`: the nodes and services of the cluster, and registering them from outside.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use lictor_node::Topic;
+use lictor_proto::v1::{NodeRow, ServiceRow};
+use lictor_proto::{Command, v1};
+use lictor_state::{Area, Outcome, State};
+
+use crate::acl::{Access, Resource};
+use crate::blocking::{self, ViewOf};
+use crate::ctx::{Ctx, ReadOptions};
+use crate::error::ApiError;
+use crate::filter::{Field, Filter, Row, Validate, fields};
+use crate::reply::Reply;
+use crate::wire;
+
+mod request;
+
+/// Largest body of a registration.
+const BODY_MAX_BYTES: usize = 512 * 1024;
+
+/// `GET /v1/catalog/datacenters`: this one.
+pub(crate) async fn datacenters(ctx: Ctx) -> Result<Reply, ApiError> {
+    Ok(Reply::json(&[&ctx.shared.node.identity().datacenter]))
+}
+
+/// `GET /v1/catalog/nodes`.
+pub(crate) async fn nodes(ctx: Ctx) -> Result<Reply, ApiError> {
+    let list = List::new(&ctx, fields::NODE)?;
+    let view = ViewOf {
+        index: |state: &State| state.area_index(Area::Nodes).0,
+        render: |state: &State| {
+            let kept = state.nodes().filter(|node| list.meta_matches(node) && list.keeps(&***node));
+            let mut nodes: Vec<_> = kept.filter(|node| may_read_node(&ctx, node)).collect();
+            list.put_near_first(&ctx, &mut nodes, |node| &node.node);
+            Reply::json(&nodes.into_iter().map(|node| wire::Node::of(node)).collect::<Vec<_>>())
+        },
+    };
+    list.read(&ctx, Topic::Row(Area::Nodes, b""), &view).await
+}
+
+/// `GET /v1/catalog/services`: names with the tags of all their instances.
+pub(crate) async fn services(ctx: Ctx) -> Result<Reply, ApiError> {
+    let list = List::new(&ctx, fields::CATALOG_SERVICE)?;
+    let view = ViewOf {
+        index: |state: &State| state.area_index(Area::Services).0,
+        render: |state: &State| {
+            let mut names: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+            for service in state.services() {
+                let Some(node) = state.node(&service.node) else { continue };
+                if list.meta_matches(node)
+                    && list.keeps(&fields::CatalogService { node, service })
+                    && may_read_service(&ctx, service)
+                {
+                    names.entry(&service.service).or_default().extend(service.tags.iter().map(String::as_str));
+                }
+            }
+            Reply::json(&names)
+        },
+    };
+    list.read(&ctx, Topic::Row(Area::Services, b""), &view).await
+}
+
+/// `GET /v1/catalog/service/:service`.
+pub(crate) async fn service(ctx: Ctx) -> Result<Reply, ApiError> {
+    let name = wanted(&ctx, "Missing service name")?;
+    let list = List::new(&ctx, fields::CATALOG_SERVICE)?;
+    let view = ViewOf {
+        index: |state: &State| state.service_index(&name).0,
+        render: |state: &State| {
+            let mut instances = instances(&ctx, &list, state, &name);
+            instances.retain(|(node, service)| list.keeps(&fields::CatalogService { node, service }));
+            let shown = instances.iter().map(|(node, service)| wire::catalog::CatalogService::of(node, service));
+            Reply::json(&shown.collect::<Vec<_>>())
+        },
+    };
+    list.read(&ctx, Topic::Row(Area::Service, name.to_lowercase().as_bytes()), &view).await
+}
+
+/// `GET /v1/catalog/node/:node`: `null` for one that is not there.
+pub(crate) async fn node(ctx: Ctx) -> Result<Reply, ApiError> {
+    let name = wanted(&ctx, "Missing node name")?;
+    let list = List::new(&ctx, fields::SERVICE)?;
+    let view = ViewOf {
+        index: |state: &State| state.node_index(&name).0,
+        render: |state: &State| {
+            let found = find_node(&ctx, state, &name).map(|node| wire::catalog::NodeServices {
+                node: wire::Node::of(node),
+                services: services_on(&ctx, &list, state, node)
+                    .map(|service| (service.id.as_str(), wire::Service::listed(service)))
+                    .collect(),
+            });
+            Reply::json(&found)
+        },
+    };
+    list.read(&ctx, Topic::Row(Area::Node, name.to_lowercase().as_bytes()), &view).await
+}
+
+/// `GET /v1/catalog/node-services/:node`: the same with the services as a list.
+pub(crate) async fn node_services(ctx: Ctx) -> Result<Reply, ApiError> {
+    let name = wanted(&ctx, "Missing node name")?;
+    let list = List::new(&ctx, fields::SERVICE)?;
+    let view = ViewOf {
+        index: |state: &State| state.node_index(&name).0,
+        render: |state: &State| {
+            let node = find_node(&ctx, state, &name);
+            let services: Vec<_> = node
+                .into_iter()
+                .flat_map(|node| services_on(&ctx, &list, state, node))
+                .map(|service| wire::Service::listed(service))
+                .collect();
+            Reply::json(&wire::catalog::NodeServiceList {
+                node: node.map(|node| wire::Node::of(node)),
+                services: (!services.is_empty()).then_some(services),
+            })
+        },
+    };
+    list.read(&ctx, Topic::Row(Area::Node, name.to_lowercase().as_bytes()), &view).await
+}
+
+/// `PUT /v1/catalog/register`.
+pub(crate) async fn register(mut ctx: Ctx) -> Result<Reply, ApiError> {
+    ctx.read_options()?;
+    let body = ctx.body(BODY_MAX_BYTES).await?;
+    let own = &ctx.shared.node.identity().datacenter;
+    let register = request::register(&body, own)?;
+    ctx.check_datacenter()?;
+    if let Some(node) = &register.node {
+        ctx.authorize(Resource::Node(&node.node), Access::Write)?;
+    }
+    if let Some(service) = &register.service {
+        ctx.authorize(Resource::Service(&service.service), Access::Write)?;
+    }
+    apply(&ctx, Command::Register(register)).await
+}
+
+/// `PUT /v1/catalog/deregister`: true for what is not there, too.
+pub(crate) async fn deregister(mut ctx: Ctx) -> Result<Reply, ApiError> {
+    ctx.read_options()?;
+    let body = ctx.body(BODY_MAX_BYTES).await?;
+    let own = &ctx.shared.node.identity().datacenter;
+    let deregister = request::deregister(&body, own)?;
+    ctx.check_datacenter()?;
+    ctx.authorize(Resource::Node(&deregister.node), Access::Write)?;
+    apply(&ctx, Command::Deregister(deregister)).await
+}
+
+async fn apply(ctx: &Ctx, command: Command) -> Result<Reply, ApiError> {
+    match ctx.shared.node.propose(command).await? {
+        Outcome::Failed(error) => Err(error.into()),
+        _ => Ok(Reply::bool(true)),
+    }
+}
+
+/// What the lists of catalog and health have in common: read options, filter, node metadata, tags and nearness.
+pub(super) struct List {
+    options: ReadOptions,
+    filter: Filter,
+    meta: Vec<(String, String)>,
+    tags: Vec<String>,
+    near: Option<String>,
+}
+
+impl List {
+    /// Reads the parameters.
+    ///
+    /// # Errors
+    /// 400 and 500 in Consul's words; those that Consul finds behind its read gate carry the headers of a failed read.
+    pub(super) fn new(ctx: &Ctx, fields: &'static [Field]) -> Result<Self, ApiError> {
+        let options = ctx.read_options()?;
+        ctx.check_datacenter().map_err(ApiError::with_failed_read_headers)?;
+        let query = ctx.query();
+        let text = |value: std::borrow::Cow<'_, [u8]>| String::from_utf8_lossy(&value).into_owned();
+        let filter = Filter::new(&query.text("filter").unwrap_or_default(), fields, Validate::Always)
+            .map_err(|error| ApiError::internal(error.to_string()).with_failed_read_headers())?;
+        let meta = query.all("node-meta").map(text).map(|pair| match pair.split_once(':') {
+            Some((key, value)) => (key.to_owned(), value.to_owned()),
+            None => (pair, String::new()),
+        });
+        Ok(Self {
+            options,
+            filter,
+            meta: meta.collect(),
+            tags: query.all("tag").map(text).filter(|tag| !tag.is_empty()).collect(),
+            near: query.non_empty("near").map(std::borrow::Cow::into_owned),
+        })
+    }
+
+    /// Whether the filter keeps a row. It was compared with the row's fields before, so that it cannot fail here.
+    pub(super) fn keeps(&self, row: &dyn Row) -> bool {
+        self.filter.keep(row).unwrap_or(false)
+    }
+
+    pub(super) fn meta_matches(&self, node: &NodeRow) -> bool {
+        self.meta.iter().all(|(key, value)| node.meta.get(key) == Some(value))
+    }
+
+    /// Whether a service has all tags that were asked for, in any letter case.
+    fn tags_match(&self, service: &ServiceRow) -> bool {
+        self.tags.iter().all(|wanted| service.tags.iter().any(|tag| tag.eq_ignore_ascii_case(wanted)))
+    }
+
+    /// Without network coordinates only the node that was named is known to be near.
+    fn put_near_first<T>(&self, ctx: &Ctx, rows: &mut [T], node: impl Fn(&T) -> &str) {
+        let Some(near) = &self.near else { return };
+        let near = if near == "_agent" { &ctx.shared.node.identity().node } else { near };
+        rows.sort_by_key(|row| !node(row).eq_ignore_ascii_case(near));
+    }
+
+    /// Answers, after waiting if the client asked for that.
+    ///
+    /// # Errors
+    /// Those of [`blocking::read`].
+    pub(super) async fn read(
+        &self,
+        ctx: &Ctx,
+        topic: Topic<'_>,
+        view: &impl blocking::View,
+    ) -> Result<Reply, ApiError> {
+        let reply = blocking::read(ctx, self.options, &[topic], view).await?;
+        Ok(reply.with_effective_consistency(self.options.effective_consistency()))
+    }
+}
+
+/// The instances of a service that parameters and permissions leave, with their nodes; the filter is still to come.
+pub(super) fn instances<'a>(
+    ctx: &Ctx,
+    list: &List,
+    state: &'a State,
+    name: &str,
+) -> Vec<(&'a Arc<NodeRow>, &'a Arc<ServiceRow>)> {
+    let mut instances: Vec<_> = state
+        .services_named(name)
+        .filter(|service| list.tags_match(service) && may_read_service(ctx, service))
+        .filter_map(|service| Some((state.node(&service.node)?, service)))
+        .filter(|(node, _)| list.meta_matches(node))
+        .collect();
+    list.put_near_first(ctx, &mut instances, |(node, _)| &node.node);
+    instances
+}
+
+fn find_node<'a>(ctx: &Ctx, state: &'a State, name: &str) -> Option<&'a Arc<NodeRow>> {
+    state.node(name).or_else(|| state.node_by_id(name)).filter(|node| may_read_node(ctx, node))
+}
+
+fn services_on<'a>(
+    ctx: &'a Ctx,
+    list: &'a List,
+    state: &'a State,
+    node: &'a NodeRow,
+) -> impl Iterator<Item = &'a Arc<ServiceRow>> {
+    state.services_of_node(&node.node).filter(|service| list.keeps(&***service) && may_read_service(ctx, service))
+}
+
+fn may_read_node(ctx: &Ctx, node: &NodeRow) -> bool {
+    ctx.authorize(Resource::Node(&node.node), Access::Read).is_ok()
+}
+
+fn may_read_service(ctx: &Ctx, service: &v1::ServiceRow) -> bool {
+    ctx.authorize(Resource::Service(&service.service), Access::Read).is_ok()
+}
+
+/// The name behind the route.
+///
+/// # Errors
+/// 400 without one.
+pub(super) fn wanted(ctx: &Ctx, missing: &'static str) -> Result<String, ApiError> {
+    match ctx.param_text() {
+        name if name.is_empty() => Err(ApiError::bad_request(missing)),
+        name => Ok(name.into_owned()),
+    }
+}

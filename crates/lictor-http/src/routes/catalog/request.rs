@@ -1,0 +1,218 @@
+//! The bodies of catalog registrations.
+
+use lictor_proto::v1::{CheckRow, Deregister, NodeRow, Register, ServiceRow};
+use serde_json::{Map, Value};
+
+use crate::decode;
+use crate::error::ApiError;
+use crate::rows::{check_row, flag, object, service_row, string_map, unknown_field};
+
+/// Reads the body of `/v1/catalog/register`.
+///
+/// # Errors
+/// 400 for what does not decode, 500 for what is missing, in Consul's words.
+pub(super) fn register(body: &[u8], datacenter: &str) -> Result<Register, ApiError> {
+    let mut asked = decode_register(body).map_err(|why| ApiError::decode(&why))?;
+    if asked.node.node.is_empty() {
+        return Err(ApiError::internal("Must provide node"));
+    }
+    if asked.node.address.is_empty() && !asked.skip_node_update {
+        return Err(ApiError::internal("Must provide address if SkipNodeUpdate is not set"));
+    }
+    check_node_id(&asked.node.id)?;
+    check_datacenter(&asked.node.datacenter, datacenter)?;
+    datacenter.clone_into(&mut asked.node.datacenter);
+    let service = asked.service.map(|service| of_node(service, &asked.node.node)).transpose()?;
+    let checks = asked.checks.into_iter().map(|check| check_of_node(check, &asked.node.node));
+    Ok(Register {
+        checks: checks.collect::<Result<_, _>>()?,
+        service,
+        node: Some(asked.node),
+        skip_node_update: asked.skip_node_update,
+    })
+}
+
+/// Reads the body of `/v1/catalog/deregister`.
+///
+/// # Errors
+/// As for [`register`].
+pub(super) fn deregister(body: &[u8], datacenter: &str) -> Result<Deregister, ApiError> {
+    let (mut asked, of_datacenter) = decode_deregister(body).map_err(|why| ApiError::decode(&why))?;
+    if asked.node.is_empty() {
+        return Err(ApiError::internal("Must provide node"));
+    }
+    check_datacenter(&of_datacenter, datacenter)?;
+    // A service goes with its checks.
+    if !asked.service_id.is_empty() {
+        asked.check_id.clear();
+    }
+    Ok(asked)
+}
+
+#[derive(Debug, Default)]
+struct Asked {
+    node: NodeRow,
+    service: Option<ServiceRow>,
+    checks: Vec<CheckRow>,
+    skip_node_update: bool,
+}
+
+fn fields(body: &[u8]) -> Result<Map<String, Value>, String> {
+    object(decode::first(&decode::text(body))?, "request")
+}
+
+fn decode_register(body: &[u8]) -> Result<Asked, String> {
+    let mut asked = Asked::default();
+    asked.node.tagged_addresses_null = true;
+    asked.node.meta_null = true;
+    for (name, value) in fields(body)? {
+        let node = &mut asked.node;
+        match name.to_ascii_lowercase().as_str() {
+            "id" => node.id = decode::string(value, &name)?,
+            "node" => node.node = decode::string(value, &name)?,
+            "address" => node.address = decode::string(value, &name)?,
+            "datacenter" => node.datacenter = decode::string(value, &name)?,
+            "taggedaddresses" => {
+                (node.tagged_addresses, node.tagged_addresses_null) = string_map(value, &name)?;
+            }
+            "nodemeta" => (node.meta, node.meta_null) = string_map(value, &name)?,
+            "service" if value.is_null() => {}
+            "service" => asked.service = Some(service_row(object(value, &name)?)?),
+            "check" if value.is_null() => {}
+            "check" => asked.checks.push(check_row(object(value, &name)?)?),
+            "checks" => {
+                for check in list(value, &name)? {
+                    asked.checks.push(check_row(object(check, &name)?)?);
+                }
+            }
+            "skipnodeupdate" => asked.skip_node_update = flag(&value, &name)?,
+            "namespace" | "partition" | "peername" | "locality" | "entmeta" | "token" | "writerequest" => {}
+            _ => return Err(unknown_field(&name)),
+        }
+    }
+    Ok(asked)
+}
+
+fn decode_deregister(body: &[u8]) -> Result<(Deregister, String), String> {
+    let mut asked = Deregister::default();
+    let mut datacenter = String::new();
+    for (name, value) in fields(body)? {
+        match name.to_ascii_lowercase().as_str() {
+            "node" => asked.node = decode::string(value, &name)?,
+            "serviceid" => asked.service_id = decode::string(value, &name)?,
+            "checkid" => asked.check_id = decode::string(value, &name)?,
+            "datacenter" => datacenter = decode::string(value, &name)?,
+            "address" | "namespace" | "partition" | "peername" | "token" | "writerequest" => {}
+            _ => return Err(unknown_field(&name)),
+        }
+    }
+    Ok((asked, datacenter))
+}
+
+fn list(value: Value, field: &str) -> Result<Vec<Value>, String> {
+    match value {
+        Value::Null => Ok(Vec::new()),
+        Value::Array(items) => Ok(items.into_iter().filter(|item| !item.is_null()).collect()),
+        other => Err(decode::wrong_kind(&other, field, "[]object")),
+    }
+}
+
+fn check_node_id(id: &str) -> Result<(), ApiError> {
+    let why = match id.len() {
+        0 => return Ok(()),
+        36 if uuid::Uuid::try_parse(id).is_ok() => return Ok(()),
+        36 => "uuid is improperly formatted",
+        _ => "uuid string is wrong length",
+    };
+    Err(ApiError::internal(format!("Bad node ID: {why}")))
+}
+
+fn check_datacenter(asked: &str, own: &str) -> Result<(), ApiError> {
+    if asked.is_empty() || asked == own { Ok(()) } else { Err(ApiError::no_path_to_datacenter()) }
+}
+
+fn of_node(mut service: ServiceRow, node: &str) -> Result<ServiceRow, ApiError> {
+    if service.service.is_empty() {
+        let text = "Must provide service name (Service.Service) when service ID is provided";
+        return Err(ApiError::internal(text));
+    }
+    if service.id.is_empty() {
+        service.id.clone_from(&service.service);
+    }
+    node.clone_into(&mut service.node);
+    Ok(service)
+}
+
+fn check_of_node(mut check: CheckRow, node: &str) -> Result<CheckRow, ApiError> {
+    if check.check_id.is_empty() {
+        check.check_id.clone_from(&check.name);
+    }
+    if check.check_id.is_empty() {
+        return Err(ApiError::internal("Must provide check ID or name"));
+    }
+    if check.node.is_empty() {
+        node.clone_into(&mut check.node);
+    }
+    if !check.node.eq_ignore_ascii_case(node) {
+        let (of, id) = (&check.node, &check.check_id);
+        let text = format!("Node {of:?} for check {id:?} doesn't match register request node {node:?}");
+        return Err(ApiError::internal(text));
+    }
+    Ok(check)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(body: &str) -> String {
+        register(body.as_bytes(), "dc1").unwrap_err().text().to_owned()
+    }
+
+    #[test]
+    fn registrations_are_refused_with_consuls_words() {
+        for (body, text) in [
+            ("{}", "Must provide node"),
+            (r#"{"Address":"192.0.2.1"}"#, "Must provide node"),
+            (r#"{"Node":"n"}"#, "Must provide address if SkipNodeUpdate is not set"),
+            (
+                r#"{"Node":"n","Address":"a","Service":{"ID":"x"}}"#,
+                "Must provide service name (Service.Service) when service ID is provided",
+            ),
+            (r#"{"ID":"junk","Node":"n","Address":"a"}"#, "Bad node ID: uuid string is wrong length"),
+            (r#"{"Node":"n","Address":"a","Datacenter":"dc9"}"#, "No path to datacenter"),
+            (r#"{"Foo":1}"#, "Request decode failed: json: unknown field \"Foo\""),
+            (
+                r#"{"Node":"n","Address":"a","Check":{"Name":"c","Node":"m"}}"#,
+                "Node \"m\" for check \"c\" doesn't match register request node \"n\"",
+            ),
+        ] {
+            assert_eq!(refusal(body), text, "{body}");
+        }
+        assert!(refusal("{").starts_with("Request decode failed: "));
+    }
+
+    #[test]
+    fn services_and_checks_belong_to_the_node_and_ids_default_to_names() {
+        let body = br#"{"node":"n","SkipNodeUpdate":true,"Service":{"Service":"web"},"Check":null,
+            "Checks":[{"Name":"c"},null]}"#;
+
+        let register = register(body, "dc1").unwrap();
+
+        let service = register.service.unwrap();
+        assert_eq!((service.node.as_str(), service.id.as_str()), ("n", "web"));
+        assert_eq!((register.checks[0].node.as_str(), register.checks[0].check_id.as_str()), ("n", "c"));
+        let node = register.node.unwrap();
+        assert_eq!((node.datacenter.as_str(), node.meta_null), ("dc1", true));
+    }
+
+    #[test]
+    fn deregistering_a_service_outweighs_its_check() {
+        let body = br#"{"Node":"n","ServiceID":"s","CheckID":"c"}"#;
+
+        let asked = deregister(body, "dc1").unwrap();
+
+        assert_eq!((asked.service_id.as_str(), asked.check_id.as_str()), ("s", ""));
+        assert!(deregister(b"{}", "dc1").is_err());
+    }
+}

@@ -1,0 +1,151 @@
+//! `/v1/event`: firing events and listing what arrived.
+
+use base64_simd::STANDARD;
+use hyper::header::{HeaderName, HeaderValue};
+use lictor_agent::Event;
+use regex::{Regex, RegexBuilder};
+use serde::Serialize;
+
+use crate::acl::{Access, Resource};
+use crate::blocking;
+use crate::ctx::Ctx;
+use crate::error::ApiError;
+use crate::filter::MAX_REGEX_BYTES;
+use crate::reply::Reply;
+
+/// Largest name and payload of an event together, in bytes (Consul: serf's `UserEventSizeLimit`).
+const EVENT_MAX_BYTES: usize = 512;
+
+/// An event as Consul shows it.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Shown<'a> {
+    #[serde(rename = "ID")]
+    id: String,
+    name: &'a str,
+    payload: Option<String>,
+    node_filter: &'a str,
+    service_filter: &'a str,
+    tag_filter: &'a str,
+    version: u8,
+    #[serde(rename = "LTime")]
+    ltime: u64,
+}
+
+impl<'a> Shown<'a> {
+    fn of(event: &'a Event) -> Self {
+        Self {
+            id: event.id.to_string(),
+            name: &event.name,
+            payload: (!event.payload.is_empty()).then(|| STANDARD.encode_to_string(&event.payload)),
+            node_filter: &event.node_filter,
+            service_filter: &event.service_filter,
+            tag_filter: &event.tag_filter,
+            version: 1,
+            ltime: event.ltime,
+        }
+    }
+}
+
+/// `PUT /v1/event/fire/:name`.
+pub(crate) async fn fire(mut ctx: Ctx) -> Result<Reply, ApiError> {
+    let name = ctx.param_text().into_owned();
+    if name.is_empty() {
+        return Err(ApiError::bad_request("Missing name"));
+    }
+    ctx.check_datacenter()?;
+    ctx.authorize(Resource::Event(&name), Access::Write)?;
+    let filters = Filters::read(&ctx)?;
+    let payload = ctx.body(64 * 1024).await?;
+    if name.len() + payload.len() > EVENT_MAX_BYTES {
+        let text = format!("user event exceeds configured limit of {EVENT_MAX_BYTES} bytes before encoding");
+        return Err(ApiError::internal(text));
+    }
+    let matches = filters.match_this_agent(&ctx);
+    let event = Event {
+        id: uuid::Uuid::new_v4(),
+        name,
+        payload,
+        node_filter: filters.node,
+        service_filter: filters.service,
+        tag_filter: filters.tag,
+        ltime: 0,
+    };
+    let reply = Reply::json(&Shown::of(&event));
+    if matches {
+        ctx.shared.agent.events().receive(event);
+    }
+    Ok(reply)
+}
+
+/// `GET /v1/event/list`: waits while the newest event is the one whose index the client has.
+pub(crate) async fn list(ctx: Ctx) -> Result<Reply, ApiError> {
+    let options = ctx.read_options()?;
+    let query = ctx.query();
+    let name = query.text("name").unwrap_or_default();
+    let mut changed = ctx.shared.agent.events().watch();
+    let mut patience = blocking::Patience::new(&ctx, options.wait);
+    loop {
+        changed.borrow_and_update();
+        let events = ctx.shared.agent.events().list(&name);
+        let index = events.last().map_or(1, Event::index);
+        let is_news = options.min_index == 0 || options.min_index != index;
+        if is_news || patience.is_over() {
+            let readable = events.iter().filter(|event| {
+                ctx.authorize(Resource::Event(&event.name), Access::Read).is_ok()
+            });
+            let shown: Vec<_> = readable.map(Shown::of).collect();
+            let index_header = HeaderName::from_static("x-consul-index");
+            return Ok(Reply::json(&shown).with_header(index_header, HeaderValue::from(index)));
+        }
+        tokio::select! {
+            _ = changed.changed() => {}
+            over = patience.run_out() => over?,
+        }
+    }
+}
+
+/// For whom an event is: regular expressions, empty for everybody.
+#[derive(Debug)]
+struct Filters {
+    node: String,
+    service: String,
+    tag: String,
+    patterns: [Option<Regex>; 3],
+}
+
+impl Filters {
+    fn read(ctx: &Ctx) -> Result<Self, ApiError> {
+        let text = |name: &str| ctx.query().text(name).unwrap_or_default().into_owned();
+        let (node, service, tag) = (text("node"), text("service"), text("tag"));
+        if !tag.is_empty() && service.is_empty() {
+            return Err(ApiError::internal("Cannot provide tag filter without service filter"));
+        }
+        let patterns =
+            [pattern(&node, "node")?, pattern(&service, "service")?, pattern(&tag, "tag")?];
+        Ok(Self { node, service, tag, patterns })
+    }
+
+    fn match_this_agent(&self, ctx: &Ctx) -> bool {
+        let [node, service, tag] = &self.patterns;
+        let is_match = |pattern: &Option<Regex>, text: &str| pattern.as_ref().is_none_or(|p| p.is_match(text));
+        is_match(node, &ctx.shared.node.identity().node)
+            && (service.is_none()
+                || ctx.shared.agent.services().iter().any(|row| {
+                    is_match(service, &row.service)
+                        && (tag.is_none() || row.tags.iter().any(|t| is_match(tag, t)))
+                }))
+    }
+}
+
+fn pattern(text: &str, what: &str) -> Result<Option<Regex>, ApiError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let built = RegexBuilder::new(text).size_limit(MAX_REGEX_BYTES).dfa_size_limit(MAX_REGEX_BYTES).build();
+    built.map(Some).map_err(|error| {
+        let why = error.to_string();
+        let why = why.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        ApiError::internal(format!("Invalid {what} filter: error parsing regexp: {why}"))
+    })
+}
