@@ -152,7 +152,7 @@ fn median(values: &mut [f64]) -> f64 {
 pub(crate) enum Target {
     /// At least so many times the peer's.
     Times { goal: f64, floor: f64 },
-    /// At most the so-manieth part of the peer's.
+    /// At most the so-manieth part of the peer's; a floor of 0 means none.
     Part { goal: f64, floor: f64 },
     /// At most so much, whatever the peer does.
     AtMost { goal: f64, floor: f64 },
@@ -209,6 +209,7 @@ impl Target {
     /// Goal and floor as text.
     pub(crate) fn show(self, figure: Figure) -> (String, String) {
         let text = |bound: f64| match self {
+            Self::Times { .. } | Self::Part { .. } if bound <= 0.0 => "-".to_owned(),
             Self::Times { .. } => format!("{bound}x"),
             Self::Part { .. } => format!("1/{bound}"),
             Self::AtMost { .. } => format!("<= {}", figure.show(bound)),
@@ -281,6 +282,12 @@ mod tests {
         assert_eq!(part.judge(1.0, Some(8.0)), Some(Verdict::Goal));
         assert_eq!(part.judge(1.0, Some(5.0)), Some(Verdict::AboveFloor));
         assert_eq!(part.judge(1.0, Some(4.9)), Some(Verdict::BelowFloor));
+        let no_floor = Target::Part {
+            goal: 8.0,
+            floor: 0.0,
+        };
+        assert_eq!(no_floor.judge(1.0, Some(0.1)), Some(Verdict::AboveFloor));
+        assert_eq!(no_floor.show(Figure::Cpu), ("1/8".to_owned(), "-".to_owned()));
 
         let most = Target::AtMost {
             goal: 10.0,
