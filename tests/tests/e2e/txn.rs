@@ -36,7 +36,7 @@ fn one_failed_operation_undoes_all_and_is_named() -> Result<()> {
     let server = Server::start()?;
     server.put("/v1/kv/t/a", "before")?;
     let index = server.get("/v1/kv/t/a")?.index()?;
-    let cas = json!({"KV": {"Verb": "cas", "Key": "t/a", "Value": "dg==", "Index": index + 1}});
+    let cas = json!({"KV": {"Verb": "cas", "Key": "t/a", "Value": "dg==", "Index": index + 1000}});
 
     let response = server.put(
         "/v1/txn",
