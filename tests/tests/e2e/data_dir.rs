@@ -106,6 +106,86 @@ fn a_directory_that_may_not_be_written_is_refused() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn a_directory_of_another_version_is_refused_and_left_alone() -> Result<()> {
+    if lictor_tests::is_consul()? {
+        return crate::skip("Consul's directories have no version");
+    }
+    let dir = filled()?;
+    let data = dir.path().join("data");
+    let format = data.join("FORMAT");
+    let text = fs::read_to_string(&format)?;
+    assert!(text.contains("format=1\n"), "{text}");
+    fs::write(&format, text.replace("format=1\n", "format=99\n"))?;
+    let before = files(&data)?;
+
+    let said = refused(&data)?;
+
+    assert!(
+        said.contains("99") && said.contains(data.to_str().context("odd path")?),
+        "{said}"
+    );
+    assert_eq!(files(&data)?, before);
+    fs::write(&format, text)?;
+    let server = Server::with(Options {
+        data_dir: Some(data),
+        ..Options::default()
+    })?;
+    assert_eq!(
+        server.get("/v1/kv/k/0?raw")?.body.len(),
+        1000,
+        "with its own version it opens again"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_directory_with_something_else_in_it_is_refused_and_left_alone() -> Result<()> {
+    if lictor_tests::is_consul()? {
+        return crate::skip("Consul moves in beside it");
+    }
+    let dir = tempfile::tempdir()?;
+    fs::write(dir.path().join("thesis.tex"), "years of work")?;
+
+    let said = refused(dir.path())?;
+
+    assert!(said.contains("thesis.tex"), "{said}");
+    assert_eq!(fs::read_dir(dir.path())?.count(), 1);
+    Ok(())
+}
+
+/// R7: what a crash leaves behind the last whole record is no corruption.
+#[test]
+fn r7_a_torn_write_at_the_end_of_the_log_is_cut_off() -> Result<()> {
+    if lictor_tests::is_consul()? {
+        return crate::skip("its log lies elsewhere");
+    }
+    let dir = filled()?;
+    let data = dir.path().join("data");
+    let mut logs: Vec<PathBuf> = files(&data.join("raft"))?.into_keys().collect();
+    logs.retain(|path| path.extension().is_some_and(|extension| extension == "log"));
+    logs.sort();
+    let newest = logs.last().context("no log")?;
+    let mut bytes = fs::read(newest)?;
+    bytes.extend((0..777_u16).map(|n| n.wrapping_mul(37).to_le_bytes()[0]));
+    fs::write(newest, bytes)?;
+
+    let server = Server::with(Options {
+        data_dir: Some(data),
+        ..Options::default()
+    })?;
+
+    for n in 0..200 {
+        assert_eq!(
+            server.get(&format!("/v1/kv/k/{n}?raw"))?.body.len(),
+            1000,
+            "key {n}"
+        );
+    }
+    assert!(server.put("/v1/kv/after", "x")?.is_true());
+    Ok(())
+}
+
 /// Every kind of file with data in it is damaged in turn. The server either refuses in one line and leaves all as
 /// it is, or what it serves is what was written: a damaged end of the log is a torn write, not corruption.
 #[test]

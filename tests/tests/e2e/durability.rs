@@ -129,3 +129,33 @@ fn ten_restarts_in_a_row_change_nothing() -> Result<()> {
     }
     Ok(())
 }
+
+/// R16: after a restart each session has at least its TTL from then on, and still ends.
+#[test]
+fn r16_sessions_are_armed_again_by_a_restart() -> Result<()> {
+    let mut server = Server::start()?;
+    let session = server.session(r#"{"TTL":"10s","LockDelay":"0s"}"#)?;
+    server.put(&format!("/v1/kv/l?acquire={session}"), "x")?;
+
+    server.kill()?;
+    let died = Instant::now();
+    server.relaunch()?;
+    server.await_ready()?;
+    let ready = Instant::now();
+    let index = server.get("/v1/kv/l")?.index()?;
+    let watch = server.watch(format!("/v1/kv/l?index={index}&wait=100s"));
+    let woken = watch.join().map_err(|_| anyhow::anyhow!("panicked"))??;
+
+    assert!(woken.entry()?.get("Session").is_none());
+    assert!(
+        died.elapsed() >= Duration::from_secs(10),
+        "ended {:?} after the crash",
+        died.elapsed()
+    );
+    assert!(
+        ready.elapsed() <= Duration::from_secs(21),
+        "ended {:?} after the restart",
+        ready.elapsed()
+    );
+    Ok(())
+}
