@@ -89,6 +89,8 @@ pub struct Options {
     pub args: Vec<String>,
     /// Data directory; a fresh temporary one if absent.
     pub data_dir: Option<PathBuf>,
+    /// `-dev` instead of a durable server.
+    pub dev: bool,
 }
 
 /// A durable single server on loopback, killed when dropped.
@@ -131,19 +133,21 @@ impl Server {
         let port = free_port()?;
         let mut args: Vec<String> = [
             "agent",
-            "-server",
-            "-bootstrap-expect=1",
             "-bind",
             "127.0.0.1",
             "-client",
             "127.0.0.1",
             "-node",
             NODE,
-            "-data-dir",
         ]
         .map(str::to_owned)
         .into();
-        args.push(data_dir.to_str().context("odd temporary directory")?.to_owned());
+        if options.dev {
+            args.push("-dev".to_owned());
+        } else {
+            args.extend(["-server", "-bootstrap-expect=1", "-data-dir"].map(str::to_owned));
+            args.push(data_dir.to_str().context("odd temporary directory")?.to_owned());
+        }
         args.push("-hcl".to_owned());
         args.push(format!(
             "ports {{\n http = {port}\n server = {}\n serf_lan = {}\n serf_wan = {}\n dns = -1\n grpc = -1\n grpc_tls = -1\n}}\n",
@@ -194,6 +198,11 @@ impl Server {
     /// The server's data.
     pub fn data_dir(&self) -> &Path {
         &self.data_dir
+    }
+
+    /// The process's directory for temporary files, with its log as `log`.
+    pub fn temp_dir(&self) -> &Path {
+        self.temp.path()
     }
 
     /// Process id.
@@ -358,6 +367,8 @@ fn spawn(args: &[String], dir: &Path) -> Result<Child> {
     Command::new(&binary)
         .args(args)
         .current_dir(dir)
+        // What a server leaves behind there goes with the test, and can be looked at.
+        .env("TMPDIR", dir)
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)

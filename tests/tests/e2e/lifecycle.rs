@@ -134,3 +134,33 @@ fn what_the_go_test_harness_polls_for_answers() -> Result<()> {
     assert_eq!(this["Config"]["NodeName"], serde_json::json!(server.node()));
     Ok(())
 }
+
+#[test]
+fn dev_mode_says_where_it_is_and_leaves_nothing_behind() -> Result<()> {
+    let mut server = Server::with(Options {
+        dev: true,
+        ..Options::default()
+    })?;
+
+    assert!(server.put("/v1/kv/k", "v")?.is_true());
+    assert!(
+        server.log().contains(&server.http().port().to_string()),
+        "{}",
+        server.log()
+    );
+    if !lictor_tests::is_consul()? {
+        assert!(
+            server.log().contains(&format!("curl http://{}", server.http())),
+            "{}",
+            server.log()
+        );
+    }
+    server.signal(Signal::INT)?;
+    server.await_exit()?;
+
+    let left: Vec<_> = fs::read_dir(server.temp_dir())?
+        .filter_map(|entry| Some(entry.ok()?.file_name()))
+        .collect();
+    assert_eq!(left, ["log"]);
+    Ok(())
+}
