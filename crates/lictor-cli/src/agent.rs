@@ -1,0 +1,149 @@
+//! `agent`: from arguments to a running server and back to an exit code.
+
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::args::agent::AgentArgs;
+use crate::commands::version::VERSION;
+use crate::config::{ConfigError, DataDir, Listen, RuntimeConfig};
+use crate::life::{self, Control, LevelHandle, PidFile};
+
+/// How long tasks that outlive the server may take to end.
+const STRAGGLERS_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// All that a server is started with.
+#[derive(Debug)]
+pub struct Start {
+    /// The configuration.
+    pub config: RuntimeConfig,
+    /// Where everything durable lives; exists, and is empty at the first start.
+    pub data_dir: PathBuf,
+    /// Requests to stop and to reload.
+    pub control: Control,
+    /// Changes the level of the log.
+    pub log_level: LevelHandle,
+}
+
+impl Start {
+    /// To be called when HTTP is being served: tells people where to go.
+    pub fn ready(&self) {
+        for listen in &self.config.http {
+            tracing::info!(address = %listen, "serving HTTP");
+        }
+        for listen in &self.config.https {
+            tracing::info!(address = %listen, "serving HTTPS");
+        }
+        if let (true, Some(listen)) = (self.config.dev, self.config.http.first()) {
+            // Nobody may be there to read it.
+            let _ = banner(listen, &self.config.node_name);
+        }
+    }
+}
+
+fn banner(listen: &Listen, node: &str) -> io::Result<()> {
+    let curl = match listen {
+        Listen::Tcp(address) => format!("curl http://{address}"),
+        Listen::Unix(path) => format!("curl --unix-socket {} http://localhost", path.display()),
+    };
+    let mut out = io::stdout().lock();
+    writeln!(
+        out,
+        "==> Lictor v{VERSION} is ready; node {node:?}, development mode: nothing is kept"
+    )?;
+    writeln!(out, "    {curl}/v1/status/leader")?;
+    writeln!(out, "    {curl}/v1/kv/hello -X PUT -d world")?;
+    writeln!(out, "    {curl}/v1/kv/hello?raw")?;
+    out.flush()
+}
+
+/// The server that `agent` runs. It is called on a thread of its own runtime and returns when it has stopped.
+pub trait Server {
+    /// Runs until [`Control::stop_requested`], then shuts down in order.
+    ///
+    /// # Errors
+    /// One line for the operator: what failed, and what to do about it.
+    fn run(self, start: Start) -> impl Future<Output = anyhow::Result<()>>;
+}
+
+impl<F, R> Server for F
+where
+    F: FnOnce(Start) -> R,
+    R: Future<Output = anyhow::Result<()>>,
+{
+    fn run(self, start: Start) -> impl Future<Output = anyhow::Result<()>> {
+        self(start)
+    }
+}
+
+/// Runs the agent and answers the process's exit code: 0 after an orderly stop, 1 otherwise.
+pub(crate) fn run<S: Server>(args: AgentArgs, server: S) -> ExitCode {
+    match try_run(args, server) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("==> {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn try_run<S: Server>(args: AgentArgs, server: S) -> anyhow::Result<()> {
+    let sources = args.into_sources().map_err(ConfigError::Invalid)?;
+    let config = sources.load()?;
+    let log_level = life::start_logging(&config.log)?;
+    life::abort_on_panic();
+    tracing::info!(
+        version = VERSION,
+        node = config.node_name,
+        datacenter = config.datacenter,
+        "starting"
+    );
+    if !config.absent_keys.is_empty() {
+        let keys = config.absent_keys.join(", ");
+        tracing::warn!(
+            keys,
+            "these configuration keys have no effect: Lictor does not have what they are for"
+        );
+    }
+    let (data_dir, temporary) = open_data_dir(&config)?;
+    let pid_file = config.pid_file.as_deref().map(PidFile::create).transpose()?;
+
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let stopped = runtime.block_on(async {
+        let control = Control::new(sources);
+        life::watch_signals(control.handle(), &config)?;
+        server
+            .run(Start {
+                config,
+                data_dir,
+                control,
+                log_level,
+            })
+            .await
+    });
+    runtime.shutdown_timeout(STRAGGLERS_TIMEOUT);
+    drop((pid_file, temporary));
+    tracing::info!("stopped");
+    stopped
+}
+
+fn open_data_dir(config: &RuntimeConfig) -> Result<(PathBuf, Option<TempDir>), ConfigError> {
+    match &config.data_dir {
+        DataDir::Kept(path) => match std::fs::create_dir_all(path) {
+            Ok(()) => Ok((path.clone(), None)),
+            Err(error) => Err(ConfigError::Invalid(format!(
+                "data_dir: cannot create {}: {error}",
+                path.display()
+            ))),
+        },
+        DataDir::Temporary => match tempfile::Builder::new().prefix("lictor-dev-").tempdir() {
+            Ok(folder) => Ok((folder.path().to_owned(), Some(folder))),
+            Err(error) => Err(ConfigError::Invalid(format!(
+                "-dev: cannot create a temporary folder: {error}"
+            ))),
+        },
+    }
+}

@@ -1,0 +1,331 @@
+//! The HTTP client of the commands: one connection, kept between requests, over TCP, TLS or a Unix socket.
+
+pub(crate) mod endpoint;
+mod tls;
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::{Method, Request, Response, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
+
+use endpoint::{Address, Endpoint};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A server redirects once, to the cleaned path of a key.
+const REDIRECTS_MAX: usize = 3;
+
+/// What stands for itself in a path; a slash separates.
+const PATH: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~')
+    .remove(b'/');
+/// What stands for itself in a query's value.
+const QUERY: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+
+/// Why there is no answer, or not the one that was asked for. Texts follow those of Consul's client, which scripts
+/// look for.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ClientError {
+    /// A flag, variable or file is not usable.
+    #[error("{0}")]
+    Setup(String),
+    /// The server could not be reached or broke off.
+    #[error("{method} \"{url}\": {reason}")]
+    Transport {
+        /// The method as Go's client spells it.
+        method: String,
+        /// The whole address.
+        url: String,
+        /// Why.
+        reason: String,
+    },
+    /// The server refused.
+    #[error("Unexpected response code: {} ({body})", status.as_u16())]
+    Refused {
+        /// Its status.
+        status: StatusCode,
+        /// Its words.
+        body: String,
+    },
+    /// The answer is not what the API promises.
+    #[error("Unexpected answer: {0}")]
+    Answer(String),
+}
+
+/// An answer with status 200, or 404 where that means "nothing there".
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) body: Bytes,
+}
+
+/// One request in the making.
+#[derive(Debug)]
+pub(crate) struct Call<'a> {
+    pub(crate) method: Method,
+    /// Below `/v1/`; not escaped.
+    pub(crate) path: &'a str,
+    /// Names and values, not escaped; a value that is empty is left out.
+    pub(crate) query: Vec<(&'a str, String)>,
+    pub(crate) body: Bytes,
+}
+
+impl<'a> Call<'a> {
+    pub(crate) fn get(path: &'a str) -> Self {
+        Self {
+            method: Method::GET,
+            path,
+            query: Vec::new(),
+            body: Bytes::new(),
+        }
+    }
+
+    pub(crate) fn put(path: &'a str, body: impl Into<Bytes>) -> Self {
+        Self {
+            method: Method::PUT,
+            path,
+            query: Vec::new(),
+            body: body.into(),
+        }
+    }
+
+    pub(crate) fn delete(path: &'a str) -> Self {
+        Self {
+            method: Method::DELETE,
+            path,
+            query: Vec::new(),
+            body: Bytes::new(),
+        }
+    }
+
+    pub(crate) fn with(mut self, name: &'a str, value: impl Into<String>) -> Self {
+        self.query.push((name, value.into()));
+        self
+    }
+}
+
+/// A client of one server. Requests go one after the other.
+#[derive(Debug)]
+pub(crate) struct Client {
+    endpoint: Endpoint,
+    tls: Option<Arc<rustls::ClientConfig>>,
+    connection: Option<SendRequest<Full<Bytes>>>,
+}
+
+impl Client {
+    /// Prepares; nothing is sent yet.
+    ///
+    /// # Errors
+    /// When a certificate or key is not usable.
+    pub(crate) fn new(endpoint: Endpoint) -> Result<Self, ClientError> {
+        let tls = match &endpoint.address {
+            Address::Tcp { tls: true, .. } => Some(Arc::new(tls::config(&endpoint.tls)?)),
+            _ => None,
+        };
+        Ok(Self {
+            endpoint,
+            tls,
+            connection: None,
+        })
+    }
+
+    /// Sends, and reads the whole answer.
+    ///
+    /// # Errors
+    /// All of [`ClientError`]; a status other than 200 and 404 is [`ClientError::Refused`].
+    pub(crate) async fn send(&mut self, call: Call<'_>) -> Result<Answer, ClientError> {
+        let mut target = self.target(&call);
+        for _ in 0..=REDIRECTS_MAX {
+            let failed = |reason: String| {
+                let method = call.method.as_str();
+                let method = format!("{}{}", &method[..1], method[1..].to_ascii_lowercase());
+                ClientError::Transport {
+                    method,
+                    url: format!("{}{target}", self.endpoint.address),
+                    reason,
+                }
+            };
+            let connection = match self
+                .connection
+                .take()
+                .filter(|connection| !connection.is_closed())
+            {
+                Some(connection) => Ok(connection),
+                None => self.connect().await,
+            };
+            let mut connection = connection.map_err(failed)?;
+            let request = self.request(&call, &target)?;
+            let response = connection
+                .send_request(request)
+                .await
+                .map_err(|error| failed(error.to_string()))?;
+            let status = response.status();
+            let location = local_target(&response);
+            let body = response
+                .into_body()
+                .collect()
+                .await
+                .map_err(|error| failed(error.to_string()))?
+                .to_bytes();
+            // Kept only now: a connection with an answer half read takes no other request.
+            self.connection = Some(connection);
+            if let (true, Some(location)) = (status.is_redirection(), location) {
+                target = location;
+                continue;
+            }
+            return match status {
+                StatusCode::OK | StatusCode::NOT_FOUND => Ok(Answer { status, body }),
+                _ => Err(ClientError::Refused {
+                    status,
+                    body: String::from_utf8_lossy(&body).trim().to_owned(),
+                }),
+            };
+        }
+        Err(ClientError::Answer("too many redirects".to_owned()))
+    }
+
+    fn target(&self, call: &Call<'_>) -> String {
+        let mut target = format!(
+            "{}/v1/{}",
+            self.endpoint.base_path,
+            utf8_percent_encode(call.path, PATH)
+        );
+        let mut separator = '?';
+        let datacenter = self.endpoint.datacenter.clone().map(|name| ("dc", name));
+        let stale = self.endpoint.stale.then(|| ("stale", String::new()));
+        let own = call.query.iter().map(|(name, value)| (*name, value.clone()));
+        for (name, value) in own.chain(datacenter).chain(stale) {
+            target.push(separator);
+            target.push_str(name);
+            if !value.is_empty() {
+                // Writing to a String cannot fail.
+                let _ = write!(target, "={}", utf8_percent_encode(&value, QUERY));
+            }
+            separator = '&';
+        }
+        target
+    }
+
+    fn request(&self, call: &Call<'_>, target: &str) -> Result<Request<Full<Bytes>>, ClientError> {
+        let host = match &self.endpoint.address {
+            Address::Unix(_) => "localhost".to_owned(),
+            address @ Address::Tcp { .. } => {
+                let shown = address.to_string();
+                shown
+                    .split_once("://")
+                    .map_or(shown.clone(), |(_, host)| host.to_owned())
+            }
+        };
+        let mut request = Request::builder()
+            .method(call.method.clone())
+            .uri(target)
+            .header(header::HOST, host)
+            .header(header::USER_AGENT, concat!("lictor/", env!("CARGO_PKG_VERSION")));
+        if let Some(token) = &self.endpoint.token {
+            request = request.header("X-Consul-Token", token);
+        }
+        request
+            .body(Full::new(call.body.clone()))
+            .map_err(|error| ClientError::Setup(error.to_string()))
+    }
+
+    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, String> {
+        let connecting = async {
+            match &self.endpoint.address {
+                Address::Unix(path) => {
+                    let stream = UnixStream::connect(path).await;
+                    handshake(stream.map_err(|error| format!("dial unix {}: {error}", path.display()))?).await
+                }
+                Address::Tcp { host, port, .. } => {
+                    let dial = |error| format!("dial tcp {host}:{port}: {error}");
+                    let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(dial)?;
+                    stream.set_nodelay(true).map_err(dial)?;
+                    match &self.tls {
+                        None => handshake(stream).await,
+                        Some(tls) => {
+                            let name = self.endpoint.tls.server_name.as_deref().unwrap_or(host);
+                            let name = rustls::pki_types::ServerName::try_from(name.to_owned())
+                                .map_err(|error| format!("{name:?}: {error}"))?;
+                            let connector = TlsConnector::from(Arc::clone(tls));
+                            handshake(
+                                connector
+                                    .connect(name, stream)
+                                    .await
+                                    .map_err(|error| format!("tls: {error}"))?,
+                            )
+                            .await
+                        }
+                    }
+                }
+            }
+        };
+        tokio::time::timeout(CONNECT_TIMEOUT, connecting)
+            .await
+            .unwrap_or_else(|_| Err("connect: timed out".to_owned()))
+    }
+}
+
+async fn handshake<S>(stream: S) -> Result<SendRequest<Full<Bytes>>, String>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (sender, connection) = http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| error.to_string())?;
+    // Its errors come out of the request that meets them.
+    tokio::spawn(connection);
+    Ok(sender)
+}
+
+/// The path of a redirect to the same server; nothing else is followed, since a token goes with the request.
+fn local_target(response: &Response<Incoming>) -> Option<String> {
+    let location = response.headers().get(header::LOCATION)?.to_str().ok()?;
+    (location.starts_with('/') && !location.starts_with("//")).then(|| location.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::client::ClientArgs;
+
+    fn client(args: &ClientArgs) -> Client {
+        Client::new(Endpoint::resolve(args, &|_| None).expect("valid")).expect("no TLS")
+    }
+
+    #[test]
+    fn keys_and_values_are_escaped() {
+        let call = Call::get("kv/a b/ü?#%").with("separator", "&/").with("keys", "");
+
+        assert_eq!(
+            client(&ClientArgs::default()).target(&call),
+            "/v1/kv/a%20b/%C3%BC%3F%23%25?separator=%26%2F&keys"
+        );
+    }
+
+    #[test]
+    fn datacenter_and_staleness_go_with_every_request() {
+        let args = ClientArgs {
+            datacenter: Some("dc2".to_owned()),
+            stale: Some(true),
+            ..ClientArgs::default()
+        };
+
+        assert_eq!(client(&args).target(&Call::get("kv/a")), "/v1/kv/a?dc=dc2&stale");
+    }
+}

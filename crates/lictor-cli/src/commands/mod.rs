@@ -1,0 +1,100 @@
+//! What the commands do. Each takes its arguments and a [`Ui`] and answers an exit code.
+
+pub(crate) mod kv;
+pub(crate) mod session;
+pub(crate) mod version;
+
+use std::fmt::Display;
+use std::io::{self, BufWriter, Read, Write};
+
+use crate::args::client::ClientArgs;
+use crate::client::endpoint::Endpoint;
+use crate::client::{Client, ClientError};
+
+/// What went wrong, as the line that goes to standard error. The exit code is 1.
+#[derive(Debug)]
+pub(crate) struct Failure(pub(crate) String);
+
+impl Failure {
+    /// With the word that Consul puts before most of its errors.
+    pub(crate) fn error(text: impl Display) -> Self {
+        Self(format!("Error! {text}"))
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::error(format_args!("Failed to write the output: {error}"))
+    }
+}
+
+pub(crate) type Outcome = Result<(), Failure>;
+
+/// The outside of a command: streams and environment. Tests put their own in.
+pub(crate) struct Ui<'a> {
+    pub(crate) out: BufWriter<&'a mut dyn Write>,
+    pub(crate) input: &'a mut dyn Read,
+    pub(crate) env: &'a dyn Fn(&str) -> Option<std::ffi::OsString>,
+    /// Whether somebody watches standard error.
+    pub(crate) interactive: bool,
+}
+
+impl Ui<'_> {
+    /// Writes one line.
+    pub(crate) fn line(&mut self, text: impl Display) -> io::Result<()> {
+        writeln!(self.out, "{text}")
+    }
+
+    /// A client as flags and environment say.
+    pub(crate) fn client(&self, args: &ClientArgs) -> Result<Client, Failure> {
+        Endpoint::resolve(args, self.env)
+            .and_then(Client::new)
+            .map_err(cannot_connect)
+    }
+
+    /// Text that is given itself, as `@FILE`, or as `-` for standard input.
+    pub(crate) fn data(&mut self, argument: &str) -> Result<Vec<u8>, Failure> {
+        let mut bytes = Vec::new();
+        match argument.strip_prefix('@') {
+            Some(file) => std::fs::read(file)
+                .map_err(|error| Failure::error(format_args!("Failed to read file: open {file}: {error}"))),
+            None if argument == "-" => match self.input.read_to_end(&mut bytes) {
+                Ok(_) => Ok(bytes),
+                Err(error) => Err(Failure::error(format_args!("Failed to read stdin: {error}"))),
+            },
+            None => Ok(argument.as_bytes().to_vec()),
+        }
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
+fn cannot_connect(error: ClientError) -> Failure {
+    Failure(format!("Error connecting to Consul agent: {error}"))
+}
+
+/// Consul's words for a read that failed.
+#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
+pub(crate) fn query_failed(error: ClientError) -> Failure {
+    Failure(format!("Error querying Consul agent: {error}"))
+}
+
+/// Prints rows in columns, each as wide as its widest cell.
+pub(crate) fn table<const N: usize>(ui: &mut Ui<'_>, rows: &[[String; N]]) -> io::Result<()> {
+    let width = |column: usize| {
+        rows.iter()
+            .map(|row| row[column].chars().count())
+            .max()
+            .unwrap_or(0)
+    };
+    let widths: [usize; N] = std::array::from_fn(width);
+    for row in rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(widths) {
+            let pad = width.saturating_sub(cell.chars().count()) + 2;
+            line.push_str(cell);
+            line.extend(std::iter::repeat_n(' ', pad));
+        }
+        ui.line(line.trim_end())?;
+    }
+    Ok(())
+}

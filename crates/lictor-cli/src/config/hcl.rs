@@ -1,0 +1,312 @@
+//! HCL. The parser reads HCL 2; files written for HCL 1, which is what Consul reads, may quote the names of keys
+//! and may put several settings on one line. Those are mended token by token before a second try; what cannot be
+//! mended is refused with the line and what to write instead.
+
+use serde_json::Value;
+
+/// Reads HCL into the same values that JSON would give.
+///
+/// # Errors
+/// A text with the line, and how to mend it where that is known.
+pub(crate) fn parse(text: &str) -> Result<Value, String> {
+    match hcl::from_str::<Value>(text) {
+        Ok(value) => Ok(value),
+        Err(first) => hcl::from_str::<Value>(&modernise(text)).map_err(|_| describe(text, &first)),
+    }
+}
+
+fn describe(text: &str, error: &hcl::Error) -> String {
+    if let Some((number, name)) = first_quoted_key(text) {
+        return format!(
+            "line {number}: the key {name:?} is in quotes, which HCL 2 does not allow: write it without"
+        );
+    }
+    match error {
+        hcl::Error::Parse(error) => {
+            let at = error.location();
+            format!("line {}, column {}: {}", at.line(), at.column(), error.message())
+        }
+        other => other.to_string().replace('\n', " "),
+    }
+}
+
+/// Where a quoted name stands at the start of a line of a body although it cannot be written without quotes.
+fn first_quoted_key(text: &str) -> Option<(usize, &str)> {
+    text.lines().enumerate().find_map(|(at, line)| {
+        let (name, rest) = line.trim_start().strip_prefix('"')?.split_once('"')?;
+        let rest = rest.trim_start();
+        ((rest.starts_with('=') || rest.starts_with('{')) && !is_identifier(name)).then_some((at + 1, name))
+    })
+}
+
+fn is_identifier(name: &str) -> bool {
+    let mut chars = name.chars();
+    chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
+        && chars.all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Token<'a> {
+    Space(&'a str),
+    Newline,
+    Comment(&'a str),
+    Text(&'a str),
+    Heredoc(&'a str),
+    Word(&'a str),
+    Mark(char),
+}
+
+/// Splits text so that strings, comments and heredocs are not looked into. Never fails: what it cannot read becomes
+/// single characters, and the parser will say what is wrong with those.
+fn tokens(text: &str) -> Vec<Token<'_>> {
+    let mut all = Vec::new();
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let (token, used) = if first == '\n' {
+            (Token::Newline, 1)
+        } else if first == '"' {
+            let end = text_end(rest);
+            (Token::Text(&rest[..end]), end)
+        } else if first == '#' || rest.starts_with("//") {
+            let end = rest.find('\n').unwrap_or(rest.len());
+            (Token::Comment(&rest[..end]), end)
+        } else if rest.starts_with("/*") {
+            let end = rest.find("*/").map_or(rest.len(), |at| at + 2);
+            (Token::Comment(&rest[..end]), end)
+        } else if rest.starts_with("<<") {
+            let end = heredoc_end(rest);
+            (Token::Heredoc(&rest[..end]), end)
+        } else if first.is_whitespace() {
+            let end = rest
+                .find(|c: char| !c.is_whitespace() || c == '\n')
+                .unwrap_or(rest.len());
+            (Token::Space(&rest[..end]), end)
+        } else if first.is_alphanumeric() || "_-.".contains(first) {
+            let word = |c: char| c.is_alphanumeric() || "_-.".contains(c);
+            let end = rest.find(|c: char| !word(c)).unwrap_or(rest.len());
+            (Token::Word(&rest[..end]), end)
+        } else {
+            (Token::Mark(first), first.len_utf8())
+        };
+        all.push(token);
+        rest = &rest[used..];
+    }
+    all
+}
+
+fn text_end(rest: &str) -> usize {
+    let mut escaped = false;
+    for (at, c) in rest.char_indices().skip(1) {
+        match c {
+            '"' if !escaped => return at + 1,
+            '\\' => escaped = !escaped,
+            _ => escaped = false,
+        }
+    }
+    rest.len()
+}
+
+fn heredoc_end(rest: &str) -> usize {
+    let mut lines = rest.split_inclusive('\n');
+    let head = lines.next().unwrap_or_default();
+    let word = head.trim_start_matches(['<', '-']).trim();
+    let mut end = head.len();
+    for line in lines {
+        end += line.len();
+        if line.trim() == word {
+            return end - usize::from(line.ends_with('\n'));
+        }
+    }
+    rest.len()
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Inside {
+    Body,
+    Object,
+    List,
+}
+
+/// Writes HCL 1 the way HCL 2 wants it: names of keys without quotes, one setting a line.
+fn modernise(text: &str) -> String {
+    let tokens = tokens(text);
+    let mut out = String::with_capacity(text.len() + 64);
+    let mut nesting = vec![Inside::Body];
+    // The last token that is neither space nor comment; a new line counts.
+    let mut before = Token::Newline;
+    for (at, &token) in tokens.iter().enumerate() {
+        let inside = *nesting.last().unwrap_or(&Inside::Body);
+        let next = tokens[at + 1..]
+            .iter()
+            .copied()
+            .find(|t| !matches!(t, Token::Space(_)));
+        let names_a_value = matches!(next, Some(Token::Mark('=' | '{')));
+        let in_body = inside == Inside::Body;
+        match token {
+            Token::Text(quoted) if names_a_value && starts_setting(before, inside) => {
+                let name = quoted.trim_matches('"');
+                new_setting(&mut out, before, in_body);
+                out.push_str(if is_identifier(name) { name } else { quoted });
+            }
+            Token::Word(word) => {
+                if in_body && next == Some(Token::Mark('=')) {
+                    new_setting(&mut out, before, in_body);
+                }
+                out.push_str(word);
+            }
+            Token::Mark('{') => {
+                let block = in_body && matches!(before, Token::Word(_) | Token::Text(_));
+                nesting.push(if block { Inside::Body } else { Inside::Object });
+                out.push_str(if block { "{\n" } else { "{" });
+            }
+            Token::Mark('[') => {
+                nesting.push(Inside::List);
+                out.push('[');
+            }
+            Token::Mark(mark @ ('}' | ']')) => {
+                if mark == '}' && in_body && nesting.len() > 1 {
+                    out.push('\n');
+                }
+                if nesting.len() > 1 {
+                    nesting.pop();
+                }
+                out.push(mark);
+            }
+            Token::Mark(',') if in_body => out.push('\n'),
+            Token::Mark(mark) => out.push(mark),
+            Token::Newline => out.push('\n'),
+            Token::Space(text) | Token::Comment(text) | Token::Text(text) | Token::Heredoc(text) => {
+                out.push_str(text);
+            }
+        }
+        if !matches!(token, Token::Space(_) | Token::Comment(_)) {
+            before = token;
+        }
+    }
+    out
+}
+
+/// Whether a quoted text after `before` can be the name of a setting rather than a value or a block's label.
+fn starts_setting(before: Token<'_>, inside: Inside) -> bool {
+    match before {
+        Token::Newline | Token::Mark('{' | ',' | '}' | ']') => true,
+        Token::Word(_) | Token::Text(_) => inside == Inside::Object,
+        _ => false,
+    }
+}
+
+fn new_setting(out: &mut String, before: Token<'_>, in_body: bool) {
+    if in_body && !matches!(before, Token::Newline | Token::Mark('{')) {
+        out.push('\n');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn hcl_2_is_read_as_it_stands() {
+        let text = r#"
+            # A comment.
+            node_name = "a"
+            ports { http = 8500 }
+            retry_join = ["a", "b"]
+            node_meta = { rack = "r1" }
+            service {
+              name = "web"
+              check { ttl = "10s" }
+            }
+        "#;
+
+        let value = parse(text).expect("HCL 2");
+
+        assert_eq!(
+            value,
+            json!({
+                "node_name": "a", "ports": {"http": 8500}, "retry_join": ["a", "b"], "node_meta": {"rack": "r1"},
+                "service": {"name": "web", "check": {"ttl": "10s"}},
+            })
+        );
+    }
+
+    #[test]
+    fn repeated_blocks_become_a_list() {
+        let value = parse("service { name = \"a\" }\nservice { name = \"b\" }\n").expect("HCL 2");
+
+        assert_eq!(value, json!({"service": [{"name": "a"}, {"name": "b"}]}));
+    }
+
+    #[test]
+    fn quoted_keys_of_hcl_1_are_mended() {
+        let text = "\"node_name\" = \"a = b, {c}\"\n\"ports\" { \"http\" = 1\n \"https\" = 2 }\n";
+
+        let value = parse(text).expect("mended");
+
+        assert_eq!(
+            value,
+            json!({"node_name": "a = b, {c}", "ports": {"http": 1, "https": 2}})
+        );
+    }
+
+    #[test]
+    fn several_settings_on_one_line_are_mended() {
+        for text in ["ports { http = 1, https = 2 }", "ports { http = 1 https = 2 }"] {
+            assert_eq!(
+                parse(text),
+                Ok(json!({"ports": {"http": 1, "https": 2}})),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn comments_and_heredocs_are_left_alone() {
+        let text =
+            "\"a\" = <<EOT\n\"x\" = { 1,\nEOT\n// \"b\" = 1\n/* \"c\" { */\n\"d\" = \"\\\"q\\\" = 1\"\n";
+
+        let value = parse(text).expect("mended");
+
+        assert_eq!(value, json!({"a": "\"x\" = { 1,\n", "d": "\"q\" = 1"}));
+    }
+
+    #[test]
+    fn a_key_that_needs_its_quotes_is_named_with_its_line() {
+        let error = parse("a = 1\n\"b.c\" = 2\n").expect_err("not HCL 2");
+
+        assert!(
+            error.starts_with("line 2: the key \"b.c\" is in quotes"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn an_error_names_line_and_column_on_one_line() {
+        let error = parse("a = 1\nb = [\n").expect_err("no HCL");
+
+        assert!(error.starts_with("line "), "{error}");
+        assert!(!error.contains('\n'), "{error}");
+    }
+
+    #[test]
+    fn no_text_makes_the_mender_panic() {
+        for text in [
+            "\"",
+            "{",
+            "}",
+            "]}",
+            "<<",
+            "<<EOT",
+            "/*",
+            "//",
+            "\"\\",
+            "a = {{{",
+            "é = \"ü\" {",
+            "\u{0}",
+        ] {
+            let _ = parse(text);
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! Configuration: from files, flags and fragments to one plain, validated [`RuntimeConfig`].
+//!
+//! ```text
+//! files, folders ─┐
+//! flags ──────────┼─> check (known names, right kinds) ─> merge ─> resolve (defaults, validation) ─> RuntimeConfig
+//! -hcl fragments ─┘
+//! ```
+
+mod addr;
+mod check;
+mod duration;
+mod error;
+mod hcl;
+mod load;
+mod merged;
+mod resolve;
+mod runtime;
+mod schema;
+
+pub use addr::Listen;
+pub use duration::parse_duration;
+pub use error::ConfigError;
+pub use load::{Format, Place, Sources};
+pub use runtime::{Acl, Autopilot, DataDir, Limits, LogSettings, Ports, RetryJoin, RuntimeConfig, TlsFiles};

@@ -1,0 +1,5 @@
+//! The server behind `lictor agent`.
+
+mod run;
+
+pub(crate) use run::run;
