@@ -131,6 +131,8 @@ fn sample(mut latencies: Vec<Duration>, window: &Window, units: f64) -> Result<S
         Figure::Cpu,
         (window.after.cpu_seconds - window.before.cpu_seconds) / (count * units),
     );
+    let load_cpu_seconds = window.after.load_cpu_seconds - window.before.load_cpu_seconds;
+    sample.set(Figure::LoadCpu, load_cpu_seconds / (count * units));
     if let (Some(before), Some(after)) = (window.before.written_bytes, window.after.written_bytes) {
         sample.set(Figure::Written, (after - before) / (count * units));
     }

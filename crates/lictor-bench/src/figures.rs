@@ -13,6 +13,8 @@ pub(crate) enum Figure {
     P99,
     /// CPU seconds of the server per operation.
     Cpu,
+    /// CPU seconds of the load program per operation.
+    LoadCpu,
     /// Bytes the server caused to be written per operation.
     Written,
     /// Bytes that reached the data's device per operation, file system journal and other processes included.
@@ -34,6 +36,7 @@ impl Figure {
             Self::P50 => "p50",
             Self::P99 => "p99",
             Self::Cpu => "server CPU",
+            Self::LoadCpu => "load CPU",
             Self::Written => "written",
             Self::Device => "on the device",
             Self::Flushes => "flushes",
@@ -47,7 +50,7 @@ impl Figure {
     pub(crate) fn show(self, value: f64) -> String {
         match self {
             Self::Rate | Self::Flushes => format!("{}/s", grouped(value)),
-            Self::P50 | Self::P99 | Self::Cpu | Self::Time => show_seconds(value),
+            Self::P50 | Self::P99 | Self::Cpu | Self::LoadCpu | Self::Time => show_seconds(value),
             Self::Written | Self::Device | Self::Memory => show_bytes(value),
             Self::Kept => format!("{:.1} %", value * 100.0),
         }

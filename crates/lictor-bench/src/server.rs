@@ -187,17 +187,8 @@ impl Server {
 
     /// Counters of the process so far.
     pub(crate) fn usage(&self) -> Result<Usage> {
-        let stat = fs::read_to_string(self.proc_file("stat"))?;
-        // The name in parentheses may hold blanks; utime and stime are the 12th and 13th fields after it.
-        let fields: Vec<&str> = stat
-            .rsplit_once(')')
-            .context("odd /proc stat")?
-            .1
-            .split_whitespace()
-            .collect();
-        let ticks =
-            |n: usize| -> Result<f64> { Ok(fields.get(n).context("short /proc stat")?.parse::<f64>()?) };
-        let cpu_seconds = (ticks(11)? + ticks(12)?) / CLOCK_TICKS_PER_SECOND;
+        let cpu_seconds = self::cpu_seconds(&self.proc_file("stat"))?;
+        let load_cpu_seconds = self::cpu_seconds(Path::new("/proc/self/stat"))?;
         // Reading another user's counters may be refused; the figure is then left out.
         let written_bytes = fs::read_to_string(self.proc_file("io")).ok().and_then(|io| {
             io.lines()
@@ -208,6 +199,7 @@ impl Server {
         });
         Ok(Usage {
             cpu_seconds,
+            load_cpu_seconds,
             written_bytes,
             device: device(&self.dir),
         })
@@ -231,6 +223,8 @@ impl Drop for Server {
 pub(crate) struct Usage {
     /// User and system time of all its threads.
     pub(crate) cpu_seconds: f64,
+    /// The same of the load program.
+    pub(crate) load_cpu_seconds: f64,
     /// Bytes it caused to be written to disk, if the system tells.
     pub(crate) written_bytes: Option<f64>,
     /// Counters of the whole device that holds its data, if the system tells.
@@ -243,6 +237,20 @@ pub(crate) struct Device {
     pub(crate) written_bytes: f64,
     /// Cache flushes: one or more for each fsync that had something to do.
     pub(crate) flushes: f64,
+}
+
+/// User and system time from a `stat` file of `/proc`.
+fn cpu_seconds(stat: &Path) -> Result<f64> {
+    let stat = fs::read_to_string(stat)?;
+    // The name in parentheses may hold blanks; utime and stime are the 12th and 13th fields after it.
+    let fields: Vec<&str> = stat
+        .rsplit_once(')')
+        .context("odd /proc stat")?
+        .1
+        .split_whitespace()
+        .collect();
+    let ticks = |n: usize| -> Result<f64> { Ok(fields.get(n).context("short /proc stat")?.parse()?) };
+    Ok((ticks(11)? + ticks(12)?) / CLOCK_TICKS_PER_SECOND)
 }
 
 fn device(dir: &Path) -> Option<Device> {
