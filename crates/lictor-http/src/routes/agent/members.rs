@@ -87,11 +87,17 @@ pub(super) fn this_member(ctx: &Ctx) -> Member {
 pub(crate) async fn join(ctx: Ctx) -> Result<Reply, ApiError> {
     may_administer(&ctx)?;
     let address = ctx.param_text();
-    let host = address.rsplit_once(':').map_or(&*address, |(host, _)| host);
-    if host == ctx.shared.node.identity().address {
+    let own = &ctx.shared.node.identity().address;
+    let is_own = *address == **own
+        || address.rsplit_once(':').is_some_and(|(host, port)| {
+            host == own && port.parse() == Ok(ctx.shared.agent.serf_lan_port())
+        });
+    if is_own {
         return Ok(Reply::empty_json());
     }
-    Err(ApiError::internal(format!("1 error occurred:\n\t* Failed to join {host}: this server stands alone\n\n")))
+    Err(ApiError::internal(format!(
+        "1 error occurred:\n\t* Failed to join {address}: this server stands alone\n\n"
+    )))
 }
 
 /// `PUT /v1/agent/force-leave/:node`.
