@@ -14,6 +14,10 @@ pub(crate) enum Access {
 
 /// What a request wants to do it to.
 #[derive(Debug, Clone, Copy)]
+#[expect(
+    dead_code,
+    reason = "the names are read, and the rest of the kinds used, once policies exist"
+)]
 pub(crate) enum Resource<'a> {
     Key(&'a [u8]),
     /// Everything below a prefix.

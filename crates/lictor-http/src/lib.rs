@@ -31,6 +31,8 @@ mod routes;
 mod rows;
 mod server;
 mod service;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 use lictor_proto::go;

@@ -285,7 +285,6 @@ pub(crate) enum Policy {
     /// Not an endpoint: neither `Vary` nor the policy is sent.
     Unserved,
     Allow,
-    Deny,
 }
 
 impl Policy {
@@ -293,7 +292,6 @@ impl Policy {
         match self {
             Self::Unserved => None,
             Self::Allow => Some(HeaderValue::from_static("allow")),
-            Self::Deny => Some(HeaderValue::from_static("deny")),
         }
     }
 }

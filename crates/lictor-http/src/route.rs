@@ -116,7 +116,7 @@ const fn acl_off(path: &'static str, verbs: &'static [Verb]) -> Route {
 
 static ROUTES: &[Route] = &[
     // KV, transactions, sessions, status.
-    route("/v1/kv/", &[Get, Put, Delete], to!(kv::serve)),
+    route("/v1/kv/", &[Get, Put, Delete], kv::serve),
     route("/v1/txn", &[Put], to!(txn::apply)),
     route("/v1/session/create", &[Put], to!(session::create)),
     route("/v1/session/destroy/", &[Put], to!(session::destroy)),

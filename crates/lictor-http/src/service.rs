@@ -23,10 +23,6 @@ use crate::routes::kv;
 use crate::server::Shared;
 
 /// The answer to one request.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "hyper keeps one per connection, and a box would cost every request"
-)]
 pub(crate) enum Answering {
     /// Known at once; taken when polled.
     Now(Option<Response<Body>>),
@@ -81,9 +77,8 @@ pub(crate) fn call(shared: &Arc<Shared>, request: Request<Incoming>) -> Answerin
             parts.headers,
         );
     }
-    let verb = match Verb::parse(&parts.method).filter(|verb| route.verbs.contains(verb)) {
-        Some(verb) => verb,
-        None => return served(shared, wrong_method(route, &parts), parts.headers),
+    let Some(verb) = Verb::parse(&parts.method).filter(|verb| route.verbs.contains(verb)) else {
+        return served(shared, wrong_method(route, &parts), parts.headers);
     };
     let param = &decoded[param_at..];
     if route.path == kv::PATH

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 /// A node in lists, health answers and transactions.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
+#[expect(clippy::struct_field_names, reason = "the names are Consul's")]
 pub(crate) struct Node<'a> {
     #[serde(rename = "ID")]
     id: &'a str,
@@ -78,6 +79,7 @@ fn tagged_addresses(row: &v1::ServiceRow) -> BTreeMap<&str, ServiceAddress<'_>> 
 /// A service instance in health answers and transactions.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
+#[expect(clippy::struct_field_names, reason = "the names are Consul's")]
 pub(crate) struct Service<'a> {
     #[serde(skip_serializing_if = "str::is_empty")]
     kind: &'a str,
@@ -139,6 +141,7 @@ impl<'a> Service<'a> {
 /// A check in health answers and transactions.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
+#[expect(clippy::struct_field_names, reason = "the names are Consul's")]
 pub(crate) struct Check<'a> {
     node: &'a str,
     #[serde(rename = "CheckID")]

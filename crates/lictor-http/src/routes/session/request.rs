@@ -20,8 +20,8 @@ pub(super) struct Request {
     behavior: String,
     ttl: String,
     lock_delay_ns: i64,
-    /// `Some(None)` is `null`, which is kept apart from the empty list.
-    checks: Option<Option<Vec<String>>>,
+    /// `null` counts as the empty list.
+    checks: Option<Vec<String>>,
     node_checks: Option<Vec<String>>,
     service_checks: Option<Vec<SessionServiceCheck>>,
 }
@@ -58,7 +58,7 @@ pub(super) fn decode(body: &[u8], this_node: &str) -> Result<Request, String> {
 impl Request {
     fn set(&mut self, name: &str, value: Value) -> Result<(), String> {
         match name.to_ascii_lowercase().as_str() {
-            "checks" => self.checks = Some(decode::strings(value, name)?),
+            "checks" => self.checks = Some(decode::strings(value, name)?.unwrap_or_default()),
             "nodechecks" => self.node_checks = decode::strings(value, name)?,
             // For everything else `null` leaves the default.
             _ if value.is_null() => {}
@@ -111,14 +111,10 @@ impl Request {
     /// The deprecated `Checks` beside `NodeChecks`: an empty one stands for no checks at all, and one that names
     /// the default alone adds nothing and is forgotten (recorded answers).
     fn check_lists(&self) -> (Option<Vec<String>>, Option<Vec<String>>) {
-        match &self.checks {
-            None => (None, self.node_checks.clone()),
-            Some(None) => (None, Some(Vec::new())),
-            Some(Some(checks)) => match checks.as_slice() {
-                [] => (None, Some(Vec::new())),
-                [only] if only == SERF_HEALTH => (None, self.node_checks.clone()),
-                _ => (Some(checks.clone()), self.node_checks.clone()),
-            },
+        match self.checks.as_deref() {
+            Some([]) => (None, Some(Vec::new())),
+            Some([only]) if only == SERF_HEALTH => (None, self.node_checks.clone()),
+            _ => (self.checks.clone(), self.node_checks.clone()),
         }
     }
 }
