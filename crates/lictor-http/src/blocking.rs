@@ -30,6 +30,12 @@ pub(crate) trait View {
 
     /// The answer, without the headers that [`read`] adds.
     fn render(&self, state: &State) -> Reply;
+
+    /// Whether what was asked for is not there. Whoever waits for it is only woken when it appears, however far
+    /// the index of the table around it moves.
+    fn is_missing(&self, _state: &State) -> bool {
+        false
+    }
 }
 
 /// A [`View`] made of two closures.
@@ -88,12 +94,16 @@ async fn wait(
     let mut waiter = shared.node.watches().register(topics)?;
     let mut deadline = None;
     let mut last_round = false;
+    let mut was_missing = false;
     loop {
         {
             let state = shared.node.view();
             let index = view.index(&state);
             let woken = deadline.is_some();
-            if index > options.min_index || last_round || shared.is_stopping() {
+            let is_missing = view.is_missing(&state);
+            let changed = index > options.min_index && !(was_missing && is_missing);
+            was_missing = is_missing;
+            if changed || last_round || shared.is_stopping() {
                 let meta = Meta::new(index, freshness(&shared.node));
                 let reply = if woken {
                     shared.rendered.get(ctx, index, || view.render(&state))
@@ -199,6 +209,8 @@ struct Entry {
 impl Rendered {
     /// As many different answers are kept. A herd is woken by one change, so a few are enough.
     const ENTRIES_MAX: usize = 8;
+    /// Larger answers are not kept after they are sent.
+    const BODY_MAX_BYTES: usize = 1024 * 1024;
 
     /// The prepared reply to this query at this index: shared if an equal query was just answered.
     fn get(&self, ctx: &Ctx, index: u64, render: impl FnOnce() -> Reply) -> Reply {
@@ -215,6 +227,9 @@ impl Rendered {
             return entry.reply.clone();
         }
         let reply = render().prepared(layout);
+        if reply.body_len() > Self::BODY_MAX_BYTES {
+            return reply;
+        }
         let entry = Entry {
             route: ctx.route,
             target: ctx.target().into(),

@@ -11,10 +11,10 @@ use lictor_proto::limits::{WAIT_DEFAULT, WAIT_MAX};
 
 use crate::acl::{Access, Resource};
 use crate::error::ApiError;
-use crate::go;
 use crate::query::Query;
 use crate::reply::{Indent, Layout};
 use crate::server::Shared;
+use lictor_proto::go;
 
 const X_TOKEN: HeaderName = HeaderName::from_static("x-consul-token");
 const X_NAMESPACE: HeaderName = HeaderName::from_static("x-consul-namespace");

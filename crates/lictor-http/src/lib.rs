@@ -35,6 +35,4 @@ mod service;
 mod tests;
 mod wire;
 
-use lictor_proto::go;
-
 pub use server::{Api, Handle, Limits, Listener, Options, serve};

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::go;
+use lictor_proto::go;
 
 /// The cleaned form of a path if it differs: repeated slashes and dot segments go, a trailing slash stays.
 /// Works on the path as it was sent: encoded slashes and dots are not touched.

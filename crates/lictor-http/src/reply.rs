@@ -166,6 +166,16 @@ impl Reply {
         self
     }
 
+    /// How many bytes the body has as it stands.
+    pub(crate) fn body_len(&self) -> usize {
+        match &self.payload {
+            Payload::Nothing => 0,
+            Payload::Json(body) | Payload::Text(body) | Payload::Raw(body) | Payload::Other(_, body) => {
+                body.len()
+            }
+        }
+    }
+
     /// Applies layout and compression to the body, so that the reply can be kept and shared as it goes out.
     pub(crate) fn prepared(mut self, layout: Layout) -> Self {
         if std::mem::replace(&mut self.is_prepared, true) {

@@ -14,12 +14,12 @@ use crate::blocking::{self, View};
 use crate::body;
 use crate::ctx::{self, Ctx, HeaderFacts, ReadOptions, Verb};
 use crate::error::ApiError;
-use crate::go;
 use crate::json;
 use crate::query::Query;
 use crate::reply::{Meta, Reply};
 use crate::route::Answer;
 use crate::server::Shared;
+use lictor_proto::go;
 
 /// The route of the family.
 pub(crate) const PATH: &str = "/v1/kv/";
@@ -131,6 +131,10 @@ impl View for KvView<'_> {
             },
             _ => state.kv_list_index(self.key).0,
         }
+    }
+
+    fn is_missing(&self, state: &State) -> bool {
+        matches!(self.form, Form::Single { .. }) && state.kv_get(self.key).is_none()
     }
 
     fn render(&self, state: &State) -> Reply {

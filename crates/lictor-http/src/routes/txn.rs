@@ -13,11 +13,11 @@ use crate::blocking;
 use crate::body;
 use crate::ctx::Ctx;
 use crate::error::ApiError;
-use crate::go;
 use crate::json;
 use crate::reply::{Meta, Reply};
 use crate::routes::kv;
 use crate::wire;
+use lictor_proto::go;
 
 mod request;
 

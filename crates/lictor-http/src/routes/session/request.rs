@@ -7,7 +7,7 @@ use lictor_proto::v1::{SessionBehavior, SessionRow, SessionServiceCheck, StringL
 use serde_json::Value;
 
 use crate::decode;
-use crate::go;
+use lictor_proto::go;
 
 /// The check that a session is bound to if it names none.
 const SERF_HEALTH: &str = "serfHealth";

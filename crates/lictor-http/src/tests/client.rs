@@ -1,0 +1,117 @@
+//! A client that sees the bytes on the wire.
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, ToSocketAddrs};
+
+/// One HTTP/1.1 connection.
+pub(super) struct Connection<S = TcpStream> {
+    stream: S,
+    /// Bytes beyond the last response.
+    rest: Vec<u8>,
+}
+
+/// A response as it came.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    /// Status line and headers, as cased on the wire.
+    pub(super) head: String,
+    pub(super) body: Vec<u8>,
+}
+
+impl Answer {
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        let lines = self.head.lines().skip(1).filter_map(|line| line.split_once(": "));
+        lines
+            .filter(|(key, _)| *key == name)
+            .map(|(_, value)| value)
+            .next()
+    }
+
+    pub(super) fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+
+    pub(super) fn index(&self) -> u64 {
+        self.header("X-Consul-Index").unwrap().parse().unwrap()
+    }
+}
+
+impl Connection {
+    pub(super) async fn open(address: impl ToSocketAddrs) -> Self {
+        Self::over(TcpStream::connect(address).await.unwrap())
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    pub(super) fn over(stream: S) -> Self {
+        Self {
+            stream,
+            rest: Vec::new(),
+        }
+    }
+
+    pub(super) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.write_all(bytes.as_ref()).await.unwrap();
+    }
+
+    /// Sends a request and waits for its answer.
+    pub(super) async fn request(&mut self, method: &str, target: &str, body: &str) -> Answer {
+        self.ask(method, target, body).await;
+        self.answer().await
+    }
+
+    pub(super) async fn get(&mut self, target: &str) -> Answer {
+        self.request("GET", target, "").await
+    }
+
+    pub(super) async fn put(&mut self, target: &str, body: &str) -> Answer {
+        self.request("PUT", target, body).await
+    }
+
+    /// Sends a request without waiting.
+    pub(super) async fn ask(&mut self, method: &str, target: &str, body: &str) {
+        let len = body.len();
+        self.send(format!(
+            "{method} {target} HTTP/1.1\r\nHost: x\r\nContent-Length: {len}\r\n\r\n{body}"
+        ))
+        .await;
+    }
+
+    /// The next answer; its length must be announced.
+    pub(super) async fn answer(&mut self) -> Answer {
+        let head_len = loop {
+            if let Some(at) = self.rest.windows(4).position(|w| w == b"\r\n\r\n") {
+                break at + 4;
+            }
+            assert!(
+                self.fill().await,
+                "closed within a head: {:?}",
+                String::from_utf8_lossy(&self.rest)
+            );
+        };
+        let head = String::from_utf8(self.rest.drain(..head_len).collect()).unwrap();
+        let mut answer = Answer {
+            status: head[9..12].parse().unwrap(),
+            head,
+            body: Vec::new(),
+        };
+        let len: usize = answer.header("Content-Length").unwrap().parse().unwrap();
+        while self.rest.len() < len {
+            assert!(self.fill().await, "closed within a body");
+        }
+        answer.body = self.rest.drain(..len).collect();
+        answer
+    }
+
+    /// Waits until the server closes; panics if it sends anything more.
+    pub(super) async fn closed(&mut self) {
+        while self.fill().await {}
+        assert_eq!(String::from_utf8_lossy(&self.rest), "");
+    }
+
+    async fn fill(&mut self) -> bool {
+        // A reset is a close that came while bytes were under way.
+        self.stream.read_buf(&mut self.rest).await.unwrap_or(0) > 0
+    }
+}
