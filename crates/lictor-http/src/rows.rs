@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use lictor_proto::v1;
+use lictor_proto::{go, v1};
 use serde_json::{Map, Value};
 
-use crate::{decode, go};
+use crate::decode;
 
 /// The error for a name that an object does not have.
 pub(crate) fn unknown_field(name: &str) -> String {

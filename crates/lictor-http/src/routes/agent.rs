@@ -69,6 +69,6 @@ fn enable(ctx: &Ctx) -> Result<bool, ApiError> {
     match ctx.query().text("enable").as_deref() {
         None | Some("") => Err(ApiError::bad_request("Missing value for enable")),
         Some(text) => super::truth(text)
-            .ok_or_else(|| ApiError::bad_request(format!("Invalid value for enable: {}", crate::go::quote(text.as_bytes())))),
+            .ok_or_else(|| ApiError::bad_request(format!("Invalid value for enable: {}", lictor_proto::go::quote(text.as_bytes())))),
     }
 }

@@ -7,8 +7,8 @@ mod watches;
 
 use std::mem::size_of;
 
-use lictor_node::{Consistency, Identity, Node};
-use lictor_proto::{Command, v1};
+use lictor_agent::{Agent, Config};
+use lictor_node::{Identity, Node};
 use tokio::net::TcpListener;
 
 use self::client::Connection;
@@ -32,8 +32,8 @@ impl Server {
     async fn with_limits(limits: Limits) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let node = node().await;
-        let handle = serve(&node, Listener::Plain(listener), limits);
+        let (node, agent) = agent().await;
+        let handle = serve((node.clone(), agent), Listener::Plain(listener), limits);
         Self {
             node,
             address,
@@ -46,19 +46,17 @@ impl Server {
     }
 }
 
-fn serve(node: &Node, listener: Listener, limits: Limits) -> Handle {
-    crate::serve(
-        vec![listener],
-        Api {
-            node: node.clone(),
-            options: Options::default(),
-        },
-        limits,
-    )
+fn serve((node, agent): (Node, Agent), listener: Listener, limits: Limits) -> Handle {
+    let api = Api {
+        node,
+        agent,
+        options: Options::default(),
+    };
+    crate::serve(vec![listener], api, limits)
 }
 
-/// A node that leads and knows itself, so that sessions can be made.
-async fn node() -> Node {
+/// The agent of a node that leads and is registered, so that sessions can be made.
+async fn agent() -> (Node, Agent) {
     let identity = Identity {
         node: "n1".to_owned(),
         node_id: "11111111-2222-4333-8444-555555555555".to_owned(),
@@ -67,26 +65,9 @@ async fn node() -> Node {
         server_port: 8300,
     };
     let node = Node::in_memory(identity).unwrap();
-    node.read(Consistency::Default).await.unwrap();
-    let row = v1::NodeRow {
-        node: "n1".to_owned(),
-        address: "127.0.0.1".to_owned(),
-        ..v1::NodeRow::default()
-    };
-    let check = v1::CheckRow {
-        node: "n1".to_owned(),
-        check_id: "serfHealth".to_owned(),
-        status: "passing".to_owned(),
-        ..v1::CheckRow::default()
-    };
-    let register = v1::Register {
-        node: Some(row),
-        service: None,
-        checks: vec![check],
-        skip_node_update: false,
-    };
-    node.propose(Command::Register(register)).await.unwrap();
-    node
+    let agent = Agent::start(node.clone(), Config::default()).unwrap();
+    agent.register_self().await.unwrap();
+    (node, agent)
 }
 
 /// Waits for a condition that has no event to wait for.

@@ -7,7 +7,7 @@ use rustls::pki_types::{PrivateKeyDer, ServerName};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use super::client::Connection;
-use super::{Server, node, serve};
+use super::{Server, agent, serve};
 use crate::{Limits, Listener};
 
 #[tokio::test]
@@ -86,9 +86,9 @@ async fn gzip_is_sent_to_who_asks_and_to_nobody_else() {
 async fn a_unix_socket_serves_the_same() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("http.sock");
-    let node = node().await;
+    let agent = agent().await;
     let handle = serve(
-        &node,
+        agent,
         Listener::Unix(UnixListener::bind(&path).unwrap()),
         Limits::default(),
     );
@@ -141,10 +141,10 @@ async fn tls_stream(
 #[tokio::test]
 async fn tls_serves_http1_and_http2_as_the_client_chooses() {
     let tls = tls();
-    let node = node().await;
+    let agent = agent().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let handle = serve(&node, Listener::Tls(listener, tls.server), Limits::default());
+    let handle = serve(agent, Listener::Tls(listener, tls.server), Limits::default());
 
     let mut old = Connection::over(tls_stream(address, tls.roots.clone(), b"http/1.1").await);
     assert_eq!(old.put("/v1/kv/t", "over tls").await.text(), "true");

@@ -67,7 +67,10 @@ async fn a_missing_key_is_not_told_of_deletes_around_it() {
     sleepers(&server, 1).await;
 
     writer.request("DELETE", "/v1/kv/d/?recurse", "").await;
-    until("the delete has woken the query", || server.node.watches().woken_total() > 0).await;
+    until("the delete has woken the query", || {
+        server.node.watches().woken_total() > 0
+    })
+    .await;
     writer.get("/v1/kv/d/a").await;
     writer.put("/v1/kv/d/a", "here").await;
 
