@@ -246,7 +246,7 @@ impl Agent {
         self.shared.forget_service(id.to_owned(), checks).await
     }
 
-    /// Registers or replaces a check.
+    /// Registers or replaces a check. One that is known keeps its health.
     ///
     /// # Errors
     /// [`LocalError::NoSuchService`] and [`Error::Disk`].
@@ -254,7 +254,9 @@ impl Agent {
         let _turn = self.shared.registrations.lock().await;
         let id = check.id.clone();
         let saved = self.shared.change(|local| {
-            put_check(local, check, Source::Api, None, Instant::now())?;
+            let now = Instant::now();
+            let restored = local.checks().get(&id).map(|known| known.restored(now));
+            put_check(local, check, Source::Api, restored, now)?;
             Ok::<_, LocalError>(local.checks().get(&id).map(StoredCheck::from))
         })?;
         self.shared
@@ -368,7 +370,12 @@ impl Agent {
 
     /// One local check.
     pub fn check(&self, id: &str) -> Option<Arc<CheckRow>> {
-        self.shared.local.lock().checks().get(id).map(|check| Arc::clone(&check.row))
+        self.shared
+            .local
+            .lock()
+            .checks()
+            .get(id)
+            .map(|check| Arc::clone(&check.row))
     }
 
     /// All local checks by id.
@@ -412,8 +419,12 @@ impl Agent {
     /// # Errors
     /// [`Error::Files`], and those of [`Self::reload`].
     pub async fn reload_files(&self) -> Result<(), Error> {
-        let Some(read) = self.shared.read_files.clone() else { return Ok(()) };
-        let definitions = tokio::task::spawn_blocking(move || read()).await.map_err(io::Error::other)?;
+        let Some(read) = self.shared.read_files.clone() else {
+            return Ok(());
+        };
+        let definitions = tokio::task::spawn_blocking(move || read())
+            .await
+            .map_err(io::Error::other)?;
         self.reload(definitions.map_err(Error::Files)?).await
     }
 
@@ -506,7 +517,12 @@ fn spawn(shared: &Arc<Shared>, task: Task) -> tokio::task::JoinHandle<()> {
 /// A hash of what a service says, for clients that wait for another.
 pub fn content_hash(service: &ServiceRow) -> String {
     let content = service.encode_to_vec();
-    Sha256::digest(content)[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+    let hash = Sha256::digest(content);
+    let first = hash
+        .iter()
+        .take(8)
+        .fold(0, |first, byte| first << 8 | u64::from(*byte));
+    format!("{first:016x}")
 }
 
 /// A time as Consul's telemetry prints it: `2026-01-02 03:04:05 +0000 UTC`.
@@ -627,6 +643,9 @@ fn own_rows(node: &Node, config: &Config) -> Own {
             ("non_voter", "false"),
             ("raft_version", "3"),
             ("read_replica", "false"),
+            ("serf_protocol_current", "2"),
+            ("serf_protocol_max", "5"),
+            ("serf_protocol_min", "1"),
             ("version", &config.version),
         ]),
         ..ServiceRow::default()

@@ -72,7 +72,7 @@ impl CertificateAuthority {
     fn make() -> io::Result<Self> {
         let cluster = Uuid::new_v4();
         let trust_domain = format!("{cluster}.consul");
-        let now = OffsetDateTime::now_utc();
+        let now = OffsetDateTime::now_utc().truncate_to_second();
         // Positive, so that it needs no more bytes than a signed number.
         let serial = Uuid::new_v4().as_u64_pair().0 >> 1;
         let key = KeyPair::generate().map_err(io::Error::other)?;

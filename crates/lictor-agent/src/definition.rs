@@ -46,9 +46,20 @@ pub enum InvalidDefinition {
     /// A check that cannot run as it is defined.
     #[error("Invalid check: {0}")]
     Check(&'static str),
-    /// Something else about a service.
-    #[error("{0}")]
-    Service(String),
+    /// A check that runs a program, which this agent does not do.
+    #[error(
+        "Scripts are disabled on this agent from remote calls; to enable, configure 'enable_script_checks' to true"
+    )]
+    ScriptsDisabled,
+    /// An address that nobody can connect to.
+    #[error("Invalid service address")]
+    BadAddress,
+    /// Weights that make no sense.
+    #[error("Invalid Weights: {0}")]
+    Weights(&'static str),
+    /// Metadata over its bounds.
+    #[error("Invalid Service Meta: {0}")]
+    Meta(String),
 }
 
 /// A service as it was registered.
@@ -199,7 +210,7 @@ impl ServiceDefinition {
             name: object.text("Name")?,
             tags: object.texts("Tags")?.unwrap_or_default(),
             address: object.text("Address")?,
-            port: object.number::<u16>("Port")?.into(),
+            port: object.number("Port")?,
             socket_path: object.text("SocketPath")?,
             meta: object.text_map("Meta")?.unwrap_or_default(),
             tagged_addresses: object.map("TaggedAddresses", tagged_address)?.unwrap_or_default(),
@@ -234,21 +245,29 @@ impl ServiceDefinition {
         if self.id.is_empty() {
             self.id.clone_from(&self.name);
         }
-        if let Some((passing, warning)) = self.weights
-            && (passing < 1 || warning < 0)
-        {
-            let what = "Weights: Passing must be greater than 0 and Warning greater than or equal to 0";
-            return Err(InvalidDefinition::Service(what.to_owned()));
+        if matches!(self.address.as_str(), "0.0.0.0" | "::" | "[::]") {
+            return Err(InvalidDefinition::BadAddress);
         }
+        match self.weights {
+            Some((..1, _)) => return Err(InvalidDefinition::Weights("Passing must be greater than 0")),
+            Some((_, ..0)) => {
+                return Err(InvalidDefinition::Weights(
+                    "Warning must be greater or equal than 0",
+                ));
+            }
+            _ => {}
+        }
+        check_meta(&self.meta).map_err(InvalidDefinition::Meta)?;
         let several = self.checks.len() > 1;
         for (at, check) in self.checks.iter_mut().enumerate() {
             check.validate()?;
             check.service_id.clone_from(&self.id);
             if check.id.is_empty() {
-                check.id = format!("service:{}", self.id);
-                if several {
-                    check.id.push_str(&format!(":{}", at + 1));
-                }
+                check.id = if several {
+                    format!("service:{}:{}", self.id, at + 1)
+                } else {
+                    format!("service:{}", self.id)
+                };
             }
             if check.name.is_empty() {
                 check.name = format!("Service '{}' check", self.name);
@@ -268,6 +287,7 @@ impl ServiceDefinition {
             address: self.address.clone(),
             tagged_addresses: self.all_tagged_addresses(),
             meta: self.meta.clone(),
+            meta_null: self.meta.is_empty(),
             port: self.port,
             weight_passing,
             weight_warning,
@@ -310,6 +330,31 @@ impl ServiceDefinition {
         }
         all
     }
+}
+
+/// The bounds of metadata (Consul: at most 64 entries, keys of 128 and values of 512 characters).
+fn check_meta(meta: &BTreeMap<String, String>) -> Result<(), String> {
+    if meta.len() > 64 {
+        return Err("Node metadata cannot contain more than 64 key/value pairs".to_owned());
+    }
+    let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    for (key, value) in meta {
+        let fault = if key.is_empty() {
+            "Key cannot be blank"
+        } else if !key.chars().all(is_name) {
+            "Key contains invalid characters"
+        } else if key.len() > 128 {
+            "Key is too long (limit: 128 characters)"
+        } else if value.len() > 512 {
+            "Value is too long (limit: 512 characters)"
+        } else {
+            continue;
+        };
+        return Err(format!(
+            "Couldn't load metadata pair ('{key}', '{value}'): {fault}"
+        ));
+    }
+    Ok(())
 }
 
 fn tagged_address(value: Value, field: &str) -> Result<(String, u32), DecodeError> {
@@ -358,6 +403,7 @@ impl CheckDefinition {
         let ttl = object.duration("TTL")?;
         let unavailable = unavailable_kind(&mut object)?;
         let status = object.text("Status")?;
+        let output_max_size = object.number::<i64>("OutputMaxSize")?;
         let check = Self {
             id: object.text_of(&["CheckID", "ID"])?,
             name: object.text("Name")?,
@@ -370,7 +416,7 @@ impl CheckDefinition {
             failures_before_warning: object.number("FailuresBeforeWarning")?,
             failures_before_critical: object.number("FailuresBeforeCritical")?,
             deregister_critical_service_after: object.duration("DeregisterCriticalServiceAfter")?,
-            output_max_size: object.number("OutputMaxSize")?,
+            output_max_size: usize::try_from(output_max_size).unwrap_or(0),
             kind: match (request.url.is_empty(), tcp.is_empty()) {
                 (false, _) => CheckKind::Http(request),
                 (true, false) => CheckKind::Tcp(tcp),
@@ -393,10 +439,10 @@ impl CheckDefinition {
         if ttl > 0 && check.interval > 0 {
             return Err(InvalidDefinition::Check("Interval and TTL cannot both be specified").into());
         }
-        match unavailable {
-            Some(why) => Err(InvalidDefinition::Check(why).into()),
-            None => Ok(check),
+        if output_max_size < 0 {
+            return Err(InvalidDefinition::Check("MaxOutputMaxSize must be positive").into());
         }
+        unavailable.map_or(Ok(check), |why| Err(why.into()))
     }
 
     fn validate(&self) -> Result<(), InvalidDefinition> {
@@ -415,13 +461,11 @@ impl CheckDefinition {
 
     /// The catalog row of this check on a node, for the service it speaks for.
     pub fn to_row(&self, node: &str, service: Option<&ServiceRow>, health: Health, output: &str) -> CheckRow {
-        let (interval, timeout) = if service.is_some() || self.kind == CheckKind::Fixed {
-            (String::new(), String::new())
-        } else {
-            (
-                lictor_proto::go::format_duration(self.interval),
-                lictor_proto::go::format_duration(self.timeout),
-            )
+        // Checks of services show what was given, others zero durations too.
+        let shown = |nanos: i64| match (service, &self.kind) {
+            (_, CheckKind::Fixed) => String::new(),
+            (Some(_), _) if nanos == 0 => String::new(),
+            _ => lictor_proto::go::format_duration(nanos),
         };
         CheckRow {
             node: node.to_owned(),
@@ -434,8 +478,8 @@ impl CheckDefinition {
             service_name: service.map(|service| service.service.clone()).unwrap_or_default(),
             service_tags: service.map(|service| service.tags.clone()).unwrap_or_default(),
             r#type: self.kind.name().to_owned(),
-            interval,
-            timeout,
+            interval: shown(self.interval),
+            timeout: shown(self.timeout),
             ..CheckRow::default()
         }
     }
@@ -483,15 +527,13 @@ impl CheckKind {
 }
 
 /// Reads the fields of kinds of checks that this agent does not run; the answer says which was asked for.
-fn unavailable_kind(object: &mut Object) -> Result<Option<&'static str>, DecodeError> {
+fn unavailable_kind(object: &mut Object) -> Result<Option<InvalidDefinition>, DecodeError> {
     let args = [object.texts("Args")?, object.texts("ScriptArgs")?];
-    let scripts = "Scripts are disabled on this agent; to enable, configure 'enable_script_checks' or \
-                   'enable_local_script_checks' to true";
     let mut found = args
         .iter()
         .flatten()
         .any(|args| !args.is_empty())
-        .then_some(scripts);
+        .then_some(InvalidDefinition::ScriptsDisabled);
     for (name, why) in [
         ("GRPC", "gRPC checks are not supported by this agent"),
         ("H2PING", "H2PING checks are not supported by this agent"),
@@ -505,7 +547,7 @@ fn unavailable_kind(object: &mut Object) -> Result<Option<&'static str>, DecodeE
         ("AliasService", "Alias checks are not supported by this agent"),
     ] {
         if !object.text(name)?.is_empty() {
-            found = found.or(Some(why));
+            found = found.or(Some(InvalidDefinition::Check(why)));
         }
     }
     object.skip(&["GRPCUseTLS", "H2PingUseTLS"]);
@@ -611,7 +653,19 @@ mod tests {
         let duration = "Request decode failed: time: invalid duration \"junk\"";
         assert_eq!(refusal(json!({"Name": "w", "Check": {"TTL": "junk"}})), duration);
         assert!(refusal(json!({"Name": "w", "Port": "x"})).starts_with("Request decode failed: "));
-        assert!(refusal(json!({"Name": "w", "Port": 65536})).starts_with("Request decode failed: "));
+        assert!(refusal(json!({"Name": "w", "Port": -1})).starts_with("Request decode failed: "));
+        assert_eq!(
+            refusal(json!({"Name": "w", "Address": "0.0.0.0"})),
+            "Invalid service address"
+        );
+        let weights = "Invalid Weights: Passing must be greater than 0";
+        assert_eq!(
+            refusal(json!({"Name": "w", "Weights": {"Passing": 0, "Warning": 1}})),
+            weights
+        );
+        let meta =
+            "Invalid Service Meta: Couldn't load metadata pair ('a b', 'c'): Key contains invalid characters";
+        assert_eq!(refusal(json!({"Name": "w", "Meta": {"a b": "c"}})), meta);
     }
 
     #[test]

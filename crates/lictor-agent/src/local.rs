@@ -266,9 +266,16 @@ impl Local {
             critical_since: None,
             streak: Streak::default(),
             output_deferred: false,
-            armed: Armed::default(),
+            armed: Armed {
+                expire: expires.is_some(),
+                ..Armed::default()
+            },
             definition: Arc::new(definition),
         };
+        if let Some(expires) = expires {
+            self.timers
+                .push(Reverse((expires, Due::Expire, check.generation, id.clone())));
+        }
         if matches!(check.definition.kind, CheckKind::Http(_) | CheckKind::Tcp(_)) {
             self.timers.push(Reverse((
                 now + first_run_after,
@@ -333,7 +340,12 @@ impl Local {
         let CheckKind::Ttl(ttl) = check.definition.kind else {
             return Err(LocalError::NotTtl(id.to_owned()));
         };
-        check.expires = Some(now + nanos(ttl));
+        let expires = now + nanos(ttl);
+        check.expires = Some(expires);
+        if !std::mem::replace(&mut check.armed.expire, true) {
+            self.timers
+                .push(Reverse((expires, Due::Expire, check.generation, id.to_owned())));
+        }
         let output = cut(output, check.definition.output_max_bytes());
         self.fed = true;
         self.set(id, health, &output, now);
@@ -422,7 +434,7 @@ impl Local {
             }
             Due::Expire => {
                 check.armed.expire = false;
-                let expires = check.expires.filter(|_| check.health != Health::Critical)?;
+                let expires = check.expires?;
                 if expires > now {
                     check.armed.expire = true;
                     self.timers.push(Reverse((expires, due, check.generation, id)));
@@ -432,6 +444,7 @@ impl Local {
                     "" => EXPIRED.to_owned(),
                     last => format!("{EXPIRED} (last output before timeout follows): {last}"),
                 };
+                check.expires = None;
                 self.set(&id, Health::Critical, &output, now);
                 None
             }

@@ -161,7 +161,7 @@ static ROUTES: &[Route] = &[
     // Catalog and health.
     route("/v1/catalog/register", &[Put], to!(catalog::register)),
     route("/v1/catalog/deregister", &[Put], to!(catalog::deregister)),
-    later("/v1/catalog/connect/", &[Get]),
+    route("/v1/catalog/connect/", &[Get], to!(catalog::no_mesh)),
     route("/v1/catalog/datacenters", &[Get], to!(catalog::datacenters)),
     route("/v1/catalog/nodes", &[Get], to!(catalog::nodes)),
     route("/v1/catalog/services", &[Get], to!(catalog::services)),
@@ -173,8 +173,8 @@ static ROUTES: &[Route] = &[
     route("/v1/health/checks/", &[Get], to!(health::service_checks)),
     route("/v1/health/state/", &[Get], to!(health::state)),
     route("/v1/health/service/", &[Get], to!(health::service)),
-    later("/v1/health/connect/", &[Get]),
-    later("/v1/health/ingress/", &[Get]),
+    route("/v1/health/connect/", &[Get], to!(catalog::no_mesh)),
+    route("/v1/health/ingress/", &[Get], to!(catalog::no_mesh)),
     // Events and coordinates.
     route("/v1/event/fire/", &[Put], to!(event::fire)),
     route("/v1/event/list", &[Get], to!(event::list)),

@@ -91,6 +91,7 @@ pub(crate) struct Service<'a> {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     tagged_addresses: BTreeMap<&'a str, ServiceAddress<'a>>,
     meta: Option<&'a BTreeMap<String, String>>,
+    #[serde(skip_serializing_if = "is_zero")]
     port: u32,
     #[serde(skip_serializing_if = "str::is_empty")]
     socket_path: &'a str,
@@ -194,6 +195,14 @@ impl<'a> Check<'a> {
             modify_index: row.modify_index,
         }
     }
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes the field by reference"
+)]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// JSON that is kept for clients as they gave it.

@@ -51,7 +51,6 @@ fn a_ttl_check_begins_critical_and_lapses_when_it_is_not_fed() {
     let mut local = with(ttl("c", SECOND, None), now);
 
     assert_eq!(health(&local, "c").0, Health::Critical);
-    assert_eq!(local.next_deadline(), None);
     local.report("c", Health::Passing, "", now).unwrap();
     assert!(local.due(now + SECOND / 2, 10).is_empty());
     assert_eq!(health(&local, "c").0, Health::Passing);
@@ -76,6 +75,17 @@ fn feeding_moves_the_deadline_without_growing_the_heap() {
     assert_eq!(health(&local, "c").0, Health::Passing);
     local.due(now + 1009 * SECOND, 10);
     assert_eq!(health(&local, "c").0, Health::Critical);
+}
+
+#[test]
+fn a_check_that_was_never_fed_says_so() {
+    let now = Instant::now();
+    let mut local = with(ttl("c", SECOND, None), now);
+
+    assert_eq!(health(&local, "c"), (Health::Critical, String::new()));
+    local.due(now + SECOND, 10);
+
+    assert_eq!(health(&local, "c"), (Health::Critical, "TTL expired".into()));
 }
 
 #[test]
@@ -142,7 +152,6 @@ fn a_running_check_runs_again_after_its_interval() {
 
     assert!(local.due(now, 10).is_empty());
     let generation = run(&mut local, "c", now + SECOND);
-    assert_eq!(local.next_deadline(), None);
     local.ran("c", generation, Health::Passing, "ok", now + 2 * SECOND);
 
     assert_eq!(health(&local, "c"), (Health::Passing, "ok".into()));

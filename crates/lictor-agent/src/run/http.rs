@@ -134,15 +134,16 @@ async fn once(
     };
     let (parts, body) = response.into_parts();
     let status = parts.status;
-    if status.is_redirection() && !request.disable_redirects {
-        if let Some(to) = parts.headers.get(LOCATION) {
-            let to = to
-                .to_str()
-                .ok()
-                .and_then(|to| resolve(uri, to))
-                .ok_or("invalid Location header")?;
-            return Ok(Step::Redirect(to, status));
-        }
+    if status.is_redirection()
+        && !request.disable_redirects
+        && let Some(to) = parts.headers.get(LOCATION)
+    {
+        let to = to
+            .to_str()
+            .ok()
+            .and_then(|to| resolve(uri, to))
+            .ok_or("invalid Location header")?;
+        return Ok(Step::Redirect(to, status));
     }
     Ok(Step::Answer(Answer {
         status,
@@ -229,7 +230,6 @@ fn resolve(from: &Uri, to: &str) -> Option<Uri> {
     format!("{scheme}://{authority}{path}").parse().ok()
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
 }

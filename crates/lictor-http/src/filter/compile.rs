@@ -70,7 +70,7 @@ fn test(comparison: &Comparison, fields: &'static [Field]) -> Result<Test, Strin
 fn resolve(comparison: &Comparison, fields: &'static [Field]) -> Result<(Vec<Step>, Kind), String> {
     let mut steps = Vec::with_capacity(comparison.selector.0.len());
     let mut kind = Kind::Row(fields);
-    for name in &comparison.selector.0 {
+    for (at, name) in comparison.selector.0.iter().enumerate() {
         let (step, next) = match kind {
             Kind::Row(fields) | Kind::Rows(fields) => fields
                 .iter()
@@ -80,7 +80,12 @@ fn resolve(comparison: &Comparison, fields: &'static [Field]) -> Result<(Vec<Ste
             Kind::RowMap(fields) => Some((Step::Key(name.clone()), Kind::Row(fields))),
             Kind::Text | Kind::Number | Kind::Bool | Kind::List => None,
         }
-        .ok_or_else(|| format!("Selector {:?} is not valid", comparison.selector.0.join(".")))?;
+        .ok_or_else(|| {
+            format!(
+                "Selector {:?} is not valid",
+                comparison.selector.0[..=at].join(".")
+            )
+        })?;
         steps.push(step);
         kind = next;
     }
@@ -89,13 +94,17 @@ fn resolve(comparison: &Comparison, fields: &'static [Field]) -> Result<(Vec<Ste
 
 fn question(comparison: &Comparison, kind: Kind) -> Result<Question, String> {
     let text = &comparison.value;
+    let selector = comparison.selector.0.join(".");
+    let coerced = |why: String| format!("Failed to coerce value {text:?} for selector {selector:?}: {why}");
     match (comparison.operator, kind) {
         (Operator::Equal, Kind::Text) => Ok(Question::IsText(text.clone())),
-        (Operator::Equal, Kind::Number) => whole_number(text).map(Question::IsNumber),
+        (Operator::Equal, Kind::Number) => whole_number(text).map(Question::IsNumber).map_err(coerced),
         (Operator::Equal, Kind::Bool) => match text.as_str() {
             "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(Question::IsBool(true)),
             "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(Question::IsBool(false)),
-            _ => Err(format!("strconv.ParseBool: parsing {text:?}: invalid syntax")),
+            _ => Err(coerced(format!(
+                "strconv.ParseBool: parsing {text:?}: invalid syntax"
+            ))),
         },
         (Operator::In, Kind::Text | Kind::List | Kind::Map | Kind::RowMap(_)) => {
             Ok(Question::Contains(text.clone()))
@@ -118,7 +127,7 @@ fn question(comparison: &Comparison, kind: Kind) -> Result<Question, String> {
         _ => Err(format!(
             "Invalid match operator {:?} for selector {:?}",
             comparison.operator_name(),
-            comparison.selector.0.join(".")
+            selector
         )),
     }
 }

@@ -12,6 +12,7 @@ pub(crate) const NODE: &[Field] = &[
     Field::new("Datacenter", Kind::Text),
     Field::new("TaggedAddresses", Kind::Map),
     Field::new("Meta", Kind::Map),
+    Field::new("PeerName", Kind::Text),
 ];
 
 /// Checks in `/v1/health` and `/v1/agent/checks`.
@@ -29,6 +30,7 @@ pub(crate) const CHECK: &[Field] = &[
     Field::new("Interval", Kind::Text),
     Field::new("Timeout", Kind::Text),
     Field::new("ExposedPort", Kind::Number),
+    Field::new("PeerName", Kind::Text),
 ];
 
 /// Services in `/v1/agent/services` and `/v1/catalog/node`.
@@ -44,6 +46,7 @@ pub(crate) const SERVICE: &[Field] = &[
     Field::new("SocketPath", Kind::Text),
     Field::new("Weights", Kind::Row(WEIGHTS)),
     Field::new("EnableTagOverride", Kind::Bool),
+    Field::new("PeerName", Kind::Text),
 ];
 
 /// Instances in `/v1/catalog/service` and `/v1/catalog/services`.
@@ -74,8 +77,14 @@ pub(crate) const SERVICE_HEALTH: &[Field] = &[
     Field::new("Checks", Kind::Rows(CHECK)),
 ];
 
-const ADDRESS: &[Field] = &[Field::new("Address", Kind::Text), Field::new("Port", Kind::Number)];
-const WEIGHTS: &[Field] = &[Field::new("Passing", Kind::Number), Field::new("Warning", Kind::Number)];
+const ADDRESS: &[Field] = &[
+    Field::new("Address", Kind::Text),
+    Field::new("Port", Kind::Number),
+];
+const WEIGHTS: &[Field] = &[
+    Field::new("Passing", Kind::Number),
+    Field::new("Warning", Kind::Number),
+];
 
 /// An instance with its node.
 pub(crate) struct CatalogService<'a> {
@@ -99,6 +108,7 @@ impl Row for NodeRow {
             "Datacenter" => Value::Text(&self.datacenter),
             "TaggedAddresses" => Value::Map(&self.tagged_addresses),
             "Meta" => Value::Map(&self.meta),
+            "PeerName" => Value::Text(""),
             _ => return None,
         })
     }
@@ -120,6 +130,7 @@ impl Row for CheckRow {
             "Interval" => Value::Text(&self.interval),
             "Timeout" => Value::Text(&self.timeout),
             "ExposedPort" => Value::Number(self.exposed_port.into()),
+            "PeerName" => Value::Text(""),
             _ => return None,
         })
     }
@@ -145,7 +156,11 @@ impl Row for ServiceRow {
             "Address" => Value::Text(&self.address),
             "TaggedAddresses" => {
                 let entries = self.tagged_addresses.iter();
-                Value::RowMap(entries.map(|(tag, address)| (tag.as_str(), address as &dyn Row)).collect())
+                Value::RowMap(
+                    entries
+                        .map(|(tag, address)| (tag.as_str(), address as &dyn Row))
+                        .collect(),
+                )
             }
             "Meta" => Value::Map(&self.meta),
             "Port" => Value::Number(self.port.into()),
@@ -155,6 +170,7 @@ impl Row for ServiceRow {
             "Weights" => Value::Row(self),
             "Passing" => Value::Number(self.weight_passing),
             "Warning" => Value::Number(self.weight_warning),
+            "PeerName" => Value::Text(""),
             _ => return None,
         })
     }
@@ -178,7 +194,9 @@ impl Row for ServiceHealth<'_> {
         match name {
             "Node" => Some(Value::Row(self.node)),
             "Service" => Some(Value::Row(self.service)),
-            "Checks" => Some(Value::Rows(self.checks.iter().map(|check| *check as &dyn Row).collect())),
+            "Checks" => Some(Value::Rows(
+                self.checks.iter().map(|check| *check as &dyn Row).collect(),
+            )),
             _ => None,
         }
     }
@@ -191,12 +209,20 @@ mod tests {
     /// Every declared field is there, with a value of its kind.
     fn all_are_there(row: &dyn Row, fields: &[Field]) {
         for field in fields {
-            let value = row.field(field.name).unwrap_or_else(|| panic!("{} is missing", field.name));
+            let value = row
+                .field(field.name)
+                .unwrap_or_else(|| panic!("{} is missing", field.name));
             match (field.kind, value) {
                 (Kind::Row(fields), Value::Row(row)) => all_are_there(row, fields),
-                (Kind::Rows(fields), Value::Rows(rows)) => rows.iter().for_each(|row| all_are_there(*row, fields)),
+                (Kind::Rows(fields), Value::Rows(rows)) => {
+                    for row in rows {
+                        all_are_there(row, fields);
+                    }
+                }
                 (Kind::RowMap(fields), Value::RowMap(rows)) => {
-                    rows.iter().for_each(|(_, row)| all_are_there(*row, fields));
+                    for (_, row) in rows {
+                        all_are_there(row, fields);
+                    }
                 }
                 (Kind::Text, Value::Text(_))
                 | (Kind::Number, Value::Number(_))
@@ -210,15 +236,34 @@ mod tests {
 
     #[test]
     fn rows_have_the_fields_that_are_declared() {
-        let address = ServiceAddress { address: "192.0.2.1".into(), port: 80 };
+        let address = ServiceAddress {
+            address: "192.0.2.1".into(),
+            port: 80,
+        };
         let tagged_addresses = [("lan".to_owned(), address)].into();
         let (node, check) = (NodeRow::default(), CheckRow::default());
-        let service = ServiceRow { tagged_addresses, ..ServiceRow::default() };
+        let service = ServiceRow {
+            tagged_addresses,
+            ..ServiceRow::default()
+        };
 
         all_are_there(&node, NODE);
         all_are_there(&check, CHECK);
         all_are_there(&service, SERVICE);
-        all_are_there(&CatalogService { node: &node, service: &service }, CATALOG_SERVICE);
-        all_are_there(&ServiceHealth { node: &node, service: &service, checks: &[&check] }, SERVICE_HEALTH);
+        all_are_there(
+            &CatalogService {
+                node: &node,
+                service: &service,
+            },
+            CATALOG_SERVICE,
+        );
+        all_are_there(
+            &ServiceHealth {
+                node: &node,
+                service: &service,
+                checks: &[&check],
+            },
+            SERVICE_HEALTH,
+        );
     }
 }

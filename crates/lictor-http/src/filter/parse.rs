@@ -151,7 +151,7 @@ fn selector_first(input: &mut Input<'_>) -> ModalResult<Comparison> {
                 )
             }),
         (spaces, "is", spaces, opt(("not", spaces)), "empty", ends_word)
-            .map(|(_, _, _, not, _, ())| (Operator::IsEmpty, not.is_some())),
+            .map(|((), _, (), not, _, ())| (Operator::IsEmpty, not.is_some())),
     ))
     .parse_next(input)?;
     if operator == Operator::Matches {

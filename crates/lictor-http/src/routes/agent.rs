@@ -17,8 +17,9 @@ pub(crate) use services::{
     register as register_service, service, services,
 };
 
-use lictor_agent::{Error, LocalError, ReadError};
 use hyper::StatusCode;
+use lictor_agent::definition::InvalidDefinition;
+use lictor_agent::{Error, LocalError, ReadError};
 
 use crate::ctx::Ctx;
 use crate::decode;
@@ -54,7 +55,11 @@ impl From<Error> for ApiError {
 
 impl From<ReadError> for ApiError {
     fn from(error: ReadError) -> Self {
-        Self::bad_request(error.to_string())
+        let text = error.to_string();
+        match error {
+            ReadError::Invalid(InvalidDefinition::ScriptsDisabled) => Self::internal(text),
+            _ => Self::bad_request(text),
+        }
     }
 }
 
@@ -68,7 +73,11 @@ async fn json_body(ctx: &mut Ctx) -> Result<serde_json::Value, ApiError> {
 fn enable(ctx: &Ctx) -> Result<bool, ApiError> {
     match ctx.query().text("enable").as_deref() {
         None | Some("") => Err(ApiError::bad_request("Missing value for enable")),
-        Some(text) => super::truth(text)
-            .ok_or_else(|| ApiError::bad_request(format!("Invalid value for enable: {}", lictor_proto::go::quote(text.as_bytes())))),
+        Some(text) => super::truth(text).ok_or_else(|| {
+            ApiError::bad_request(format!(
+                "Invalid value for enable: {}",
+                crate::go::quote(text.as_bytes())
+            ))
+        }),
     }
 }

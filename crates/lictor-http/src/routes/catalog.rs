@@ -1,5 +1,6 @@
 //! `/v1/catalog`: the nodes and services of the cluster, and registering them from outside.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -32,10 +33,17 @@ pub(crate) async fn nodes(ctx: Ctx) -> Result<Reply, ApiError> {
     let view = ViewOf {
         index: |state: &State| state.area_index(Area::Nodes).0,
         render: |state: &State| {
-            let kept = state.nodes().filter(|node| list.meta_matches(node) && list.keeps(&***node));
+            let kept = state
+                .nodes()
+                .filter(|node| list.meta_matches(node) && list.keeps(&***node));
             let mut nodes: Vec<_> = kept.filter(|node| may_read_node(&ctx, node)).collect();
             list.put_near_first(&ctx, &mut nodes, |node| &node.node);
-            Reply::json(&nodes.into_iter().map(|node| wire::Node::of(node)).collect::<Vec<_>>())
+            Reply::json(
+                &nodes
+                    .into_iter()
+                    .map(|node| wire::Node::of(node))
+                    .collect::<Vec<_>>(),
+            )
         },
     };
     list.read(&ctx, Topic::Row(Area::Nodes, b""), &view).await
@@ -49,12 +57,17 @@ pub(crate) async fn services(ctx: Ctx) -> Result<Reply, ApiError> {
         render: |state: &State| {
             let mut names: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
             for service in state.services() {
-                let Some(node) = state.node(&service.node) else { continue };
+                let Some(node) = state.node(&service.node) else {
+                    continue;
+                };
                 if list.meta_matches(node)
                     && list.keeps(&fields::CatalogService { node, service })
                     && may_read_service(&ctx, service)
                 {
-                    names.entry(&service.service).or_default().extend(service.tags.iter().map(String::as_str));
+                    names
+                        .entry(&service.service)
+                        .or_default()
+                        .extend(service.tags.iter().map(String::as_str));
                 }
             }
             Reply::json(&names)
@@ -72,11 +85,18 @@ pub(crate) async fn service(ctx: Ctx) -> Result<Reply, ApiError> {
         render: |state: &State| {
             let mut instances = instances(&ctx, &list, state, &name);
             instances.retain(|(node, service)| list.keeps(&fields::CatalogService { node, service }));
-            let shown = instances.iter().map(|(node, service)| wire::catalog::CatalogService::of(node, service));
+            let shown = instances
+                .iter()
+                .map(|(node, service)| wire::catalog::CatalogService::of(node, service));
             Reply::json(&shown.collect::<Vec<_>>())
         },
     };
-    list.read(&ctx, Topic::Row(Area::Service, name.to_lowercase().as_bytes()), &view).await
+    list.read(
+        &ctx,
+        Topic::Row(Area::Service, name.to_lowercase().as_bytes()),
+        &view,
+    )
+    .await
 }
 
 /// `GET /v1/catalog/node/:node`: `null` for one that is not there.
@@ -95,7 +115,12 @@ pub(crate) async fn node(ctx: Ctx) -> Result<Reply, ApiError> {
             Reply::json(&found)
         },
     };
-    list.read(&ctx, Topic::Row(Area::Node, name.to_lowercase().as_bytes()), &view).await
+    list.read(
+        &ctx,
+        Topic::Row(Area::Node, name.to_lowercase().as_bytes()),
+        &view,
+    )
+    .await
 }
 
 /// `GET /v1/catalog/node-services/:node`: the same with the services as a list.
@@ -117,7 +142,24 @@ pub(crate) async fn node_services(ctx: Ctx) -> Result<Reply, ApiError> {
             })
         },
     };
-    list.read(&ctx, Topic::Row(Area::Node, name.to_lowercase().as_bytes()), &view).await
+    list.read(
+        &ctx,
+        Topic::Row(Area::Node, name.to_lowercase().as_bytes()),
+        &view,
+    )
+    .await
+}
+
+/// `GET /v1/catalog/connect/:service`, `/v1/health/connect/:service` and `/v1/health/ingress/:service`: this server
+/// has no mesh, so that no service has a proxy or gateway.
+pub(crate) async fn no_mesh(ctx: Ctx) -> Result<Reply, ApiError> {
+    wanted(&ctx, "Missing service name")?;
+    let list = List::new(&ctx, fields::CATALOG_SERVICE)?;
+    let view = ViewOf {
+        index: |state: &State| state.area_index(Area::Services).0,
+        render: |_: &State| Reply::json_bytes(&b"[]"[..]),
+    };
+    list.read(&ctx, Topic::Row(Area::Services, b""), &view).await
 }
 
 /// `PUT /v1/catalog/register`.
@@ -169,22 +211,41 @@ impl List {
     /// # Errors
     /// 400 and 500 in Consul's words; those that Consul finds behind its read gate carry the headers of a failed read.
     pub(super) fn new(ctx: &Ctx, fields: &'static [Field]) -> Result<Self, ApiError> {
+        Self::parse(ctx, fields, ApiError::with_failed_read_headers)
+    }
+
+    /// The same for `/v1/health/service`, which has another read path in Consul: no error carries headers.
+    ///
+    /// # Errors
+    /// 400 and 500 in Consul's words.
+    pub(super) fn bare(ctx: &Ctx, fields: &'static [Field]) -> Result<Self, ApiError> {
+        Self::parse(ctx, fields, std::convert::identity)
+    }
+
+    fn parse(ctx: &Ctx, fields: &'static [Field], dress: fn(ApiError) -> ApiError) -> Result<Self, ApiError> {
         let options = ctx.read_options()?;
-        ctx.check_datacenter().map_err(ApiError::with_failed_read_headers)?;
+        ctx.check_datacenter().map_err(dress)?;
         let query = ctx.query();
-        let text = |value: std::borrow::Cow<'_, [u8]>| String::from_utf8_lossy(&value).into_owned();
-        let filter = Filter::new(&query.text("filter").unwrap_or_default(), fields, Validate::Always)
-            .map_err(|error| ApiError::internal(error.to_string()).with_failed_read_headers())?;
-        let meta = query.all("node-meta").map(text).map(|pair| match pair.split_once(':') {
-            Some((key, value)) => (key.to_owned(), value.to_owned()),
-            None => (pair, String::new()),
-        });
+        let text = |value: Cow<'_, [u8]>| String::from_utf8_lossy(&value).into_owned();
+        let filter = Filter::new(
+            &query.text("filter").unwrap_or_default(),
+            fields,
+            Validate::Always,
+        )
+        .map_err(|error| dress(ApiError::internal(error.to_string())))?;
+        let meta = query
+            .all("node-meta")
+            .map(text)
+            .map(|pair| match pair.split_once(':') {
+                Some((key, value)) => (key.to_owned(), value.to_owned()),
+                None => (pair, String::new()),
+            });
         Ok(Self {
             options,
             filter,
             meta: meta.collect(),
             tags: query.all("tag").map(text).filter(|tag| !tag.is_empty()).collect(),
-            near: query.non_empty("near").map(std::borrow::Cow::into_owned),
+            near: query.non_empty("near").map(Cow::into_owned),
         })
     }
 
@@ -194,18 +255,26 @@ impl List {
     }
 
     pub(super) fn meta_matches(&self, node: &NodeRow) -> bool {
-        self.meta.iter().all(|(key, value)| node.meta.get(key) == Some(value))
+        self.meta
+            .iter()
+            .all(|(key, value)| node.meta.get(key) == Some(value))
     }
 
     /// Whether a service has all tags that were asked for, in any letter case.
     fn tags_match(&self, service: &ServiceRow) -> bool {
-        self.tags.iter().all(|wanted| service.tags.iter().any(|tag| tag.eq_ignore_ascii_case(wanted)))
+        self.tags
+            .iter()
+            .all(|wanted| service.tags.iter().any(|tag| tag.eq_ignore_ascii_case(wanted)))
     }
 
     /// Without network coordinates only the node that was named is known to be near.
     fn put_near_first<T>(&self, ctx: &Ctx, rows: &mut [T], node: impl Fn(&T) -> &str) {
         let Some(near) = &self.near else { return };
-        let near = if near == "_agent" { &ctx.shared.node.identity().node } else { near };
+        let near = if near == "_agent" {
+            &ctx.shared.node.identity().node
+        } else {
+            near
+        };
         rows.sort_by_key(|row| !node(row).eq_ignore_ascii_case(near));
     }
 
@@ -242,7 +311,10 @@ pub(super) fn instances<'a>(
 }
 
 fn find_node<'a>(ctx: &Ctx, state: &'a State, name: &str) -> Option<&'a Arc<NodeRow>> {
-    state.node(name).or_else(|| state.node_by_id(name)).filter(|node| may_read_node(ctx, node))
+    state
+        .node(name)
+        .or_else(|| state.node_by_id(name))
+        .filter(|node| may_read_node(ctx, node))
 }
 
 fn services_on<'a>(
@@ -251,7 +323,9 @@ fn services_on<'a>(
     state: &'a State,
     node: &'a NodeRow,
 ) -> impl Iterator<Item = &'a Arc<ServiceRow>> {
-    state.services_of_node(&node.node).filter(|service| list.keeps(&***service) && may_read_service(ctx, service))
+    state
+        .services_of_node(&node.node)
+        .filter(|service| list.keeps(&***service) && may_read_service(ctx, service))
 }
 
 fn may_read_node(ctx: &Ctx, node: &NodeRow) -> bool {
@@ -259,7 +333,8 @@ fn may_read_node(ctx: &Ctx, node: &NodeRow) -> bool {
 }
 
 fn may_read_service(ctx: &Ctx, service: &v1::ServiceRow) -> bool {
-    ctx.authorize(Resource::Service(&service.service), Access::Read).is_ok()
+    ctx.authorize(Resource::Service(&service.service), Access::Read)
+        .is_ok()
 }
 
 /// The name behind the route.

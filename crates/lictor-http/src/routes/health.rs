@@ -23,7 +23,12 @@ pub(crate) async fn node(ctx: Ctx) -> Result<Reply, ApiError> {
         index: |state: &State| state.node_index(&name).0,
         render: |state: &State| checks(&ctx, &list, state, state.checks_of_node(&name)),
     };
-    list.read(&ctx, Topic::Row(Area::Node, name.to_lowercase().as_bytes()), &view).await
+    list.read(
+        &ctx,
+        Topic::Row(Area::Node, name.to_lowercase().as_bytes()),
+        &view,
+    )
+    .await
 }
 
 /// `GET /v1/health/checks/:service`: the checks of a service's instances, without those of their nodes.
@@ -35,11 +40,18 @@ pub(crate) async fn service_checks(ctx: Ctx) -> Result<Reply, ApiError> {
         render: |state: &State| {
             let of = |service: &'_ ServiceRow| (service.node.clone(), service.id.clone());
             let ids: Vec<_> = state.services_named(&name).map(|service| of(service)).collect();
-            let rows = ids.iter().flat_map(|(node, id)| state.checks_of_service(node, id));
+            let rows = ids
+                .iter()
+                .flat_map(|(node, id)| state.checks_of_service(node, id));
             checks(&ctx, &list, state, rows)
         },
     };
-    list.read(&ctx, Topic::Row(Area::Service, name.to_lowercase().as_bytes()), &view).await
+    list.read(
+        &ctx,
+        Topic::Row(Area::Service, name.to_lowercase().as_bytes()),
+        &view,
+    )
+    .await
 }
 
 /// `GET /v1/health/state/:state`: `any` for all.
@@ -49,7 +61,9 @@ pub(crate) async fn state(ctx: Ctx) -> Result<Reply, ApiError> {
     let view = ViewOf {
         index: |state: &State| state.area_index(Area::Checks).0,
         render: |state: &State| {
-            let rows = state.checks().filter(|check| wanted == "any" || check.status == wanted);
+            let rows = state
+                .checks()
+                .filter(|check| wanted == "any" || check.status == wanted);
             checks(&ctx, &list, state, rows)
         },
     };
@@ -60,7 +74,7 @@ pub(crate) async fn state(ctx: Ctx) -> Result<Reply, ApiError> {
 pub(crate) async fn service(ctx: Ctx) -> Result<Reply, ApiError> {
     let name = wanted(&ctx, "Missing service name")?;
     let passing = passing_only(&ctx)?;
-    let list = List::new(&ctx, fields::SERVICE_HEALTH)?;
+    let list = List::bare(&ctx, fields::SERVICE_HEALTH)?;
     let view = ViewOf {
         index: |state: &State| state.service_index(&name).0,
         render: |state: &State| {
@@ -70,7 +84,13 @@ pub(crate) async fn service(ctx: Ctx) -> Result<Reply, ApiError> {
                 let of_service = state.checks_of_service(&node.node, &service.id);
                 let checks: Vec<&CheckRow> = of_node.chain(of_service).map(|check| &**check).collect();
                 let in_service = !passing || checks.iter().all(|check| check.status == "passing");
-                if in_service && list.keeps(&fields::ServiceHealth { node, service, checks: &checks }) {
+                if in_service
+                    && list.keeps(&fields::ServiceHealth {
+                        node,
+                        service,
+                        checks: &checks,
+                    })
+                {
                     shown.push(wire::catalog::ServiceHealth {
                         node: wire::Node::of(node),
                         service: wire::Service::listed(service),
@@ -81,7 +101,12 @@ pub(crate) async fn service(ctx: Ctx) -> Result<Reply, ApiError> {
             Reply::json(&shown)
         },
     };
-    list.read(&ctx, Topic::Row(Area::Service, name.to_lowercase().as_bytes()), &view).await
+    list.read(
+        &ctx,
+        Topic::Row(Area::Service, name.to_lowercase().as_bytes()),
+        &view,
+    )
+    .await
 }
 
 /// `?passing`: a switch that may also say false.
@@ -89,20 +114,18 @@ fn passing_only(ctx: &Ctx) -> Result<bool, ApiError> {
     match ctx.query().text("passing").as_deref() {
         None => Ok(false),
         Some("") => Ok(true),
-        Some(text) => {
-            super::truth(text).ok_or_else(|| ApiError::bad_request("Invalid value for ?passing"))
-        }
+        Some(text) => super::truth(text).ok_or_else(|| ApiError::bad_request("Invalid value for ?passing")),
     }
 }
 
-fn checks<'a>(
-    ctx: &Ctx,
-    list: &List,
-    state: &State,
-    rows: impl Iterator<Item = &'a Arc<CheckRow>>,
-) -> Reply {
+fn checks<'a>(ctx: &Ctx, list: &List, state: &State, rows: impl Iterator<Item = &'a Arc<CheckRow>>) -> Reply {
     let shown = rows
-        .filter(|check| list.keeps(&***check) && state.node(&check.node).is_some_and(|node| list.meta_matches(node)))
+        .filter(|check| {
+            list.keeps(&***check)
+                && state
+                    .node(&check.node)
+                    .is_some_and(|node| list.meta_matches(node))
+        })
         .filter(|check| ctx.authorize(Resource::Node(&check.node), Access::Read).is_ok())
         .map(|check| wire::Check::listed(check));
     Reply::json(&shown.collect::<Vec<_>>())

@@ -81,7 +81,7 @@ pub(crate) struct HealthCheck<'a> {
     #[serde(rename = "ServiceID")]
     service_id: &'a str,
     service_name: &'a str,
-    service_tags: &'a [String],
+    service_tags: Option<&'a [String]>,
     #[serde(rename = "Type")]
     kind: &'static str,
     exposed_port: u32,
@@ -101,7 +101,8 @@ impl<'a> HealthCheck<'a> {
             output: &row.output,
             service_id: &row.service_id,
             service_name: &row.service_name,
-            service_tags: &row.service_tags,
+            // `null` for checks of the node.
+            service_tags: (!row.service_id.is_empty()).then_some(&row.service_tags),
             // Consul leaves the kind and the definition out here, whatever the check is.
             kind: "",
             exposed_port: row.exposed_port,

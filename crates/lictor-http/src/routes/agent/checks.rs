@@ -32,7 +32,11 @@ pub(crate) async fn checks(ctx: Ctx) -> Result<Reply, ApiError> {
 pub(crate) async fn register(mut ctx: Ctx) -> Result<Reply, ApiError> {
     let check = CheckDefinition::from_json(json_body(&mut ctx).await?)?;
     let service = ctx.shared.agent.service(&check.service_id);
-    may(&ctx, service.as_ref().map_or("", |service| &service.service), Access::Write)?;
+    may(
+        &ctx,
+        service.as_ref().map_or("", |service| &service.service),
+        Access::Write,
+    )?;
     ctx.shared.agent.register_check(check).await?;
     Ok(Reply::empty_json())
 }
@@ -85,12 +89,19 @@ fn report(ctx: &Ctx, health: Health, output: &str) -> Result<Reply, ApiError> {
 
 fn may_change(ctx: &Ctx, check: &str) -> Result<(), ApiError> {
     let row = ctx.shared.agent.check(check);
-    may(ctx, row.as_ref().map_or("", |row| &row.service_name), Access::Write)
+    may(
+        ctx,
+        row.as_ref().map_or("", |row| &row.service_name),
+        Access::Write,
+    )
 }
 
 /// A check of a service asks for rights on that service, another for rights on the node.
 fn may(ctx: &Ctx, service: &str, access: Access) -> Result<(), ApiError> {
-    let resource =
-        if service.is_empty() { Resource::Node(&ctx.shared.node.identity().node) } else { Resource::Service(service) };
+    let resource = if service.is_empty() {
+        Resource::Node(&ctx.shared.node.identity().node)
+    } else {
+        Resource::Service(service)
+    };
     ctx.authorize(resource, access)
 }

@@ -54,9 +54,18 @@ impl Aggregate {
 pub(crate) async fn by_id(ctx: Ctx) -> Result<Reply, ApiError> {
     let id = ctx.param_text();
     let Some(service) = ctx.shared.agent.service(&id) else {
-        let nobody = ServiceStatus { aggregated_status: "critical", service: None, checks: None };
-        let reply = if wants_text(&ctx) { Reply::text(StatusCode::OK, "critical") } else { Reply::json(&nobody) };
-        return Ok(reasoned(reply, StatusCode::NOT_FOUND, &format!("ServiceId {id} not found")));
+        let reason = format!("ServiceId {id} not found");
+        let nobody = ServiceStatus {
+            aggregated_status: "critical",
+            service: None,
+            checks: None,
+        };
+        let reply = if wants_text(&ctx) {
+            Reply::text(StatusCode::OK, reason.clone())
+        } else {
+            Reply::json(&nobody)
+        };
+        return Ok(reasoned(reply, StatusCode::NOT_FOUND, &reason));
     };
     ctx.authorize(Resource::Service(&service.service), Access::Read)?;
     let all = ctx.shared.agent.checks();
@@ -75,12 +84,21 @@ pub(crate) async fn by_name(ctx: Ctx) -> Result<Reply, ApiError> {
     let name = ctx.param_text();
     ctx.authorize(Resource::Service(&name), Access::Read)?;
     let all = ctx.shared.agent.checks();
-    let services: Vec<_> =
-        ctx.shared.agent.services().into_iter().filter(|service| *service.service == *name).collect();
+    let services: Vec<_> = ctx
+        .shared
+        .agent
+        .services()
+        .into_iter()
+        .filter(|service| *service.service == *name)
+        .collect();
     if services.is_empty() {
-        let reply =
-            if wants_text(&ctx) { Reply::text(StatusCode::OK, "critical") } else { Reply::json_bytes(&b"[]"[..]) };
-        return Ok(reasoned(reply, StatusCode::NOT_FOUND, &format!("ServiceName {name} Not Found")));
+        let reason = format!("ServiceName {name} Not Found");
+        let reply = if wants_text(&ctx) {
+            Reply::text(StatusCode::OK, reason.clone())
+        } else {
+            Reply::json_bytes(&b"[]"[..])
+        };
+        return Ok(reasoned(reply, StatusCode::NOT_FOUND, &reason));
     }
     let mut gravest = Aggregate::Passing;
     let mut list = Vec::with_capacity(services.len());
@@ -90,8 +108,11 @@ pub(crate) async fn by_name(ctx: Ctx) -> Result<Reply, ApiError> {
         gravest = gravest.max(health);
         list.push(shown(&ctx, service, health, &checks));
     }
-    let reply =
-        if wants_text(&ctx) { Reply::text(StatusCode::OK, gravest.name()) } else { Reply::json(&list) };
+    let reply = if wants_text(&ctx) {
+        Reply::text(StatusCode::OK, gravest.name())
+    } else {
+        Reply::json(&list)
+    };
     Ok(reasoned(reply, gravest.status(), gravest.name()))
 }
 

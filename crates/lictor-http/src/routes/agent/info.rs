@@ -93,21 +93,32 @@ pub(crate) async fn version(ctx: Ctx) -> Result<Reply, ApiError> {
 pub(crate) async fn host(ctx: Ctx) -> Result<Reply, ApiError> {
     ctx.authorize(Resource::Operator, Access::Read)?;
     let machine = tokio::task::spawn_blocking(machine).await;
-    machine.map(|machine| Reply::json(&machine)).map_err(|error| ApiError::internal(error.to_string()))
+    machine
+        .map(|machine| Reply::json(&machine))
+        .map_err(|error| ApiError::internal(error.to_string()))
 }
 
 fn machine() -> Value {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let memory = read("/proc/meminfo");
     let memory_bytes = |name: &str| {
-        let line = memory.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        let line = memory
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
         kib.unwrap_or_default() * 1024
     };
-    let (total, free, available) =
-        (memory_bytes("MemTotal"), memory_bytes("MemFree"), memory_bytes("MemAvailable"));
+    let (total, free, available) = (
+        memory_bytes("MemTotal"),
+        memory_bytes("MemFree"),
+        memory_bytes("MemAvailable"),
+    );
     let uptime = read("/proc/uptime");
-    let uptime = uptime.split('.').next().and_then(|seconds| seconds.parse::<u64>().ok()).unwrap_or_default();
+    let uptime = uptime
+        .split('.')
+        .next()
+        .and_then(|seconds| seconds.parse::<u64>().ok())
+        .unwrap_or_default();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     json!({
@@ -133,14 +144,20 @@ pub(crate) async fn metrics(ctx: Ctx) -> Result<Reply, ApiError> {
     let status = ctx.shared.node.status();
     let view = ctx.shared.node.view();
     let gauges = [
-        ("consul.kv.entries", u64::try_from(view.kv_len()).unwrap_or(u64::MAX)),
+        (
+            "consul.kv.entries",
+            u64::try_from(view.kv_len()).unwrap_or(u64::MAX),
+        ),
         ("consul.raft.appliedIndex", status.applied.0),
         ("consul.raft.commitIndex", status.commit.0),
         ("consul.raft.lastIndex", status.last.0),
         ("consul.raft.term", status.term.0),
         ("consul.server.isLeader", status.is_leader.into()),
         ("consul.state.services.index", view.area_index(Area::Services).0),
-        ("consul.state.sessions", u64::try_from(view.sessions().count()).unwrap_or(u64::MAX)),
+        (
+            "consul.state.sessions",
+            u64::try_from(view.sessions().count()).unwrap_or(u64::MAX),
+        ),
     ];
     let gauges = gauges.map(|(name, value)| json!({"Name": name, "Value": value, "Labels": {}}));
     Ok(Reply::json(&json!({

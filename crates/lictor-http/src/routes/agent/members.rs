@@ -36,17 +36,25 @@ pub(crate) async fn members(ctx: Ctx) -> Result<Reply, ApiError> {
     let segment = query.non_empty("segment");
     // `_all` is what clients send who know nothing of segments.
     if segment.is_some_and(|segment| *segment != *"_all") {
-        return Err(ApiError::internal("Network segments are not supported in this version of Consul"));
+        return Err(ApiError::internal(
+            "Network segments are not supported in this version of Consul",
+        ));
     }
-    let filter = Filter::new(&query.text("filter").unwrap_or_default(), FIELDS, Validate::Always)
-        .map_err(|error| ApiError::internal(error.to_string()))?;
+    let filter = Filter::new(
+        &query.text("filter").unwrap_or_default(),
+        FIELDS,
+        Validate::Always,
+    )
+    .map_err(|error| ApiError::internal(error.to_string()))?;
     let mut member = this_member(&ctx);
     if query.has("wan") {
         member.name = format!("{}.{}", member.name, ctx.shared.node.identity().datacenter);
     }
     let keep = filter.keep(&member).unwrap_or(false)
         && ctx.authorize(Resource::Node(&member.name), Access::Read).is_ok();
-    Ok(Reply::json(&keep.then_some(member).into_iter().collect::<Vec<_>>()))
+    Ok(Reply::json(
+        &keep.then_some(member).into_iter().collect::<Vec<_>>(),
+    ))
 }
 
 /// This server as a member.
@@ -89,9 +97,9 @@ pub(crate) async fn join(ctx: Ctx) -> Result<Reply, ApiError> {
     let address = ctx.param_text();
     let own = &ctx.shared.node.identity().address;
     let is_own = *address == **own
-        || address.rsplit_once(':').is_some_and(|(host, port)| {
-            host == own && port.parse() == Ok(ctx.shared.agent.serf_lan_port())
-        });
+        || address
+            .rsplit_once(':')
+            .is_some_and(|(host, port)| host == own && port.parse() == Ok(ctx.shared.agent.serf_lan_port()));
     if is_own {
         return Ok(Reply::empty_json());
     }
@@ -108,7 +116,9 @@ pub(crate) async fn force_leave(ctx: Ctx) -> Result<Reply, ApiError> {
     if is_known(ctx.shared.agent.own_node()) {
         return Ok(Reply::empty_json());
     }
-    Err(ApiError::internal(format!("agent: No node found with name '{name}'")))
+    Err(ApiError::internal(format!(
+        "agent: No node found with name '{name}'"
+    )))
 }
 
 /// `PUT /v1/agent/leave`: stops the server in order.

@@ -25,7 +25,9 @@ pub(crate) async fn services(ctx: Ctx) -> Result<Reply, ApiError> {
     let datacenter = &ctx.shared.node.identity().datacenter;
     let mut shown = BTreeMap::new();
     for row in &rows {
-        let readable = ctx.authorize(Resource::Service(&row.service), Access::Read).is_ok();
+        let readable = ctx
+            .authorize(Resource::Service(&row.service), Access::Read)
+            .is_ok();
         if filter.keep(&**row).map_err(refused)? && readable {
             shown.insert(row.id.as_str(), AgentService::of(row, datacenter));
         }
@@ -42,7 +44,11 @@ pub(crate) async fn service(ctx: Ctx) -> Result<Reply, ApiError> {
     let mut patience = Patience::new(&ctx, options.wait);
     loop {
         changed.borrow_and_update();
-        let row = ctx.shared.agent.service(&id).ok_or_else(|| ApiError::not_found(format!("unknown service ID: {id}")))?;
+        let row = ctx
+            .shared
+            .agent
+            .service(&id)
+            .ok_or_else(|| ApiError::not_found(format!("unknown service ID: {id}")))?;
         ctx.authorize(Resource::Service(&row.service), Access::Read)?;
         let content = lictor_agent::content_hash(&row);
         if hash.as_deref() != Some(content.as_str()) || patience.is_over() {
@@ -100,6 +106,10 @@ pub(crate) async fn node_maintenance(ctx: Ctx) -> Result<Reply, ApiError> {
 }
 
 fn may_change(ctx: &Ctx, id: &str) -> Result<(), ApiError> {
-    let row = ctx.shared.agent.service(id).ok_or_else(|| LocalError::UnknownService(id.to_owned()))?;
+    let row = ctx
+        .shared
+        .agent
+        .service(id)
+        .ok_or_else(|| LocalError::UnknownService(id.to_owned()))?;
     ctx.authorize(Resource::Service(&row.service), Access::Write)
 }

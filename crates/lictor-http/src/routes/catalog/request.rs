@@ -17,13 +17,21 @@ pub(super) fn register(body: &[u8], datacenter: &str) -> Result<Register, ApiErr
         return Err(ApiError::internal("Must provide node"));
     }
     if asked.node.address.is_empty() && !asked.skip_node_update {
-        return Err(ApiError::internal("Must provide address if SkipNodeUpdate is not set"));
+        return Err(ApiError::internal(
+            "Must provide address if SkipNodeUpdate is not set",
+        ));
     }
     check_node_id(&asked.node.id)?;
     check_datacenter(&asked.node.datacenter, datacenter)?;
     datacenter.clone_into(&mut asked.node.datacenter);
-    let service = asked.service.map(|service| of_node(service, &asked.node.node)).transpose()?;
-    let checks = asked.checks.into_iter().map(|check| check_of_node(check, &asked.node.node));
+    let service = asked
+        .service
+        .map(|service| of_node(service, &asked.node.node))
+        .transpose()?;
+    let checks = asked
+        .checks
+        .into_iter()
+        .map(|check| check_of_node(check, &asked.node.node));
     Ok(Register {
         checks: checks.collect::<Result<_, _>>()?,
         service,
@@ -76,9 +84,8 @@ fn decode_register(body: &[u8]) -> Result<Asked, String> {
                 (node.tagged_addresses, node.tagged_addresses_null) = string_map(value, &name)?;
             }
             "nodemeta" => (node.meta, node.meta_null) = string_map(value, &name)?,
-            "service" if value.is_null() => {}
+            "service" | "check" if value.is_null() => {}
             "service" => asked.service = Some(service_row(object(value, &name)?)?),
-            "check" if value.is_null() => {}
             "check" => asked.checks.push(check_row(object(value, &name)?)?),
             "checks" => {
                 for check in list(value, &name)? {
@@ -128,7 +135,11 @@ fn check_node_id(id: &str) -> Result<(), ApiError> {
 }
 
 fn check_datacenter(asked: &str, own: &str) -> Result<(), ApiError> {
-    if asked.is_empty() || asked == own { Ok(()) } else { Err(ApiError::no_path_to_datacenter()) }
+    if asked.is_empty() || asked == own {
+        Ok(())
+    } else {
+        Err(ApiError::no_path_to_datacenter())
+    }
 }
 
 fn of_node(mut service: ServiceRow, node: &str) -> Result<ServiceRow, ApiError> {
@@ -174,14 +185,26 @@ mod tests {
         for (body, text) in [
             ("{}", "Must provide node"),
             (r#"{"Address":"192.0.2.1"}"#, "Must provide node"),
-            (r#"{"Node":"n"}"#, "Must provide address if SkipNodeUpdate is not set"),
+            (
+                r#"{"Node":"n"}"#,
+                "Must provide address if SkipNodeUpdate is not set",
+            ),
             (
                 r#"{"Node":"n","Address":"a","Service":{"ID":"x"}}"#,
                 "Must provide service name (Service.Service) when service ID is provided",
             ),
-            (r#"{"ID":"junk","Node":"n","Address":"a"}"#, "Bad node ID: uuid string is wrong length"),
-            (r#"{"Node":"n","Address":"a","Datacenter":"dc9"}"#, "No path to datacenter"),
-            (r#"{"Foo":1}"#, "Request decode failed: json: unknown field \"Foo\""),
+            (
+                r#"{"ID":"junk","Node":"n","Address":"a"}"#,
+                "Bad node ID: uuid string is wrong length",
+            ),
+            (
+                r#"{"Node":"n","Address":"a","Datacenter":"dc9"}"#,
+                "No path to datacenter",
+            ),
+            (
+                r#"{"Foo":1}"#,
+                "Request decode failed: json: unknown field \"Foo\"",
+            ),
             (
                 r#"{"Node":"n","Address":"a","Check":{"Name":"c","Node":"m"}}"#,
                 "Node \"m\" for check \"c\" doesn't match register request node \"n\"",
@@ -201,7 +224,13 @@ mod tests {
 
         let service = register.service.unwrap();
         assert_eq!((service.node.as_str(), service.id.as_str()), ("n", "web"));
-        assert_eq!((register.checks[0].node.as_str(), register.checks[0].check_id.as_str()), ("n", "c"));
+        assert_eq!(
+            (
+                register.checks[0].node.as_str(),
+                register.checks[0].check_id.as_str()
+            ),
+            ("n", "c")
+        );
         let node = register.node.unwrap();
         assert_eq!((node.datacenter.as_str(), node.meta_null), ("dc1", true));
     }
