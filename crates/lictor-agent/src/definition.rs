@@ -43,6 +43,9 @@ pub enum InvalidDefinition {
     /// A status that does not exist.
     #[error("Bad check status")]
     BadStatus,
+    /// The same in a service's check, for which Consul has other words.
+    #[error("Status for checks must 'passing', 'warning', 'critical'")]
+    BadServiceCheckStatus,
     /// A check that cannot run as it is defined.
     #[error("Invalid check: {0}")]
     Check(&'static str),
@@ -229,7 +232,14 @@ impl ServiceDefinition {
         let checks = std::iter::once(single)
             .filter(|check| !check.is_empty())
             .chain(several);
-        service.checks = checks.map(CheckDefinition::read).collect::<Result<_, _>>()?;
+        let of_service = |error| match error {
+            ReadError::Invalid(InvalidDefinition::BadStatus) => {
+                InvalidDefinition::BadServiceCheckStatus.into()
+            }
+            other => other,
+        };
+        let read = |check| CheckDefinition::read(check).map_err(of_service);
+        service.checks = checks.map(read).collect::<Result<_, _>>()?;
         service.complete()?;
         Ok(service)
     }

@@ -76,7 +76,7 @@ fn enable(ctx: &Ctx) -> Result<bool, ApiError> {
         Some(text) => super::truth(text).ok_or_else(|| {
             ApiError::bad_request(format!(
                 "Invalid value for enable: {}",
-                crate::go::quote(text.as_bytes())
+                lictor_proto::go::quote(text.as_bytes())
             ))
         }),
     }
