@@ -1,14 +1,15 @@
 //! The durable copy of the state: one column family a table, no WAL, atomic flush.
 //!
 //! The raft log already holds every command, so a second log would be waste. Rows and the applied index of a
-//! batch go into RocksDB in one batch, and all column families are flushed together; so after a crash the copy
-//! stands at exactly some applied index, and replay of the log goes on from there. Nothing is read from it but
-//! at start, when the whole state is loaded into memory.
+//! batch go into RocksDB in one batch, and all column families are flushed together; so after a crash the
+//! copy stands at exactly some applied index, and replay of the log goes on from there. Nothing is read from
+//! it but at start, when the whole state is loaded into memory.
 //!
 //! Why it is correct: a batch is atomic in the memtables, an atomic flush is atomic over the column families,
 //! and the applied index is part of both (`a_crash_leaves_the_state_of_one_applied_index`); rows that the log
 //! would bring twice are not a danger, since replay begins right after that index.
 
+mod load;
 mod open;
 #[cfg(test)]
 mod tests;
@@ -16,10 +17,11 @@ mod tests;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use lictor_node::{Checkpoint, CheckpointError, WriteSet};
 use lictor_proto::LogIndex;
 use lictor_proto::v1::MetaRow;
-use lictor_state::{Action, State, Table, prefix_end};
+use lictor_state::{Action, State, Table, Write, prefix_end};
 use prost::Message;
 use rocksdb::{BoundColumnFamily, DBWithThreadMode, FlushOptions, MultiThreaded, WriteBatch, WriteOptions};
 
@@ -48,10 +50,17 @@ impl StateStore {
     /// Opens or creates the copy and loads the state.
     ///
     /// # Errors
-    /// [`StoreError::Unreadable`] and [`StoreError::Damaged`].
+    /// [`StoreError::Unreadable`], [`StoreError::Damaged`] and [`StoreError::OtherVersion`].
     pub fn open(path: &Path) -> Result<(Self, OpenedState), StoreError> {
-        let db = open::open(path)?;
-        let (meta, state) = open::load(&db, path)?;
+        Self::open_with(path, open::MEMTABLES_BYTES)
+    }
+
+    fn open_with(path: &Path, memtables_bytes: usize) -> Result<(Self, OpenedState), StoreError> {
+        let (db, was_there) = open::open(path, memtables_bytes)?;
+        let (meta, state) = load::load(&db, path)?;
+        if was_there {
+            open::start_compaction(&db, path)?;
+        }
         let members = (!meta.conf_state.is_empty()).then(|| meta.conf_state.to_vec());
         let mut write_options = WriteOptions::default();
         write_options.disable_wal(true);
@@ -99,16 +108,21 @@ impl Checkpoint for StateStore {
         meta.cluster_id = self.meta.cluster_id.clone();
         let mut batch = WriteBatch::default();
         let columns = self.columns()?;
-        for write in &set.writes {
+        for (at, write) in set.writes.iter().enumerate() {
             let column = &columns[write.table() as usize];
             let key = write.key_bytes();
             match write.action() {
                 Action::Put => batch.put_cf(column, &key, write.value_bytes()),
                 Action::Delete => batch.delete_cf(column, &key),
-                Action::DeletePrefix => match prefix_end(&key) {
-                    Some(end) => batch.delete_range_cf(column, &key[..], &end[..]),
-                    None => delete_from(&self.db, &mut batch, column, &key),
-                },
+                Action::DeletePrefix => {
+                    let end = prefix_end(&key).unwrap_or_else(|| {
+                        let put_before = set.writes[..at].iter().filter(|put| put.table() == write.table());
+                        behind_all(&self.db, column, put_before.map(Write::key_bytes).max())
+                    });
+                    if key < end {
+                        batch.delete_range_cf(column, &key[..], &end[..]);
+                    }
+                }
             }
         }
         batch.put_cf(&columns[Table::Meta as usize], b"", meta.encode_to_vec());
@@ -133,22 +147,25 @@ impl Checkpoint for StateStore {
     }
 }
 
-/// Deletes everything from `key` on: a prefix of nothing but 0xff bytes has no end to give to a range.
-fn delete_from(db: &Db, batch: &mut WriteBatch, column: &Arc<BoundColumnFamily<'_>>, key: &[u8]) {
+/// An end for a range over a prefix of nothing but 0xff bytes, which has none of its own: right behind the
+/// last row, be it in the database or, with `highest`, put by the very batch.
+fn behind_all(db: &Db, column: &Arc<BoundColumnFamily<'_>>, highest: Option<Bytes>) -> Vec<u8> {
     let mut rows = db.raw_iterator_cf(column);
     rows.seek_to_last();
-    if let Some(last) = rows.key()
-        && last >= key
-    {
-        batch.delete_range_cf(column, key, last);
-        batch.delete_cf(column, last);
-    }
+    let mut end = rows
+        .key()
+        .unwrap_or_default()
+        .max(&highest.unwrap_or_default())
+        .to_vec();
+    end.push(0);
+    end
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "used as a function for map_err")]
 fn failure(error: rocksdb::Error) -> CheckpointError {
     let text = error.to_string();
-    // RocksDB reports a full disk as an IO error (or, while it recovers by itself, with the sub-code NoSpace).
+    // RocksDB reports a full disk as an IO error (or, while it recovers by itself, with the sub-code
+    // NoSpace).
     if text.contains("No space left") || text.contains("NoSpace") || text.contains("Space limit") {
         return CheckpointError::Full(text);
     }

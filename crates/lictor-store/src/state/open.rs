@@ -1,44 +1,67 @@
-//! Settings of the durable copy, and how the state is loaded from it.
+//! Settings of the durable copy, and what RocksDB's refusals mean.
 
 use std::fs;
 use std::io;
 use std::path::Path;
 
-use lictor_proto::v1::MetaRow;
-use lictor_state::{Loader, State, Table};
-use prost::Message;
+use lictor_state::Table;
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, ErrorKind, LogLevel, Options,
-    ReadOptions,
+    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, DEFAULT_COLUMN_FAMILY_NAME,
+    ErrorKind, LogLevel, Options,
 };
 
 use super::Db;
 use crate::StoreError;
 
-/// Memtables in all. The node flushes long before, so that RocksDB seldom does by itself.
-const MEMTABLES_BYTES: usize = 64 << 20;
+/// Memtables in all. The node flushes before, so that RocksDB seldom does by itself. Also what must be free
+/// on a disk that was full before RocksDB takes up work again.
+pub(super) const MEMTABLES_BYTES: usize = 32 << 20;
 /// For index blocks at start; nothing else is read.
 const BLOCK_CACHE_BYTES: usize = 4 << 20;
 /// Large, since rows are only ever scanned: fewer index entries, longer reads.
 const BLOCK_BYTES: usize = 32 << 10;
-const READAHEAD_BYTES: usize = 2 << 20;
+/// Small enough that a middle of the keys can be told from the files' bounds.
+const FILE_BYTES: u64 = 16 << 20;
 
-pub(super) fn open(path: &Path) -> Result<Db, StoreError> {
-    check_current(path)?;
-    let options = options();
-    let columns = Table::ALL.map(|table| ColumnFamilyDescriptor::new(table.name(), options.clone()));
-    Db::open_cf_descriptors(&options, path, columns).map_err(|error| refusal(path, &error))
+/// Opens or creates the copy, and tells whether it was there. If so, the compaction of KV rows rests until
+/// [`start_compaction`], since a restart waits for the rows to be read and nothing else.
+pub(super) fn open(path: &Path, memtables_bytes: usize) -> Result<(Db, bool), StoreError> {
+    let exists = has_current(path)?;
+    let options = options(memtables_bytes);
+    // RocksDB's own column family is unused, but its options count too.
+    let names = Table::ALL
+        .map(Table::name)
+        .into_iter()
+        .chain([DEFAULT_COLUMN_FAMILY_NAME]);
+    let columns = names.map(|name| {
+        let mut options = options.clone();
+        options.set_disable_auto_compactions(exists && name == Table::Kv.name());
+        ColumnFamilyDescriptor::new(name, options)
+    });
+    let db = Db::open_cf_descriptors(&options, path, columns).map_err(|error| refusal(path, &error))?;
+    Ok((db, exists))
 }
 
-/// RocksDB would start anew beside the rows of a directory that has lost its `CURRENT`.
-fn check_current(path: &Path) -> Result<(), StoreError> {
+/// Lets RocksDB tidy up what it found. Costs some fsyncs, which a first start need not wait for.
+pub(super) fn start_compaction(db: &Db, path: &Path) -> Result<(), StoreError> {
+    let Some(column) = db.cf_handle(Table::Kv.name()) else {
+        return Ok(());
+    };
+    db.set_options_cf(&column, &[("disable_auto_compactions", "false")])
+        .map_err(|error| refusal(path, &error))
+}
+
+/// RocksDB would start anew beside the rows of a directory that has lost its `CURRENT`. The first manifest
+/// alone is what is left of a creation that was cut short: RocksDB begins the next one as soon as the first
+/// is in force.
+fn has_current(path: &Path) -> Result<bool, StoreError> {
     let unreadable = |source: io::Error| StoreError::Unreadable {
         path: path.to_owned(),
         source,
     };
     let entries = match fs::read_dir(path) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(unreadable(error)),
     };
     let mut has_rows = false;
@@ -46,9 +69,9 @@ fn check_current(path: &Path) -> Result<(), StoreError> {
         let name = entry.map_err(unreadable)?.file_name();
         let name = name.to_string_lossy();
         if name == "CURRENT" {
-            return Ok(());
+            return Ok(true);
         }
-        has_rows |= name.ends_with(".sst") || name.starts_with("MANIFEST");
+        has_rows |= name.ends_with(".sst") || (name.starts_with("MANIFEST") && name != "MANIFEST-000001");
     }
     if has_rows {
         return Err(StoreError::Damaged {
@@ -56,10 +79,10 @@ fn check_current(path: &Path) -> Result<(), StoreError> {
             what: "CURRENT is missing".to_owned(),
         });
     }
-    Ok(())
+    Ok(false)
 }
 
-fn options() -> Options {
+fn options(memtables_bytes: usize) -> Options {
     let mut table = BlockBasedOptions::default();
     table.set_block_size(BLOCK_BYTES);
     table.set_block_cache(&Cache::new_lru_cache(BLOCK_CACHE_BYTES));
@@ -71,8 +94,10 @@ fn options() -> Options {
     options.set_paranoid_checks(true);
     options.set_block_based_table_factory(&table);
     options.set_compression_type(DBCompressionType::Lz4);
-    options.set_write_buffer_size(MEMTABLES_BYTES);
-    options.set_db_write_buffer_size(MEMTABLES_BYTES);
+    options.set_write_buffer_size(memtables_bytes);
+    options.set_db_write_buffer_size(memtables_bytes);
+    options.set_target_file_size_base(FILE_BYTES);
+    options.set_skip_stats_update_on_db_open(true);
     options.set_max_background_jobs(2);
     options.set_max_open_files(256);
     options.set_keep_log_file_num(2);
@@ -81,55 +106,7 @@ fn options() -> Options {
     options
 }
 
-/// Everything is scanned once, checksums verified, in the order of the keys.
-pub(super) fn load(db: &Db, path: &Path) -> Result<(MetaRow, State), StoreError> {
-    let damaged = |what: String| StoreError::Damaged {
-        path: path.to_owned(),
-        what,
-    };
-    let mut meta = MetaRow::default();
-    scan(db, path, Table::Meta, |_, value| {
-        meta = MetaRow::decode(value).map_err(|error| damaged(format!("the meta row: {error}")))?;
-        Ok(())
-    })?;
-    let mut loader = Loader::new(&meta);
-    for table in Table::ALL.into_iter().filter(|table| *table != Table::Meta) {
-        scan(db, path, table, |key, value| {
-            loader
-                .push_bytes(table, key, value)
-                .map_err(|error| damaged(error.to_string()))
-        })?;
-    }
-    Ok((meta, loader.finish()))
-}
-
-fn scan(
-    db: &Db,
-    path: &Path,
-    table: Table,
-    mut each: impl FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
-) -> Result<(), StoreError> {
-    let Some(column) = db.cf_handle(table.name()) else {
-        let what = format!("the state has no table {}", table.name());
-        return Err(StoreError::Damaged {
-            path: path.to_owned(),
-            what,
-        });
-    };
-    let mut read = ReadOptions::default();
-    read.set_verify_checksums(true);
-    read.fill_cache(false);
-    read.set_readahead_size(READAHEAD_BYTES);
-    let mut rows = db.raw_iterator_cf_opt(&column, read);
-    rows.seek_to_first();
-    while let Some((key, value)) = rows.item() {
-        each(key, value)?;
-        rows.next();
-    }
-    rows.status().map_err(|error| refusal(path, &error))
-}
-
-fn refusal(path: &Path, error: &rocksdb::Error) -> StoreError {
+pub(super) fn refusal(path: &Path, error: &rocksdb::Error) -> StoreError {
     let what = error.to_string();
     match error.kind() {
         ErrorKind::IOError if !what.contains("No such file") => StoreError::Unreadable {

@@ -1,9 +1,13 @@
-use bytes::Bytes;
+use std::collections::BTreeSet;
+use std::process::Command as Process;
+use std::time::{Duration, Instant};
+
 use lictor_node::{Checkpoint, WriteSet};
 use lictor_proto::v1::{KvDelete, KvDeleteTree, KvSet, NodeRow, Register, SessionCreate, SessionRow};
 use lictor_proto::{Command, LogIndex, Term};
 use lictor_state::{Effects, State, Write};
 use proptest::prelude::*;
+use rocksdb::LiveFile;
 
 use super::*;
 
@@ -15,7 +19,11 @@ struct Pair {
 
 impl Pair {
     fn open(path: &Path) -> Self {
-        let (store, opened) = StateStore::open(path).unwrap();
+        Self::open_with(path, open::MEMTABLES_BYTES)
+    }
+
+    fn open_with(path: &Path, memtables_bytes: usize) -> Self {
+        let (store, opened) = StateStore::open_with(path, memtables_bytes).unwrap();
         Self {
             state: opened.state,
             store,
@@ -23,15 +31,49 @@ impl Pair {
     }
 
     fn apply(&mut self, command: &Command) {
+        self.apply_batch(std::slice::from_ref(command));
+    }
+
+    fn apply_batch(&mut self, commands: &[Command]) {
+        let set = self.apply_in_memory(commands);
+        self.store.write(&set).unwrap();
+    }
+
+    fn apply_in_memory(&mut self, commands: &[Command]) -> WriteSet {
         let mut effects = Effects::default();
-        let next = LogIndex(self.state.applied().0.0 + 1);
-        self.state.apply(next, Term(1), command, &mut effects);
-        let set = WriteSet {
+        for command in commands {
+            let next = LogIndex(self.state.applied().0.0 + 1);
+            self.state.apply(next, Term(1), command, &mut effects);
+        }
+        WriteSet {
             meta: self.state.meta(),
             members: None,
             writes: effects.writes,
-        };
-        self.store.write(&set).unwrap();
+        }
+    }
+
+    /// What a crash at this moment leaves on the disk: the files, without the memtables.
+    fn crash(&self, dir: &Path) -> tempfile::TempDir {
+        let crashed = tempfile::tempdir().unwrap();
+        self.store.db.disable_file_deletions().unwrap();
+        // First what names other files, so that all that it names is there.
+        let mut files: Vec<_> = std::fs::read_dir(dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        files.sort_by_key(|name| {
+            let name = name.to_string_lossy();
+            (name != "CURRENT", !name.starts_with("MANIFEST"))
+        });
+        for name in files {
+            match std::fs::copy(dir.join(&name), crashed.path().join(&name)) {
+                // One that was already on its way out: if it is missed, opening the copy shows it.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                copied => drop(copied.unwrap()),
+            }
+        }
+        self.store.db.enable_file_deletions().unwrap();
+        crashed
     }
 }
 
@@ -92,7 +134,7 @@ fn what_was_flushed_is_found_again() {
 }
 
 #[test]
-fn a_crash_leaves_the_state_of_one_applied_index() {
+fn a_crash_leaves_what_was_flushed() {
     let dir = tempfile::tempdir().unwrap();
     let mut pair = Pair::open(dir.path());
     pair.apply(&set("a", "1"));
@@ -102,12 +144,7 @@ fn a_crash_leaves_the_state_of_one_applied_index() {
     pair.apply(&set("a", "2"));
     pair.apply(&session("n", 1));
 
-    // A copy of the files is what a crash leaves: memtables are not in it.
-    let crashed = tempfile::tempdir().unwrap();
-    for entry in std::fs::read_dir(dir.path()).unwrap() {
-        let entry = entry.unwrap();
-        std::fs::copy(entry.path(), crashed.path().join(entry.file_name())).unwrap();
-    }
+    let crashed = pair.crash(dir.path());
 
     let (_, opened) = StateStore::open(crashed.path()).unwrap();
     assert_same(&opened.state, &flushed);
@@ -203,8 +240,252 @@ fn flipped_bits_are_found_at_the_start() {
     assert!(matches!(refused, StoreError::Damaged { .. }), "{refused}");
 }
 
+#[test]
+fn a_crash_leaves_the_state_of_one_applied_index() {
+    const MEMTABLES_BYTES: usize = 256 << 10;
+    let dir = tempfile::tempdir().unwrap();
+    let mut pair = Pair::open_with(dir.path(), MEMTABLES_BYTES);
+    let mut states = vec![pair.state.clone()];
+    let mut found = BTreeSet::new();
+
+    // RocksDB flushes by itself here, whenever it sees fit, and is caught at it.
+    for round in 0..12_u8 {
+        pair.apply(&register(&format!("n{round}")));
+        states.push(pair.state.clone());
+        for number in 0..200 {
+            pair.apply_batch(&[
+                set(
+                    &format!("k{number}"),
+                    &incompressible(2_000, u64::from(round) << 32 | number),
+                ),
+                session(&format!("n{round}"), round),
+            ]);
+            let applied = usize::try_from(pair.state.applied().0.0).unwrap();
+            states.resize_with(applied, State::default);
+            states.push(pair.state.clone());
+        }
+        let crashed = pair.crash(dir.path());
+        let (_, opened) = StateStore::open(crashed.path()).unwrap();
+        let applied = usize::try_from(opened.state.applied().0.0).unwrap();
+        assert_same(&opened.state, &states[applied]);
+        found.insert(applied);
+    }
+
+    assert!(found.len() > 3, "it flushed nothing by itself: {found:?}");
+}
+
+#[test]
+fn r12_a_recursive_delete_removes_what_its_own_batch_put() {
+    for prefix in ["", "\u{10ffff}"] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut pair = Pair::open(dir.path());
+        pair.apply(&set("a", "1"));
+
+        let tree = Command::KvDeleteTree(KvDeleteTree {
+            prefix: prefix.into(),
+        });
+        pair.apply_batch(&[set("\u{10ffff}b", "2"), set("b", "3"), tree, set("c", "4")]);
+        pair.store.flush().unwrap();
+        drop(pair.store);
+
+        let (_, opened) = StateStore::open(dir.path()).unwrap();
+        assert_same(&opened.state, &pair.state);
+    }
+}
+
+#[test]
+fn rows_without_an_applied_index_are_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut pair = Pair::open(dir.path());
+    pair.apply(&set("a", "1"));
+    pair.store
+        .db
+        .delete_cf(&pair.store.column(Table::Meta).unwrap(), b"")
+        .unwrap();
+    drop(pair.store);
+
+    let refused = StateStore::open(dir.path()).err().unwrap();
+
+    assert!(matches!(refused, StoreError::Damaged { .. }), "{refused}");
+}
+
+#[test]
+fn a_copy_in_another_format_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let pair = Pair::open(dir.path());
+    let meta = MetaRow {
+        format: 99,
+        ..MetaRow::default()
+    };
+    let column = pair.store.column(Table::Meta).unwrap();
+    pair.store.db.put_cf(&column, b"", meta.encode_to_vec()).unwrap();
+    drop(column);
+    drop(pair.store);
+
+    let refused = StateStore::open(dir.path()).err().unwrap();
+
+    assert!(matches!(refused, StoreError::OtherVersion { .. }), "{refused}");
+}
+
+#[test]
+fn a_creation_that_was_cut_short_is_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("IDENTITY"), "x").unwrap();
+    std::fs::write(dir.path().join("MANIFEST-000001"), "").unwrap();
+
+    let mut pair = Pair::open(dir.path());
+    pair.apply(&set("a", "1"));
+
+    assert_eq!(pair.store.flush().unwrap(), LogIndex(1));
+    assert!(
+        !dir.path().join("MANIFEST-000001").exists(),
+        "a whole copy never stands on the first manifest"
+    );
+}
+
+#[test]
+fn compaction_goes_on_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    for restart in 0..2 {
+        let mut pair = Pair::open(dir.path());
+        pair.store.found(&pair.state, b"members".to_vec()).unwrap();
+        for number in 0..3 {
+            pair.apply(&set("k", &format!("{restart} {number}")));
+            pair.store.flush().unwrap();
+        }
+    }
+    let pair = Pair::open(dir.path());
+
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let flushed_files = || {
+        let files = pair.store.db.live_files().unwrap();
+        let is_flushed = |file: &&LiveFile| file.column_family_name == "kv" && file.level == 0;
+        files.iter().filter(is_flushed).count()
+    };
+    while flushed_files() > 3 {
+        assert!(Instant::now() < deadline, "{} files", flushed_files());
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn rows_in_many_files_are_all_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut pair = Pair::open(dir.path());
+    // Two files that overlap, so that they are merged and not just moved.
+    for first in 0..2 {
+        for number in (first..3_000).step_by(2) {
+            pair.apply(&set(&format!("k{number:05}"), &incompressible(20_000, number)));
+        }
+        pair.store.flush().unwrap();
+    }
+    let column = pair.store.column(Table::Kv).unwrap();
+    pair.store
+        .db
+        .compact_range_cf(&column, None::<&[u8]>, None::<&[u8]>);
+    drop(column);
+    let files = pair.store.db.live_files().unwrap();
+    assert!(
+        files
+            .iter()
+            .filter(|file| file.column_family_name == "kv")
+            .count()
+            > 2
+    );
+    drop(pair.store);
+
+    let (_, opened) = StateStore::open(dir.path()).unwrap();
+
+    assert_same(&opened.state, &pair.state);
+}
+
+/// On a file system of 24 MB of its own, in a mount namespace of its own, in a process of its own.
+#[test]
+fn a_full_disk_is_told_apart_and_the_same_calls_succeed_when_there_is_room() {
+    const TEST: &str =
+        "state::tests::a_full_disk_is_told_apart_and_the_same_calls_succeed_when_there_is_room";
+    const INSIDE: &str = "LICTOR_TEST_FULL_DISK";
+    if let Some(disk) = std::env::var_os(INSIDE) {
+        return fill_and_recover(Path::new(&disk));
+    }
+    let disk = tempfile::tempdir().unwrap();
+    let namespace = || {
+        let mut command = Process::new("unshare");
+        command.args(["--map-root-user", "--mount", "sh", "-ec"]);
+        command
+    };
+    let mount = format!("mount -t tmpfs -o size=24m tmpfs {}", disk.path().display());
+    if !namespace()
+        .arg(&mount)
+        .status()
+        .is_ok_and(|status| status.success())
+    {
+        eprintln!("skipped: this machine lets nobody mount a small file system");
+        return;
+    }
+
+    let script = format!("{mount}; exec \"$0\" --exact {TEST} --nocapture");
+    let outcome = namespace()
+        .arg(script)
+        .arg(std::env::current_exe().unwrap())
+        .env(INSIDE, disk.path())
+        .output();
+
+    let outcome = outcome.unwrap();
+    assert!(
+        outcome.status.success(),
+        "{}",
+        String::from_utf8_lossy(&outcome.stderr)
+    );
+}
+
+fn fill_and_recover(disk: &Path) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let retry = |what: &mut dyn FnMut() -> Result<(), CheckpointError>| loop {
+        match what() {
+            Ok(()) => return,
+            Err(CheckpointError::Full(_)) if Instant::now() < deadline => std::thread::yield_now(),
+            Err(error) => panic!("{error:?}"),
+        }
+    };
+    let ballast = disk.join("ballast");
+    std::fs::write(&ballast, vec![0; 14 << 20]).unwrap();
+    let mut pair = Pair::open_with(&disk.join("state"), 1 << 20);
+
+    let mut number = 0;
+    let refused = loop {
+        number += 1;
+        let set = pair.apply_in_memory(&[set(&format!("k{number}"), &incompressible(20_000, number))]);
+        if let Err(error) = pair.store.write(&set).and_then(|()| pair.store.flush().map(drop)) {
+            break (set, error);
+        }
+        assert!(number < 2_000, "the disk does not fill");
+    };
+    let (set, error) = refused;
+    assert!(matches!(error, CheckpointError::Full(_)), "{error:?}");
+    assert!(matches!(pair.store.flush(), Err(CheckpointError::Full(_))));
+
+    std::fs::remove_file(&ballast).unwrap();
+    retry(&mut || pair.store.write(&set));
+    retry(&mut || pair.store.flush().map(drop));
+    drop(pair.store);
+    let (_, opened) = StateStore::open(&disk.join("state")).unwrap();
+    assert_same(&opened.state, &pair.state);
+}
+
+fn incompressible(bytes: usize, seed: u64) -> String {
+    let mut random = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut next = || {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        char::from(random.to_le_bytes()[0] & 0x7f)
+    };
+    (0..bytes).map(|_| next()).collect()
+}
+
 fn command() -> impl Strategy<Value = Command> {
-    let key = || proptest::sample::select(vec!["a", "a/", "a/b", "a/c/d", "b", "\u{10ffff}", "n"]);
+    let key = || proptest::sample::select(vec!["", "a", "a/", "a/b", "a/c/d", "b", "\u{10ffff}", "n"]);
     prop_oneof![
         4 => (key(), ".{0,8}").prop_map(|(key, value)| set(key, &value)),
         2 => key().prop_map(|key| Command::KvDelete(KvDelete { key: key.into(), cas: None })),
@@ -219,12 +500,12 @@ proptest! {
 
     #[test]
     fn the_copy_equals_the_state_in_memory_byte_for_byte(
-        commands in proptest::collection::vec((command(), any::<bool>()), 1..60)
+        batches in proptest::collection::vec((proptest::collection::vec(command(), 1..5), any::<bool>()), 1..30)
     ) {
         let dir = tempfile::tempdir().unwrap();
         let mut pair = Pair::open(dir.path());
-        for (command, flush) in commands {
-            pair.apply(&command);
+        for (commands, flush) in batches {
+            pair.apply_batch(&commands);
             if flush {
                 pair.store.flush().unwrap();
             }
