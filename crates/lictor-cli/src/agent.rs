@@ -101,13 +101,7 @@ fn try_run<S: Server>(args: AgentArgs, server: S) -> anyhow::Result<()> {
         datacenter = config.datacenter,
         "starting"
     );
-    if !config.absent_keys.is_empty() {
-        let keys = config.absent_keys.join(", ");
-        tracing::warn!(
-            keys,
-            "these configuration keys have no effect: Lictor does not have what they are for"
-        );
-    }
+    warn_of_gaps(&config);
     let (data_dir, temporary) = open_data_dir(&config)?;
     let pid_file = config.pid_file.as_deref().map(PidFile::create).transpose()?;
 
@@ -128,6 +122,28 @@ fn try_run<S: Server>(args: AgentArgs, server: S) -> anyhow::Result<()> {
     drop((pid_file, temporary));
     tracing::info!("stopped");
     stopped
+}
+
+/// Says what was asked for and is not done.
+fn warn_of_gaps(config: &RuntimeConfig) {
+    if !config.absent_keys.is_empty() {
+        let keys = config.absent_keys.join(", ");
+        tracing::warn!(
+            keys,
+            "these configuration keys have no effect: Lictor does not have what they are for"
+        );
+    }
+    if config.acl.enabled {
+        tracing::error!(
+            "acl.enabled: access control is not available yet, everybody may read and write everything"
+        );
+    }
+    if !config.retry_join.addresses.is_empty() {
+        tracing::warn!("retry_join: clusters are not available yet, this server stays alone");
+    }
+    if config.encrypt.is_some() {
+        tracing::warn!("encrypt: there is no traffic between servers yet, the key is not used");
+    }
 }
 
 fn open_data_dir(config: &RuntimeConfig) -> Result<(PathBuf, Option<TempDir>), ConfigError> {

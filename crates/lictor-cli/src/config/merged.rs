@@ -23,7 +23,6 @@ pub(crate) struct Merged {
     pub(crate) client_addr: Option<String>,
     pub(crate) data_dir: Option<PathBuf>,
     pub(crate) datacenter: Option<String>,
-    pub(crate) enable_debug: Option<bool>,
     pub(crate) enable_local_script_checks: Option<bool>,
     pub(crate) enable_script_checks: Option<bool>,
     pub(crate) encrypt: Option<String>,
@@ -98,9 +97,7 @@ pub(crate) struct MergedAutopilot {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct MergedHttp {
-    pub(crate) block_endpoints: Vec<String>,
     pub(crate) max_header_bytes: Option<i64>,
-    pub(crate) response_headers: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

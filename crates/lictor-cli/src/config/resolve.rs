@@ -85,8 +85,6 @@ pub(crate) fn resolve(
         ports,
         unix_socket_mode: raw.unix_sockets.mode.as_deref().map(socket_mode).transpose()?,
         tls,
-        response_headers: raw.http_config.response_headers,
-        block_endpoints: raw.http_config.block_endpoints,
         limits: limits(
             &raw.limits,
             raw.http_config.max_header_bytes,
@@ -104,7 +102,6 @@ pub(crate) fn resolve(
         encrypt: raw.encrypt.filter(|key| !key.is_empty()),
         enable_script_checks: scripts,
         enable_local_script_checks: scripts || raw.enable_local_script_checks.unwrap_or(false),
-        enable_debug: raw.enable_debug.unwrap_or(dev),
         skip_leave_on_interrupt: raw.skip_leave_on_interrupt.unwrap_or(server),
         leave_on_terminate: raw.leave_on_terminate.unwrap_or(!server),
         services: raw.services,

@@ -50,10 +50,6 @@ pub struct RuntimeConfig {
     pub unix_socket_mode: Option<u32>,
     /// Certificate and key of HTTPS; present whenever [`Self::https`] is not empty.
     pub tls: Option<TlsFiles>,
-    /// Headers added to every HTTP answer.
-    pub response_headers: BTreeMap<String, String>,
-    /// Path prefixes that are answered with 403.
-    pub block_endpoints: Vec<String>,
     /// Bounds.
     pub limits: Limits,
     /// Access control.
@@ -70,8 +66,6 @@ pub struct RuntimeConfig {
     pub enable_script_checks: bool,
     /// Whether checks from configuration files may run scripts; true with [`Self::enable_script_checks`].
     pub enable_local_script_checks: bool,
-    /// Whether profiling endpoints answer.
-    pub enable_debug: bool,
     /// SIGINT stops without leaving the cluster. Default: true for servers.
     pub skip_leave_on_interrupt: bool,
     /// SIGTERM leaves the cluster before it stops. Default: false for servers.

@@ -89,7 +89,6 @@ pub(crate) const ROOT: &[Key] = &[
     key("client_addr", Text),
     key("data_dir", Text),
     key("datacenter", Text),
-    key("enable_debug", Bool),
     key("enable_local_script_checks", Bool),
     key("enable_script_checks", Bool),
     key("encrypt", Text),
@@ -150,6 +149,7 @@ pub(crate) const ROOT: &[Key] = &[
     absent("domain"),
     absent("enable_agent_tls_for_checks"),
     absent("enable_central_service_config"),
+    absent("enable_debug"),
     absent("encrypt_verify_incoming"),
     absent("encrypt_verify_outgoing"),
     absent("experiments"),
@@ -263,10 +263,10 @@ const AUTOPILOT: &[Key] = &[
 ];
 
 const HTTP_CONFIG: &[Key] = &[
-    key("block_endpoints", Texts),
     key("max_header_bytes", Int),
-    key("response_headers", TextMap),
     absent("allow_write_http_from"),
+    absent("block_endpoints"),
+    absent("response_headers"),
     absent("use_cache"),
 ];
 
@@ -284,10 +284,10 @@ const LIMITS: &[Key] = &[
 ];
 
 const PERFORMANCE: &[Key] = &[
-    key("leave_drain_time", Duration),
     key("raft_multiplier", Int),
     absent("grpc_keepalive_interval"),
     absent("grpc_keepalive_timeout"),
+    absent("leave_drain_time"),
     absent("rpc_hold_timeout"),
 ];
 
