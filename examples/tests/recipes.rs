@@ -1,0 +1,87 @@
+//! Every recipe runs to its end against a real server, and so do the lines of README.
+
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use lictor_tests::Server;
+
+fn run(recipe: &str) -> Result<()> {
+    let server = Server::start()?;
+
+    let output = Command::new(recipe)
+        .arg(format!("http://{}", server.http()))
+        .output()?;
+
+    let (out, err) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    ensure!(output.status.success(), "{recipe}: {out}{err}");
+    let left = server.get("/v1/kv/examples/?keys")?;
+    ensure!(left.status == 404, "keys were left behind: {}", left.text());
+    Ok(())
+}
+
+#[test]
+fn leader_election() -> Result<()> {
+    run(env!("CARGO_BIN_EXE_leader_election"))
+}
+
+#[test]
+fn distributed_lock() -> Result<()> {
+    run(env!("CARGO_BIN_EXE_distributed_lock"))
+}
+
+#[test]
+fn config_watch() -> Result<()> {
+    run(env!("CARGO_BIN_EXE_config_watch"))
+}
+
+/// The `curl` lines of README in order, in one shell; what stands behind `# ` is what must be printed.
+#[test]
+fn the_curl_lines_of_readme_print_what_readme_says() -> Result<()> {
+    if Command::new("curl").arg("--version").output().is_err() {
+        eprintln!("left out: there is no curl here");
+        return Ok(());
+    }
+    let server = Server::start()?;
+    let readme = include_str!("../../README.md");
+    let lines: Vec<_> = readme
+        .lines()
+        .filter(|line| line.starts_with("curl") || line.starts_with("SESSION="))
+        .collect();
+    let expected: Vec<_> = lines
+        .iter()
+        .map(|line| line.split_once("  #").map(|(_, text)| text.trim()))
+        .collect();
+    ensure!(expected.iter().flatten().count() >= 5, "README lost its lines");
+
+    // Each line's output ends with a mark, so that they can be told apart.
+    let script = lines
+        .iter()
+        .fold(String::new(), |script, line| script + line + "\nprintf '\\036'\n");
+    let script = script
+        .replace("127.0.0.1:8500", &server.http().to_string())
+        .replace("curl ", "curl -sS ");
+    let output = Command::new("sh").args(["-c", &script]).output()?;
+    let printed = String::from_utf8(output.stdout)?;
+
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(errors.is_empty(), "{errors}");
+    for ((line, expected), printed) in lines.iter().zip(expected).zip(printed.split('\u{1e}')) {
+        ensure!(
+            expected.is_none_or(|expected| printed.trim() == expected),
+            "{line} printed {printed}"
+        );
+        ensure!(
+            !line.starts_with("curl") || !printed.contains("rror"),
+            "{line} printed {printed}"
+        );
+    }
+    let count = printed.matches('\u{1e}').count();
+    ensure!(count == lines.len(), "{count} of {} lines ran", lines.len());
+    server
+        .get("/v1/status/leader")
+        .map(drop)
+        .context("the server did not outlive README")
+}
