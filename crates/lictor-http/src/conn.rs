@@ -45,12 +45,14 @@ pub(crate) async fn serve_h1<S>(
     );
     let header_max_bytes = shared.limits.header_max_bytes;
     let service = H1Service { shared, progress };
-    let connection = http1::Builder::new()
-        .title_case_headers(true)
-        .half_close(false)
-        .max_buf_size(header_max_bytes.max(8192))
-        .serve_connection(io, service);
-    drive(connection, http1::Connection::graceful_shutdown, stage).await;
+    let mut connection = pin!(
+        http1::Builder::new()
+            .title_case_headers(true)
+            .half_close(false)
+            .max_buf_size(header_max_bytes.max(8192))
+            .serve_connection(io, service)
+    );
+    drive(connection.as_mut(), http1::Connection::graceful_shutdown, stage).await;
     drop(slot);
 }
 
@@ -64,20 +66,23 @@ where
         let answer = service::call(&shared, request);
         async move { Ok::<_, Infallible>(answer.await) }
     });
-    let connection = http2::Builder::new(TokioExecutor::new())
-        .max_concurrent_streams(H2_STREAMS_MAX)
-        .max_header_list_size(header_max_bytes)
-        .serve_connection(TokioIo::new(stream), service);
-    drive(connection, http2::Connection::graceful_shutdown, stage).await;
+    let mut connection = pin!(
+        http2::Builder::new(TokioExecutor::new())
+            .max_concurrent_streams(H2_STREAMS_MAX)
+            .max_header_list_size(header_max_bytes)
+            .serve_connection(TokioIo::new(stream), service)
+    );
+    drive(connection.as_mut(), http2::Connection::graceful_shutdown, stage).await;
     drop(slot);
 }
 
 /// Polls a connection to its end, telling it once when the server drains and dropping it when it is killed.
-async fn drive<C>(connection: C, drain: fn(Pin<&mut C>), mut stage: watch::Receiver<Stage>)
+///
+/// It borrows the connection: a future that owns what it polls is twice as large, for every idle watcher.
+async fn drive<C>(mut connection: Pin<&mut C>, drain: fn(Pin<&mut C>), mut stage: watch::Receiver<Stage>)
 where
     C: Future<Output = hyper::Result<()>>,
 {
-    let mut connection = pin!(connection);
     loop {
         let stop = async {
             match stage.changed().await {

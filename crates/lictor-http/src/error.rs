@@ -62,6 +62,7 @@ impl ApiError {
         self
     }
 
+    #[cfg(test)]
     pub(crate) fn text(&self) -> &str {
         &self.text
     }

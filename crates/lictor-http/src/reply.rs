@@ -76,8 +76,6 @@ enum Payload {
     Text(Bytes),
     /// A stored value as it is, with headers that keep a browser from running it.
     Raw(Bytes),
-    /// Anything else with its own Content-Type.
-    Other(HeaderValue, Bytes),
 }
 
 /// The answer of a handler.
@@ -138,11 +136,6 @@ impl Reply {
         Self::new(StatusCode::OK, Payload::Raw(value))
     }
 
-    /// 200 with a body of any other Content-Type.
-    pub(crate) fn bytes(content_type: HeaderValue, body: impl Into<Bytes>) -> Self {
-        Self::new(StatusCode::OK, Payload::Other(content_type, body.into()))
-    }
-
     pub(crate) fn with_status(mut self, status: StatusCode) -> Self {
         self.status = status;
         self
@@ -170,9 +163,7 @@ impl Reply {
     pub(crate) fn body_len(&self) -> usize {
         match &self.payload {
             Payload::Nothing => 0,
-            Payload::Json(body) | Payload::Text(body) | Payload::Raw(body) | Payload::Other(_, body) => {
-                body.len()
-            }
+            Payload::Json(body) | Payload::Text(body) | Payload::Raw(body) => body.len(),
         }
     }
 
@@ -227,10 +218,6 @@ impl Reply {
                     header::CONTENT_SECURITY_POLICY,
                     HeaderValue::from_static("sandbox"),
                 );
-                body
-            }
-            Payload::Other(content_type, body) => {
-                headers.insert(header::CONTENT_TYPE, content_type);
                 body
             }
         };

@@ -49,14 +49,20 @@ pub(crate) enum Found {
     Nothing,
 }
 
+static TABLE: LazyLock<HashMap<&'static [u8], &'static Route>> = LazyLock::new(|| {
+    ROUTES
+        .iter()
+        .chain([&KV])
+        .map(|route| (route.path.as_bytes(), route))
+        .collect()
+});
+
 /// Looks up a decoded path.
 pub(crate) fn find(path: &[u8]) -> Found {
-    static TABLE: LazyLock<HashMap<&'static [u8], &'static Route>> = LazyLock::new(|| {
-        ROUTES
-            .iter()
-            .map(|route| (route.path.as_bytes(), route))
-            .collect()
-    });
+    // Most requests go here, and no other route lies below it.
+    if path.starts_with(KV.path.as_bytes()) {
+        return Found::Route(&KV, KV.path.len());
+    }
     if let Some(route) = TABLE.get(path) {
         return Found::Route(route, path.len());
     }
@@ -114,9 +120,10 @@ const fn acl_off(path: &'static str, verbs: &'static [Verb]) -> Route {
     }
 }
 
+static KV: Route = route("/v1/kv/", &[Get, Put, Delete], kv::serve);
+
 static ROUTES: &[Route] = &[
-    // KV, transactions, sessions, status.
-    route("/v1/kv/", &[Get, Put, Delete], kv::serve),
+    // Transactions, sessions, status.
     route("/v1/txn", &[Put], to!(txn::apply)),
     route("/v1/session/create", &[Put], to!(session::create)),
     route("/v1/session/destroy/", &[Put], to!(session::destroy)),
@@ -147,7 +154,11 @@ static ROUTES: &[Route] = &[
     route("/v1/agent/health/service/id/", &[Get], to!(agent::by_id)),
     route("/v1/agent/health/service/name/", &[Get], to!(agent::by_name)),
     route("/v1/agent/check/register", &[Put], to!(agent::register_check)),
-    route("/v1/agent/check/deregister/", &[Put], to!(agent::deregister_check)),
+    route(
+        "/v1/agent/check/deregister/",
+        &[Put],
+        to!(agent::deregister_check),
+    ),
     route("/v1/agent/check/pass/", &[Put], to!(agent::pass)),
     route("/v1/agent/check/warn/", &[Put], to!(agent::warn)),
     route("/v1/agent/check/fail/", &[Put], to!(agent::fail)),
@@ -156,8 +167,16 @@ static ROUTES: &[Route] = &[
     route("/v1/agent/connect/ca/roots", &[Get], to!(agent::ca_roots)),
     later("/v1/agent/connect/ca/leaf/", &[Get]),
     route("/v1/agent/service/register", &[Put], to!(agent::register_service)),
-    route("/v1/agent/service/deregister/", &[Put], to!(agent::deregister_service)),
-    route("/v1/agent/service/maintenance/", &[Put], to!(agent::maintenance_service)),
+    route(
+        "/v1/agent/service/deregister/",
+        &[Put],
+        to!(agent::deregister_service),
+    ),
+    route(
+        "/v1/agent/service/maintenance/",
+        &[Put],
+        to!(agent::maintenance_service),
+    ),
     // Catalog and health.
     route("/v1/catalog/register", &[Put], to!(catalog::register)),
     route("/v1/catalog/deregister", &[Put], to!(catalog::deregister)),

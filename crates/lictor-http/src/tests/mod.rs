@@ -6,14 +6,18 @@ mod sockets;
 mod watches;
 
 use std::mem::size_of;
+use std::sync::Arc;
 
 use lictor_agent::{Agent, Config};
 use lictor_node::{Identity, Node};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 use self::client::Connection;
+use crate::clients::Slot;
 use crate::ctx::Ctx;
 use crate::routes::{kv, session};
+use crate::server::{Shared, Stage};
 use crate::service::Answering;
 use crate::{Api, Handle, Limits, Listener, Options};
 
@@ -85,6 +89,10 @@ fn size_of_future<F>(_: fn(Ctx) -> F) -> usize {
     size_of::<F>()
 }
 
+fn connection_size<F>(_: fn(TcpStream, Arc<Shared>, watch::Receiver<Stage>, Option<Slot>) -> F) -> usize {
+    size_of::<F>()
+}
+
 /// An idle watcher holds one of these, boxed, beside hyper's buffers.
 #[test]
 fn a_waiting_read_costs_less_than_a_kilobyte() {
@@ -97,4 +105,6 @@ fn a_waiting_read_costs_less_than_a_kilobyte() {
 
     assert!(sizes.iter().all(|size| *size <= 1024), "{sizes:?}");
     assert!(size_of::<Answering>() <= 256, "{}", size_of::<Answering>());
+    let connection = connection_size(crate::conn::serve_h1::<TcpStream>);
+    assert!(connection <= 1280, "{connection}");
 }
