@@ -228,3 +228,6 @@ fn check_differs(
     }
     wanted != *known
 }
+
+#[cfg(test)]
+mod tests;
