@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 
-use super::ClientError;
+use super::{ClientError, os_error};
 use crate::args::client::ClientArgs;
 
 const DEFAULT_ADDRESS: &str = "127.0.0.1:8500";
@@ -116,8 +116,9 @@ fn read_token(file: &std::path::Path) -> Result<String, ClientError> {
     match std::fs::read_to_string(file) {
         Ok(text) => Ok(text.trim().to_owned()),
         Err(error) => Err(ClientError::Setup(format!(
-            "Error loading token file {} : {error}",
-            file.display()
+            "Error loading token file {0} : open {0}: {1}",
+            file.display(),
+            os_error(&error)
         ))),
     }
 }

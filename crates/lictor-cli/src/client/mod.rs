@@ -68,11 +68,18 @@ pub(crate) enum ClientError {
     Answer(String),
 }
 
-/// An answer with status 200, or 404 where that means "nothing there".
+/// An answer with status 200, or 404 to a GET, which means "nothing there".
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) body: Bytes,
+}
+
+impl Answer {
+    /// Whether a conditional write was done.
+    pub(crate) fn is_true(&self) -> bool {
+        self.body.trim_ascii() == b"true"
+    }
 }
 
 /// One request in the making.
@@ -148,7 +155,7 @@ impl Client {
     /// Sends, and reads the whole answer.
     ///
     /// # Errors
-    /// All of [`ClientError`]; a status other than 200 and 404 is [`ClientError::Refused`].
+    /// All of [`ClientError`]; a status other than 200, and 404 to a GET, is [`ClientError::Refused`].
     pub(crate) async fn send(&mut self, call: Call<'_>) -> Result<Answer, ClientError> {
         let mut target = self.target(&call);
         for _ in 0..=REDIRECTS_MAX {
@@ -190,7 +197,8 @@ impl Client {
                 continue;
             }
             return match status {
-                StatusCode::OK | StatusCode::NOT_FOUND => Ok(Answer { status, body }),
+                StatusCode::OK => Ok(Answer { status, body }),
+                StatusCode::NOT_FOUND if call.method == Method::GET => Ok(Answer { status, body }),
                 _ => Err(ClientError::Refused {
                     status,
                     body: String::from_utf8_lossy(&body).trim().to_owned(),
@@ -250,10 +258,13 @@ impl Client {
             match &self.endpoint.address {
                 Address::Unix(path) => {
                     let stream = UnixStream::connect(path).await;
-                    handshake(stream.map_err(|error| format!("dial unix {}: {error}", path.display()))?).await
+                    handshake(stream.map_err(|error| {
+                        format!("dial unix {}: connect: {}", path.display(), os_error(&error))
+                    })?)
+                    .await
                 }
                 Address::Tcp { host, port, .. } => {
-                    let dial = |error| format!("dial tcp {host}:{port}: {error}");
+                    let dial = |error| format!("dial tcp {host}:{port}: connect: {}", os_error(&error));
                     let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(dial)?;
                     stream.set_nodelay(true).map_err(dial)?;
                     match &self.tls {
@@ -279,6 +290,19 @@ impl Client {
             .await
             .unwrap_or_else(|_| Err("connect: timed out".to_owned()))
     }
+}
+
+/// The system's words for an error as Go prints them: in lower case and without the number.
+pub(crate) fn os_error(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut chars = text.chars();
+    chars
+        .next()
+        .map(|first| first.to_ascii_lowercase())
+        .into_iter()
+        .chain(chars)
+        .collect()
 }
 
 async fn handshake<S>(stream: S) -> Result<SendRequest<Full<Bytes>>, String>

@@ -9,7 +9,7 @@ use std::io::{self, BufWriter, Read, Write};
 
 use crate::args::client::ClientArgs;
 use crate::client::endpoint::Endpoint;
-use crate::client::{Client, ClientError};
+use crate::client::{Client, ClientError, os_error};
 
 /// What went wrong, as the line that goes to standard error. The exit code is 1.
 #[derive(Debug)]
@@ -56,8 +56,12 @@ impl Ui<'_> {
     pub(crate) fn data(&mut self, argument: &str) -> Result<Vec<u8>, Failure> {
         let mut bytes = Vec::new();
         match argument.strip_prefix('@') {
-            Some(file) => std::fs::read(file)
-                .map_err(|error| Failure::error(format_args!("Failed to read file: open {file}: {error}"))),
+            Some(file) => std::fs::read(file).map_err(|error| {
+                Failure::error(format_args!(
+                    "Failed to read file: open {file}: {}",
+                    os_error(&error)
+                ))
+            }),
             None if argument == "-" => match self.input.read_to_end(&mut bytes) {
                 Ok(_) => Ok(bytes),
                 Err(error) => Err(Failure::error(format_args!("Failed to read stdin: {error}"))),

@@ -1,12 +1,13 @@
 //! `session`: Consul has no such command; ours follows the habits of its others.
 
+use hyper::StatusCode;
 use serde_json::{Map, Value, json};
 
 use super::{Failure, Outcome, Ui, query_failed, table};
 use crate::args::Output;
 use crate::args::client::ClientArgs;
 use crate::args::session::{CreateArgs, SessionCommand};
-use crate::client::{Answer, Call};
+use crate::client::{Answer, Call, ClientError};
 
 pub(crate) async fn run(command: SessionCommand, ui: &mut Ui<'_>) -> Outcome {
     match command {
@@ -90,11 +91,14 @@ fn failed(doing: &str, error: impl std::fmt::Display) -> Failure {
 }
 
 async fn sessions(call: Call<'_>, args: &ClientArgs, ui: &Ui<'_>) -> Result<Vec<Value>, Failure> {
-    let answer = ui.client(args)?.send(call).await.map_err(query_failed)?;
-    if !answer.status.is_success() {
+    let answer = match ui.client(args)?.send(call).await {
         // A renewal of a session that has ended; the caller says so.
-        return Ok(Vec::new());
-    }
+        Err(ClientError::Refused {
+            status: StatusCode::NOT_FOUND,
+            ..
+        }) => return Ok(Vec::new()),
+        answer => answer.map_err(query_failed)?,
+    };
     match parse(&answer)? {
         Value::Array(found) => Ok(found),
         other => Err(Failure::error(format_args!("The answer is not a list: {other}"))),

@@ -29,7 +29,7 @@ pub(super) async fn run(args: DeleteArgs, ui: &mut Ui<'_>) -> Outcome {
     };
     let failed = |error| Failure::error(format_args!("Did not delete {} {key}: {error}", noun(tree)));
     let answer = client.send(call).await.map_err(failed)?;
-    if !answer.status.is_success() || answer.body.trim_ascii() != b"true" {
+    if !answer.is_true() {
         return Err(Failure::error(format_args!(
             "Did not delete key {key}: CAS failed"
         )));

@@ -15,7 +15,7 @@ pub(super) async fn run(args: GetArgs, ui: &mut Ui<'_>) -> Outcome {
     let path = format!("kv/{key}");
     let call = Call::get(&path);
     let call = match (names, tree) {
-        (true, _) if args.separator.is_empty() => call.with("keys", ""),
+        (true, recurse) if recurse || args.separator.is_empty() => call.with("keys", ""),
         (true, _) => call.with("keys", "").with("separator", &args.separator),
         (false, true) => call.with("recurse", ""),
         (false, false) => call,

@@ -57,7 +57,7 @@ pub(super) async fn run(args: PutArgs, ui: &mut Ui<'_>) -> Outcome {
     };
     let failed = |error| Failure::error(format_args!("Failed writing data: {error}"));
     let answer = client.send(call).await.map_err(failed)?;
-    let done = answer.status.is_success() && answer.body.trim_ascii() == b"true";
+    let done = answer.is_true();
     match (verb, done) {
         (Verb::Acquire, true) => ui.line(format_args!("Success! Lock acquired on: {key}"))?,
         (Verb::Release, true) => ui.line(format_args!("Success! Lock released on: {key}"))?,

@@ -79,6 +79,12 @@ fn get_keys_folds_at_slashes_unless_told_otherwise() {
         "a/b\na/c/\n",
     );
     succeeds(
+        "lictor kv get -keys -recurse a/",
+        (200, keys),
+        "GET /v1/kv/a/?keys",
+        "a/b\na/c/\n",
+    );
+    succeeds(
         "lictor kv get -keys",
         (200, keys),
         "GET /v1/kv/?keys&separator=%2F",
@@ -341,6 +347,14 @@ fn a_redirect_to_the_clean_path_is_followed_with_method_and_body() {
 }
 
 #[test]
+fn a_write_to_a_path_that_is_no_key_is_refused() {
+    let no_endpoint = &[(404, "Invalid URL path")];
+    let expected = "Error! Failed writing data: Unexpected response code: 404 (Invalid URL path)";
+
+    fails("lictor kv put ../x y", no_endpoint, expected);
+}
+
+#[test]
 fn a_redirect_elsewhere_is_not_followed() {
     let ran = run("lictor kv get a", "", &[(307, "http://127.0.0.1:1/v1/kv/a")]);
 
@@ -357,6 +371,6 @@ fn a_server_that_is_not_there_is_an_error_with_its_address() {
 
     let failed = ran.failed.expect("nobody listens there");
     assert!(failed.starts_with(
-        "Error querying Consul agent: Get \"http://127.0.0.1:1/v1/kv/a\": dial tcp 127.0.0.1:1: "
+        "Error querying Consul agent: Get \"http://127.0.0.1:1/v1/kv/a\": dial tcp 127.0.0.1:1: connect: "
     ));
 }

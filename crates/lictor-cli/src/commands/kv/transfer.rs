@@ -90,7 +90,7 @@ pub(super) async fn import(args: ImportArgs, ui: &mut Ui<'_>) -> Outcome {
             .send(call)
             .await
             .map_err(|error| failed(error.to_string()))?;
-        if !answer.status.is_success() {
+        if !answer.is_true() {
             return Err(failed(String::from_utf8_lossy(&answer.body).into_owned()));
         }
         bar.inc(1);
