@@ -204,13 +204,9 @@ impl Agent {
         let now = Instant::now();
         let (saved, removed) = self.shared.change(|local| {
             let mut removed = Vec::new();
-            if replace_checks {
-                let of_it = local
-                    .checks()
-                    .values()
-                    .filter(|check| check.row.service_id == service.id);
-                removed.extend(of_it.map(|check| check.row.check_id.clone()));
-                removed.retain(|id| !checks.iter().any(|check| check.id == *id));
+            if replace_checks && let Some(known) = local.services().get(&service.id) {
+                let named = |id: &&String| checks.iter().any(|check| check.id == **id);
+                removed.extend(known.checks.iter().filter(|id| !named(id)).cloned());
             }
             for id in &removed {
                 local.remove_check(id)?;

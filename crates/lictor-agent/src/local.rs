@@ -68,6 +68,8 @@ pub(crate) enum Source {
 pub(crate) struct LocalService {
     pub(crate) row: Arc<ServiceRow>,
     pub(crate) source: Source,
+    /// The ids of its checks.
+    pub(crate) checks: BTreeSet<String>,
 }
 
 /// A local check.
@@ -206,17 +208,20 @@ impl Local {
         }
         let id = definition.id.clone();
         let row = Arc::new(definition.to_row(&self.node));
-        for check in self
-            .checks
-            .values_mut()
-            .filter(|check| check.row.service_id == id)
-        {
-            let of_check = Arc::make_mut(&mut check.row);
-            of_check.service_name.clone_from(&row.service);
-            of_check.service_tags.clone_from(&row.tags);
+        let checks = self
+            .services
+            .remove(&id)
+            .map(|known| known.checks)
+            .unwrap_or_default();
+        for check in &checks {
+            if let Some(check) = self.checks.get_mut(check) {
+                let of_check = Arc::make_mut(&mut check.row);
+                of_check.service_name.clone_from(&row.service);
+                of_check.service_tags.clone_from(&row.tags);
+            }
         }
         self.pending.services.insert(id.clone());
-        self.services.insert(id, LocalService { row, source });
+        self.services.insert(id, LocalService { row, source, checks });
         Ok(())
     }
 
@@ -286,7 +291,16 @@ impl Local {
         }
         self.fed |= check.expires.is_some();
         self.pending.checks.insert(id.clone());
-        self.checks.insert(id.clone(), check);
+        let service_id = check.row.service_id.clone();
+        if let Some(old) = self.checks.insert(id.clone(), check)
+            && old.row.service_id != service_id
+            && let Some(service) = self.services.get_mut(&old.row.service_id)
+        {
+            service.checks.remove(&id);
+        }
+        if let Some(service) = self.services.get_mut(&service_id) {
+            service.checks.insert(id.clone());
+        }
         self.turned(&id, now);
         self.drop_stale_timers();
         Ok(())
@@ -297,11 +311,11 @@ impl Local {
     /// # Errors
     /// [`LocalError::UnknownService`].
     pub(crate) fn remove_service(&mut self, id: &str) -> Result<Vec<String>, LocalError> {
-        self.services
+        let service = self
+            .services
             .remove(id)
             .ok_or_else(|| LocalError::UnknownService(id.to_owned()))?;
-        let of_it = self.checks.values().filter(|check| check.row.service_id == id);
-        let checks: Vec<String> = of_it.map(|check| check.row.check_id.clone()).collect();
+        let checks: Vec<String> = service.checks.into_iter().collect();
         for check in &checks {
             self.checks.remove(check);
         }
@@ -315,9 +329,13 @@ impl Local {
     /// # Errors
     /// [`LocalError::UnknownCheck`].
     pub(crate) fn remove_check(&mut self, id: &str) -> Result<(), LocalError> {
-        self.checks
+        let check = self
+            .checks
             .remove(id)
             .ok_or_else(|| LocalError::UnknownCheck(id.to_owned()))?;
+        if let Some(service) = self.services.get_mut(&check.row.service_id) {
+            service.checks.remove(id);
+        }
         self.pending.checks.insert(id.to_owned());
         Ok(())
     }

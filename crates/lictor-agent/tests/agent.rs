@@ -1,5 +1,7 @@
 //! The agent on a whole node that keeps everything in memory.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+
 use std::path::Path;
 use std::time::Duration;
 

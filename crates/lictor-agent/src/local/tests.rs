@@ -292,3 +292,32 @@ fn a_restored_ttl_has_only_the_rest_of_its_time() {
     local.due(now + 4 * SECOND, 10);
     assert_eq!(health(&local, "c").0, Health::Critical);
 }
+
+#[test]
+fn a_check_that_moves_to_another_service_goes_with_that_one() {
+    let now = Instant::now();
+    let mut local = Local::new("n1");
+    let put = |local: &mut Local, service: &str| {
+        let mut definition = ttl("c", SECOND, None);
+        definition.service_id = service.into();
+        local
+            .put_check(definition, Source::Api, None, SECOND, now)
+            .unwrap();
+    };
+    for id in ["a", "b"] {
+        let service = ServiceDefinition {
+            id: id.into(),
+            name: id.into(),
+            ..ServiceDefinition::default()
+        };
+        local.put_service(&service, Source::Api).unwrap();
+    }
+
+    put(&mut local, "a");
+    put(&mut local, "b");
+
+    assert!(local.remove_service("a").unwrap().is_empty());
+    assert_eq!(local.checks()["c"].row.service_name, "b");
+    assert_eq!(local.remove_service("b").unwrap(), ["c"]);
+    assert!(local.checks().is_empty());
+}
