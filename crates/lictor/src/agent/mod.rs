@@ -1,5 +1,6 @@
 //! The server behind `lictor agent`.
 
+mod listeners;
 mod run;
 
 pub(crate) use run::run;
