@@ -1,11 +1,10 @@
 //! TLS to checked servers: the system's certificate authorities, or on request none at all.
 
-use std::fs::File;
-use std::io::BufReader;
 use std::sync::{Arc, OnceLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio::net::TcpStream;
@@ -64,11 +63,8 @@ fn system_roots() -> RootCertStore {
     let mut roots = RootCertStore::empty();
     let chosen = std::env::var("SSL_CERT_FILE").ok();
     let files = chosen.as_deref().into_iter().chain(ROOT_FILES);
-    let Some(file) = files.into_iter().find_map(|path| File::open(path).ok()) else {
-        return roots;
-    };
-    let mut file = BufReader::new(file);
-    roots.add_parsable_certificates(rustls_pemfile::certs(&mut file).filter_map(Result::ok));
+    let found = files.into_iter().find_map(|path| CertificateDer::pem_file_iter(path).ok());
+    roots.add_parsable_certificates(found.into_iter().flatten().filter_map(Result::ok));
     roots
 }
 
