@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -15,6 +16,7 @@ use lictor_node::{Node, ProposeError};
 use lictor_proto::v1::{CheckRow, NodeRow, ServiceRow};
 use parking_lot::Mutex;
 use prost::Message as _;
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 use tokio::sync::{Notify, watch};
@@ -22,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::ca::CertificateAuthority;
-use crate::definition::{CheckDefinition, CheckKind, Health, ServiceDefinition};
+use crate::definition::{CheckDefinition, CheckKind, Health, ReadError, ServiceDefinition};
 use crate::events::Events;
 use crate::local::{Local, LocalError, NODE_MAINTENANCE, Restored, Source};
 use crate::reconcile::Own;
@@ -39,9 +41,6 @@ pub enum Error {
     /// Its files cannot be read or written.
     #[error("the agent's files: {0}")]
     Disk(#[from] io::Error),
-    /// The configuration files are not what they should be.
-    #[error("{0}")]
-    Files(String),
 }
 
 /// Services and checks from configuration files.
@@ -53,8 +52,36 @@ pub struct Definitions {
     pub checks: Vec<CheckDefinition>,
 }
 
-/// Reads the configuration files again, for `reload`.
-pub type ReadFiles = Arc<dyn Fn() -> Result<Definitions, String> + Send + Sync>;
+impl Definitions {
+    /// Reads the `services` and `checks` of a configuration.
+    ///
+    /// # Errors
+    /// What is wrong with which of them.
+    pub fn from_json(services: Vec<Value>, checks: Vec<Value>) -> Result<Self, String> {
+        let services = services.into_iter().enumerate().map(|(at, value)| {
+            ServiceDefinition::from_json(value)
+                .map_err(|error| format!("services[{at}]: {}", in_file(&error)))
+        });
+        let checks = checks.into_iter().enumerate().map(|(at, value)| {
+            CheckDefinition::from_json(value).map_err(|error| format!("checks[{at}]: {}", in_file(&error)))
+        });
+        Ok(Self {
+            services: services.collect::<Result<_, _>>()?,
+            checks: checks.collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+/// The error without what only requests have.
+fn in_file(error: &ReadError) -> String {
+    let text = error.to_string();
+    text.trim_start_matches("Request decode failed: ").to_owned()
+}
+
+/// Asks the process to read its configuration again, for `/v1/agent/reload`. The process hands the definitions to
+/// [`Agent::reload`] before this resolves.
+pub type RequestReload =
+    Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send + Sync>;
 /// Begins the orderly stop of the server, for `leave`.
 pub type Leave = Arc<dyn Fn() + Send + Sync>;
 
@@ -71,8 +98,8 @@ pub struct Config {
     pub node_meta: BTreeMap<String, String>,
     /// The port that members are shown with.
     pub serf_lan_port: u16,
-    /// Reads the configuration files again; without it a reload changes nothing.
-    pub read_files: Option<ReadFiles>,
+    /// Reads the configuration again; without it a reload changes nothing.
+    pub request_reload: Option<RequestReload>,
     /// Stops the server; without it a leave does nothing.
     pub leave: Option<Leave>,
 }
@@ -101,7 +128,7 @@ pub(crate) struct Shared {
     tasks: TaskTracker,
     version: String,
     serf_lan_port: u16,
-    read_files: Option<ReadFiles>,
+    request_reload: Option<RequestReload>,
     leave: Option<Leave>,
 }
 
@@ -161,7 +188,7 @@ impl Agent {
             tasks: TaskTracker::new(),
             version: config.version,
             serf_lan_port: config.serf_lan_port,
-            read_files: config.read_files,
+            request_reload: config.request_reload,
             leave: config.leave,
         });
         for task in [
@@ -410,18 +437,15 @@ impl Agent {
         self.shared.serf_lan_port
     }
 
-    /// Reads the configuration files again and takes over what they define now.
+    /// Has the process read its configuration again and take over what can change.
     ///
     /// # Errors
-    /// [`Error::Files`], and those of [`Self::reload`].
-    pub async fn reload_files(&self) -> Result<(), Error> {
-        let Some(read) = self.shared.read_files.clone() else {
-            return Ok(());
-        };
-        let definitions = tokio::task::spawn_blocking(move || read())
-            .await
-            .map_err(io::Error::other)?;
-        self.reload(definitions.map_err(Error::Files)?).await
+    /// What is wrong with it.
+    pub async fn request_reload(&self) -> Result<(), String> {
+        match &self.shared.request_reload {
+            Some(request) => request().await,
+            None => Ok(()),
+        }
     }
 
     /// Begins the orderly stop of this server.

@@ -24,7 +24,7 @@ mod saver;
 mod store;
 mod sync;
 
-pub use agent::{Agent, Config, Definitions, Error, Leave, ReadFiles, content_hash, timestamp};
+pub use agent::{Agent, Config, Definitions, Error, Leave, RequestReload, content_hash, timestamp};
 pub use ca::CertificateAuthority;
 pub use definition::{CheckDefinition, CheckKind, Health, ReadError, ServiceDefinition};
 pub use events::{Event, Events};

@@ -1,6 +1,10 @@
 //! The agent on a whole node that keeps everything in memory.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on fails"
+)]
 
 use std::path::Path;
 use std::time::Duration;
@@ -369,4 +373,16 @@ async fn checks_from_files_keep_their_health_over_a_restart() {
     second.stop().await;
     let third = agent(&node, in_dir(dir.path())).await;
     assert!(third.service("web").is_none() && third.check("service:web").is_none());
+}
+
+#[test]
+fn definitions_in_files_are_refused_with_their_place() {
+    let services = vec![
+        json!({"name": "a", "enable_tag_override": true}),
+        json!({"name": "b", "prot": 1}),
+    ];
+
+    let error = Definitions::from_json(services, Vec::new()).unwrap_err();
+
+    assert_eq!(error, "services[1]: json: unknown field \"prot\"");
 }

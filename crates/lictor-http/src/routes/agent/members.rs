@@ -131,7 +131,8 @@ pub(crate) async fn leave(ctx: Ctx) -> Result<Reply, ApiError> {
 /// `PUT /v1/agent/reload`: reads the configuration files again.
 pub(crate) async fn reload(ctx: Ctx) -> Result<Reply, ApiError> {
     may_administer(&ctx)?;
-    ctx.shared.agent.reload_files().await?;
+    let reloaded = ctx.shared.agent.request_reload().await;
+    reloaded.map_err(ApiError::internal)?;
     Ok(Reply::empty_json())
 }
 
