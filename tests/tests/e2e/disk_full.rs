@@ -62,9 +62,13 @@ fn fill(path: &Path) -> Result<()> {
     Ok(())
 }
 
+fn value(n: usize) -> String {
+    format!("{n:0>10}").repeat(VALUE_BYTES / 10)
+}
+
 /// Writes key `n`; whether it was acknowledged.
 fn write(client: &mut Client, n: usize) -> Result<bool> {
-    let response = client.put(&format!("/v1/kv/full/{n}"), format!("{n:0VALUE_BYTES$}"))?;
+    let response = client.put(&format!("/v1/kv/full/{n}"), value(n))?;
     ensure!(
         response.is_true() || response.status >= 429,
         "{} {}",
@@ -75,10 +79,10 @@ fn write(client: &mut Client, n: usize) -> Result<bool> {
 }
 
 fn all_there(server: &Server, acknowledged: &BTreeSet<usize>) -> Result<()> {
-    for n in acknowledged {
-        let value = server.get(&format!("/v1/kv/full/{n}?raw&consistent"))?.body;
+    for &n in acknowledged {
+        let stored = server.get(&format!("/v1/kv/full/{n}?raw&consistent"))?.body;
         ensure!(
-            value == format!("{n:0VALUE_BYTES$}").as_bytes(),
+            stored == value(n).as_bytes(),
             "key {n} was acknowledged and is lost"
         );
     }
