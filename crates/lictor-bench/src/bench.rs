@@ -168,8 +168,9 @@ impl Bench {
         Ok(sample)
     }
 
+    /// After a rest: ten thousand connections that come or go leave work behind.
     fn puts(&self, server: &Server) -> Result<Sample> {
-        std::thread::sleep(PAUSE);
+        std::thread::sleep(SETTLE);
         drive(server, clients(CLIENTS, |n| Put::new(SMALL, n)), self.pace, 1.0)
     }
 
