@@ -140,6 +140,10 @@ fn set_weights(row: &mut v1::ServiceRow, value: Value, field: &str) -> Result<()
             _ => return Err(unknown_field(&name)),
         }
     }
+    if (row.weight_passing, row.weight_warning) == (0, 0) {
+        // What Go's client sends for weights that nobody set.
+        (row.weight_passing, row.weight_warning) = (1, 1);
+    }
     Ok(())
 }
 

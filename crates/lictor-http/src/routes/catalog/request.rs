@@ -169,12 +169,45 @@ fn check_of_node(mut check: CheckRow, node: &str) -> Result<CheckRow, ApiError> 
         let text = format!("Node {of:?} for check {id:?} doesn't match register request node {node:?}");
         return Err(ApiError::internal(text));
     }
+    if check.r#type.is_empty() {
+        kind_of(&check.definition_json).clone_into(&mut check.r#type);
+    }
     Ok(check)
+}
+
+/// The type of a registered check follows from a definition that can run, which takes an interval. Transactions
+/// leave it as it is (both seen on a running Consul).
+fn kind_of(definition: &str) -> &'static str {
+    let Ok(Value::Object(definition)) = serde_json::from_str(definition) else { return "" };
+    let is_set = |name: &str| match definition.iter().find(|(field, _)| field.eq_ignore_ascii_case(name)) {
+        Some((_, Value::String(text))) => !text.is_empty(),
+        Some((_, Value::Number(number))) => number.as_i64() != Some(0),
+        _ => false,
+    };
+    if !is_set("Interval") && !is_set("IntervalDuration") {
+        return "";
+    }
+    let kinds = [("HTTP", "http"), ("TCP", "tcp"), ("UDP", "udp"), ("GRPC", "grpc")];
+    kinds.into_iter().find(|(field, _)| is_set(field)).map_or("", |(_, kind)| kind)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_type_of_a_check_follows_from_a_definition_that_can_run() {
+        for (definition, kind) in [
+            (r#"{"HTTP":"http://x","Interval":"5s"}"#, "http"),
+            (r#"{"TCP":"x:1","IntervalDuration":5000000000}"#, "tcp"),
+            (r#"{"TCP":"x:1","Interval":"5s","HTTP":""}"#, "tcp"),
+            (r#"{"TCP":"x:1"}"#, ""),
+            (r#"{"Interval":"5s"}"#, ""),
+            ("", ""),
+        ] {
+            assert_eq!(kind_of(definition), kind, "{definition}");
+        }
+    }
 
     fn refusal(body: &str) -> String {
         register(body.as_bytes(), "dc1").unwrap_err().text().to_owned()
