@@ -63,7 +63,9 @@ fn system_roots() -> RootCertStore {
     let mut roots = RootCertStore::empty();
     let chosen = std::env::var("SSL_CERT_FILE").ok();
     let files = chosen.as_deref().into_iter().chain(ROOT_FILES);
-    let found = files.into_iter().find_map(|path| CertificateDer::pem_file_iter(path).ok());
+    let found = files
+        .into_iter()
+        .find_map(|path| CertificateDer::pem_file_iter(path).ok());
     roots.add_parsable_certificates(found.into_iter().flatten().filter_map(Result::ok));
     roots
 }

@@ -104,14 +104,6 @@ impl Handle {
         });
     }
 
-    /// Reads the configuration again. Blocks on files.
-    ///
-    /// # Errors
-    /// What is wrong with the configuration.
-    pub fn load(&self) -> Result<RuntimeConfig, ConfigError> {
-        self.sources.load()
-    }
-
     /// Reads the configuration again, hands it to the agent, and waits for its answer.
     ///
     /// # Errors

@@ -91,9 +91,9 @@ pub(crate) async fn list(ctx: Ctx) -> Result<Reply, ApiError> {
         let index = events.last().map_or(1, Event::index);
         let is_news = options.min_index == 0 || options.min_index != index;
         if is_news || patience.is_over() {
-            let readable = events.iter().filter(|event| {
-                ctx.authorize(Resource::Event(&event.name), Access::Read).is_ok()
-            });
+            let readable = events
+                .iter()
+                .filter(|event| ctx.authorize(Resource::Event(&event.name), Access::Read).is_ok());
             let shown: Vec<_> = readable.map(Shown::of).collect();
             let index_header = HeaderName::from_static("x-consul-index");
             return Ok(Reply::json(&shown).with_header(index_header, HeaderValue::from(index)));
@@ -119,16 +119,27 @@ impl Filters {
         let text = |name: &str| ctx.query().text(name).unwrap_or_default().into_owned();
         let (node, service, tag) = (text("node"), text("service"), text("tag"));
         if !tag.is_empty() && service.is_empty() {
-            return Err(ApiError::internal("Cannot provide tag filter without service filter"));
+            return Err(ApiError::internal(
+                "Cannot provide tag filter without service filter",
+            ));
         }
-        let patterns =
-            [pattern(&node, "node")?, pattern(&service, "service")?, pattern(&tag, "tag")?];
-        Ok(Self { node, service, tag, patterns })
+        let patterns = [
+            pattern(&node, "node")?,
+            pattern(&service, "service")?,
+            pattern(&tag, "tag")?,
+        ];
+        Ok(Self {
+            node,
+            service,
+            tag,
+            patterns,
+        })
     }
 
     fn match_this_agent(&self, ctx: &Ctx) -> bool {
         let [node, service, tag] = &self.patterns;
-        let is_match = |pattern: &Option<Regex>, text: &str| pattern.as_ref().is_none_or(|p| p.is_match(text));
+        let is_match =
+            |pattern: &Option<Regex>, text: &str| pattern.as_ref().is_none_or(|p| p.is_match(text));
         is_match(node, &ctx.shared.node.identity().node)
             && (service.is_none()
                 || ctx.shared.agent.services().iter().any(|row| {
@@ -142,10 +153,18 @@ fn pattern(text: &str, what: &str) -> Result<Option<Regex>, ApiError> {
     if text.is_empty() {
         return Ok(None);
     }
-    let built = RegexBuilder::new(text).size_limit(MAX_REGEX_BYTES).dfa_size_limit(MAX_REGEX_BYTES).build();
+    let built = RegexBuilder::new(text)
+        .size_limit(MAX_REGEX_BYTES)
+        .dfa_size_limit(MAX_REGEX_BYTES)
+        .build();
     built.map(Some).map_err(|error| {
         let why = error.to_string();
-        let why = why.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        let why = why
+            .lines()
+            .last()
+            .unwrap_or_default()
+            .trim_start_matches("error: ")
+            .to_owned();
         ApiError::internal(format!("Invalid {what} filter: error parsing regexp: {why}"))
     })
 }

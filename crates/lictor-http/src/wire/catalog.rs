@@ -59,9 +59,10 @@ impl<'a> CatalogService<'a> {
             service_port: service.port,
             service_socket_path: &service.socket_path,
             service_enable_tag_override: service.enable_tag_override,
-            service_proxy: kept_json(&service.proxy_json, || {
-                json!({"Mode": "", "MeshGateway": {}, "Expose": {}})
-            }),
+            service_proxy: kept_json(
+                &service.proxy_json,
+                || json!({"Mode": "", "MeshGateway": {}, "Expose": {}}),
+            ),
             service_connect: kept_json(&service.connect_json, || json!({})),
             service_locality: (),
             create_index: service.create_index,

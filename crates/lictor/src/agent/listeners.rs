@@ -77,11 +77,19 @@ fn tls(files: &TlsFiles) -> anyhow::Result<rustls::ServerConfig> {
         Some(ca_file) => {
             let mut roots = RootCertStore::empty();
             for certificate in certificates(ca_file)? {
-                roots.add(certificate).with_context(|| format!("ca_file: {}", ca_file.display()))?;
+                roots
+                    .add(certificate)
+                    .with_context(|| format!("ca_file: {}", ca_file.display()))?;
             }
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-            let verifier = if files.verify_incoming { verifier } else { verifier.allow_unauthenticated() };
-            let verifier = verifier.build().with_context(|| format!("ca_file: {}", ca_file.display()))?;
+            let verifier = if files.verify_incoming {
+                verifier
+            } else {
+                verifier.allow_unauthenticated()
+            };
+            let verifier = verifier
+                .build()
+                .with_context(|| format!("ca_file: {}", ca_file.display()))?;
             builder.with_client_cert_verifier(verifier)
         }
     };

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, bail};
 use lictor_agent::{Agent, CheckDefinition, Definitions, ServiceDefinition};
 use lictor_cli::config::RuntimeConfig;
-use lictor_cli::{CONSUL_VERSION, Control, Leave, Start};
+use lictor_cli::{CONSUL_VERSION, Leave, Start};
 use lictor_http::{Api, Limits};
 use lictor_node::{Consistency, Identity, Node, Options};
 use lictor_proto::RaftId;
@@ -31,22 +31,32 @@ pub(crate) async fn run(start: Start) -> anyhow::Result<()> {
     node.read(Consistency::Default).await?;
     agent.register_self().await?;
 
-    let api = Api { node: node.clone(), agent: agent.clone(), options: http_options(config) };
+    let api = Api {
+        node: node.clone(),
+        agent: agent.clone(),
+        options: http_options(config),
+    };
     let http = lictor_http::serve(listeners, api, limits(config));
     start.ready();
-    serve_until_stop(&start.control, &agent).await;
+    serve_until_stop(&start, &agent).await;
 
     http.shutdown().await;
     agent.stop().await;
-    tokio::task::spawn_blocking(move || node.stop()).await.context("stopping the node")?;
+    tokio::task::spawn_blocking(move || node.stop())
+        .await
+        .context("stopping the node")?;
     Ok(())
 }
 
-async fn serve_until_stop(control: &Control, agent: &Agent) {
+async fn serve_until_stop(start: &Start, agent: &Agent) {
+    let Start {
+        control, log_level, ..
+    } = start;
     loop {
         tokio::select! {
             _ = control.stop_requested() => return,
             reload = control.reload_requested() => {
+                log_level.set(reload.config.log.level);
                 let outcome = match definitions(&reload.config) {
                     Ok(definitions) => agent.reload(definitions).await.map_err(|error| error.to_string()),
                     Err(error) => Err(error),
@@ -62,7 +72,11 @@ fn draw_identity(config: &RuntimeConfig) -> DirIdentity {
     let draw = || uuid::Uuid::new_v4().to_string();
     // 1 and not 0 is drawn once in 2^64 times, by `max`.
     let raft_id = RaftId(uuid::Uuid::new_v4().as_u64_pair().1.max(1));
-    DirIdentity { node_id: config.node_id.clone().unwrap_or_else(draw), raft_id, cluster_id: draw() }
+    DirIdentity {
+        node_id: config.node_id.clone().unwrap_or_else(draw),
+        raft_id,
+        cluster_id: draw(),
+    }
 }
 
 fn start_node(config: &RuntimeConfig, dir: &DataDir) -> anyhow::Result<Node> {
@@ -75,18 +89,29 @@ fn start_node(config: &RuntimeConfig, dir: &DataDir) -> anyhow::Result<Node> {
     };
     let (index, term) = state.applied();
     let applied = LogPosition { index, term };
-    let mark = StateMark { applied, installed: applied == LogPosition::FOUNDING, members };
+    let mark = StateMark {
+        applied,
+        installed: applied == LogPosition::FOUNDING,
+        members,
+    };
     let log = RocksLog::open(&dir.raft(), LogOptions::default())?;
     let mut raft = lictor_raft::Config::new(me, incarnation());
     raft.tick_ms *= u64::from(config.raft_multiplier);
     let identity = Identity {
         node: config.node_name.clone(),
-        node_id: config.node_id.clone().unwrap_or_else(|| dir.identity().node_id.clone()),
+        node_id: config
+            .node_id
+            .clone()
+            .unwrap_or_else(|| dir.identity().node_id.clone()),
         datacenter: config.datacenter.clone(),
         address: config.advertise_addr.to_string(),
         server_port: config.ports.server,
     };
-    let options = Options { identity, raft, limit_watches: WATCHES_MAX };
+    let options = Options {
+        identity,
+        raft,
+        limit_watches: WATCHES_MAX,
+    };
     Ok(Node::start(options, log, store, state, &mark)?)
 }
 
@@ -111,16 +136,18 @@ fn found(
 
 /// Differs at each start.
 fn incarnation() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO);
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn start_agent(start: &Start, node: &Node, dir: &DataDir) -> anyhow::Result<Agent> {
     let config = &start.config;
     let (reload, leave) = (start.control.handle(), start.control.handle());
-    let read_files = move || {
-        let config = reload.load().map_err(|error| error.to_string())?;
-        definitions(&config)
+    let request_reload = move || {
+        let reload = reload.clone();
+        Box::pin(async move { reload.reload().await.map_err(|error| error.to_string()) }) as _
     };
     let options = lictor_agent::Config {
         data_dir: Some(dir.path().to_owned()),
@@ -128,7 +155,7 @@ fn start_agent(start: &Start, node: &Node, dir: &DataDir) -> anyhow::Result<Agen
         version: CONSUL_VERSION.to_owned(),
         node_meta: config.node_meta.clone(),
         serf_lan_port: config.ports.serf_lan.unwrap_or_default(),
-        read_files: Some(Arc::new(read_files)),
+        request_reload: Some(Arc::new(request_reload)),
         leave: Some(Arc::new(move || leave.stop(Leave::Yes))),
     };
     Ok(Agent::start(node.clone(), options)?)
@@ -138,20 +165,29 @@ fn definitions(config: &RuntimeConfig) -> Result<Definitions, String> {
     let services = config.services.iter().cloned().map(ServiceDefinition::from_json);
     let checks = config.checks.iter().cloned().map(CheckDefinition::from_json);
     Ok(Definitions {
-        services: services.collect::<Result<_, _>>().map_err(|error| format!("service: {error}"))?,
-        checks: checks.collect::<Result<_, _>>().map_err(|error| format!("check: {error}"))?,
+        services: services
+            .collect::<Result<_, _>>()
+            .map_err(|error| format!("service: {error}"))?,
+        checks: checks
+            .collect::<Result<_, _>>()
+            .map_err(|error| format!("check: {error}"))?,
     })
 }
 
 fn http_options(config: &RuntimeConfig) -> lictor_http::Options {
-    lictor_http::Options { indent_json: config.dev }
+    lictor_http::Options {
+        indent_json: config.dev,
+    }
 }
 
 fn limits(config: &RuntimeConfig) -> Limits {
     let defaults = Limits::default();
     Limits {
         connections_per_client: u32::try_from(config.limits.http_max_conns_per_client).unwrap_or(u32::MAX),
-        header_max_bytes: config.limits.max_header_bytes.unwrap_or(defaults.header_max_bytes),
+        header_max_bytes: config
+            .limits
+            .max_header_bytes
+            .unwrap_or(defaults.header_max_bytes),
         kv_value_max_bytes: config.limits.kv_max_value_size,
         txn_body_max_bytes: config.limits.txn_max_req_len,
         ..defaults

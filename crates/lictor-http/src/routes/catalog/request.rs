@@ -178,8 +178,13 @@ fn check_of_node(mut check: CheckRow, node: &str) -> Result<CheckRow, ApiError> 
 /// The type of a registered check follows from a definition that can run, which takes an interval. Transactions
 /// leave it as it is (both seen on a running Consul).
 fn kind_of(definition: &str) -> &'static str {
-    let Ok(Value::Object(definition)) = serde_json::from_str(definition) else { return "" };
-    let is_set = |name: &str| match definition.iter().find(|(field, _)| field.eq_ignore_ascii_case(name)) {
+    let Ok(Value::Object(definition)) = serde_json::from_str(definition) else {
+        return "";
+    };
+    let is_set = |name: &str| match definition
+        .iter()
+        .find(|(field, _)| field.eq_ignore_ascii_case(name))
+    {
         Some((_, Value::String(text))) => !text.is_empty(),
         Some((_, Value::Number(number))) => number.as_i64() != Some(0),
         _ => false,
@@ -188,7 +193,10 @@ fn kind_of(definition: &str) -> &'static str {
         return "";
     }
     let kinds = [("HTTP", "http"), ("TCP", "tcp"), ("UDP", "udp"), ("GRPC", "grpc")];
-    kinds.into_iter().find(|(field, _)| is_set(field)).map_or("", |(_, kind)| kind)
+    kinds
+        .into_iter()
+        .find(|(field, _)| is_set(field))
+        .map_or("", |(_, kind)| kind)
 }
 
 #[cfg(test)]
