@@ -97,6 +97,8 @@ pub struct ServiceDefinition {
     pub connect: Option<String>,
     /// Its named ports as JSON, kept for clients.
     pub ports: Option<String>,
+    /// Its region and zone as JSON, kept for clients.
+    pub locality: Option<String>,
     /// Its checks.
     pub checks: Vec<CheckDefinition>,
 }
@@ -223,11 +225,12 @@ impl ServiceDefinition {
             proxy: object.take("Proxy").map(|value| value.to_string()),
             connect: object.take("Connect").map(|value| value.to_string()),
             ports: object.take("Ports").map(|value| value.to_string()),
+            locality: object.take("Locality").map(|value| value.to_string()),
             checks: Vec::new(),
         };
         let single = Object::new(object.take("Check").unwrap_or_default(), "Check")?;
         let several = object.objects("Checks")?;
-        object.skip(&["Token", "Namespace", "Partition", "Locality"]);
+        object.skip(&["Token", "Namespace", "Partition"]);
         object.finish()?;
         let checks = std::iter::once(single)
             .filter(|check| !check.is_empty())
@@ -307,6 +310,7 @@ impl ServiceDefinition {
             proxy_json: self.proxy.clone().unwrap_or_default(),
             connect_json: self.connect.clone().unwrap_or_default(),
             ports_json: self.ports.clone().unwrap_or_default(),
+            locality_json: self.locality.clone().unwrap_or_default(),
             ..ServiceRow::default()
         }
     }

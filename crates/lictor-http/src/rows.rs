@@ -74,8 +74,8 @@ pub(crate) fn service_row(fields: Map<String, Value>) -> Result<v1::ServiceRow, 
             "proxy" => row.proxy_json = kept(&value),
             "connect" => row.connect_json = kept(&value),
             "ports" => row.ports_json = kept(&value),
-            "createindex" | "contenthash" | "peername" | "namespace" | "partition" | "datacenter"
-            | "locality" => {}
+            "locality" => row.locality_json = kept(&value),
+            "createindex" | "contenthash" | "peername" | "namespace" | "partition" | "datacenter" => {}
             _ => return Err(unknown_field(&name)),
         }
     }

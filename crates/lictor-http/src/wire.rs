@@ -97,6 +97,8 @@ pub(crate) struct Service<'a> {
     socket_path: &'a str,
     weights: Weights,
     enable_tag_override: bool,
+    #[serde(skip_serializing_if = "Value::is_null")]
+    locality: Value,
     proxy: Value,
     connect: Value,
     peer_name: &'a str,
@@ -127,6 +129,7 @@ impl<'a> Service<'a> {
             socket_path: &row.socket_path,
             weights: Weights::of(row),
             enable_tag_override: row.enable_tag_override,
+            locality: kept_json(&row.locality_json, || Value::Null),
             proxy: kept_json(
                 &row.proxy_json,
                 || json!({"Mode": "", "MeshGateway": {}, "Expose": {}}),

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use hyper::header::{self, HeaderName, HeaderValue};
 use lictor_node::Topic;
 use lictor_proto::v1::{NodeRow, ServiceRow};
 use lictor_proto::{Command, v1};
@@ -73,7 +74,8 @@ pub(crate) async fn services(ctx: Ctx) -> Result<Reply, ApiError> {
             Reply::json(&names)
         },
     };
-    list.read(&ctx, Topic::Row(Area::Services, b""), &view).await
+    list.read_cached(&ctx, Topic::Row(Area::Services, b""), &view)
+        .await
 }
 
 /// `GET /v1/catalog/service/:service`.
@@ -91,7 +93,7 @@ pub(crate) async fn service(ctx: Ctx) -> Result<Reply, ApiError> {
             Reply::json(&shown.collect::<Vec<_>>())
         },
     };
-    list.read(
+    list.read_cached(
         &ctx,
         Topic::Row(Area::Service, name.to_lowercase().as_bytes()),
         &view,
@@ -290,6 +292,27 @@ impl List {
     ) -> Result<Reply, ApiError> {
         let reply = blocking::read(ctx, self.options, &[topic], view).await?;
         Ok(reply.with_effective_consistency(self.options.effective_consistency()))
+    }
+
+    /// The same for lists that Consul's agents also answer from a cache, with `?cached`. Here every answer comes from
+    /// memory and is of this moment: always a hit, of age zero.
+    ///
+    /// # Errors
+    /// Those of [`blocking::read`].
+    pub(super) async fn read_cached(
+        &self,
+        ctx: &Ctx,
+        topic: Topic<'_>,
+        view: &impl blocking::View,
+    ) -> Result<Reply, ApiError> {
+        let reply = self.read(ctx, topic, view).await?;
+        if !ctx.query().has("cached") {
+            return Ok(reply);
+        }
+        let hit = HeaderName::from_static("x-cache");
+        Ok(reply
+            .with_header(hit, HeaderValue::from_static("HIT"))
+            .with_header(header::AGE, HeaderValue::from_static("0")))
     }
 }
 

@@ -101,7 +101,7 @@ pub(crate) async fn service(ctx: Ctx) -> Result<Reply, ApiError> {
             Reply::json(&shown)
         },
     };
-    list.read(
+    list.read_cached(
         &ctx,
         Topic::Row(Area::Service, name.to_lowercase().as_bytes()),
         &view,

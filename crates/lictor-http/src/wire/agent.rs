@@ -36,6 +36,8 @@ pub(crate) struct AgentService<'a> {
     #[serde(skip_serializing_if = "Value::is_null")]
     ports: Value,
     datacenter: &'a str,
+    #[serde(skip_serializing_if = "Value::is_null")]
+    locality: Value,
 }
 
 impl<'a> AgentService<'a> {
@@ -57,6 +59,7 @@ impl<'a> AgentService<'a> {
             connect: kept_json(&row.connect_json, || Value::Null),
             ports: kept_json(&row.ports_json, || Value::Null),
             datacenter,
+            locality: kept_json(&row.locality_json, || Value::Null),
         }
     }
 

@@ -34,7 +34,7 @@ pub(crate) struct CatalogService<'a> {
     service_enable_tag_override: bool,
     service_proxy: Value,
     service_connect: Value,
-    service_locality: (),
+    service_locality: Value,
     create_index: u64,
     modify_index: u64,
 }
@@ -64,7 +64,7 @@ impl<'a> CatalogService<'a> {
                 || json!({"Mode": "", "MeshGateway": {}, "Expose": {}}),
             ),
             service_connect: kept_json(&service.connect_json, || json!({})),
-            service_locality: (),
+            service_locality: kept_json(&service.locality_json, || Value::Null),
             create_index: service.create_index,
             modify_index: service.modify_index,
         }

@@ -43,6 +43,7 @@ pub(crate) async fn about(ctx: Ctx) -> Result<Reply, ApiError> {
             "NodeMeta": agent.own_node().meta,
             "ServerMode": true,
             "ServerPort": identity.server_port,
+            "SerfAdvertiseAddrLAN": format!("tcp://{}:{}", identity.address, agent.serf_lan_port()),
             "SerfPortLAN": agent.serf_lan_port(),
             "Version": agent.version(),
         },
@@ -101,13 +102,7 @@ pub(crate) async fn host(ctx: Ctx) -> Result<Reply, ApiError> {
 fn machine() -> Value {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let memory = read("/proc/meminfo");
-    let memory_bytes = |name: &str| {
-        let line = memory
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-        kib.unwrap_or_default() * 1024
-    };
+    let memory_bytes = |name: &str| kib_of(&memory, name) * 1024;
     let (total, free, available) = (
         memory_bytes("MemTotal"),
         memory_bytes("MemFree"),
@@ -125,7 +120,7 @@ fn machine() -> Value {
         "Memory": {"total": total, "available": available, "used": total.saturating_sub(available), "free": free},
         "CPU": (0..cpus).map(|cpu| json!({"cpu": cpu, "cores": 1})).collect::<Vec<_>>(),
         "Host": {
-            "hostname": read("/proc/sys/kernel/hostname").trim(),
+            "hostname": hostname(),
             "uptime": uptime,
             "bootTime": now.as_secs().saturating_sub(uptime),
             "os": std::env::consts::OS,
@@ -141,32 +136,52 @@ fn machine() -> Value {
 /// `GET /v1/agent/metrics`: the gauges that the server keeps anyway, in the form of Consul's telemetry.
 pub(crate) async fn metrics(ctx: Ctx) -> Result<Reply, ApiError> {
     may_read(&ctx)?;
+    let process = tokio::task::spawn_blocking(|| (hostname(), resident_bytes())).await;
+    let (hostname, resident) = process.map_err(|error| ApiError::internal(error.to_string()))?;
     let status = ctx.shared.node.status();
     let view = ctx.shared.node.view();
+    let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
     let gauges = [
-        (
-            "consul.kv.entries",
-            u64::try_from(view.kv_len()).unwrap_or(u64::MAX),
-        ),
-        ("consul.raft.appliedIndex", status.applied.0),
-        ("consul.raft.commitIndex", status.commit.0),
-        ("consul.raft.lastIndex", status.last.0),
-        ("consul.raft.term", status.term.0),
-        ("consul.server.isLeader", status.is_leader.into()),
-        ("consul.state.services.index", view.area_index(Area::Services).0),
-        (
-            "consul.state.sessions",
-            u64::try_from(view.sessions().count()).unwrap_or(u64::MAX),
-        ),
+        ("kv.entries", count(view.kv_len())),
+        ("raft.appliedIndex", status.applied.0),
+        ("raft.commitIndex", status.commit.0),
+        ("raft.lastIndex", status.last.0),
+        ("raft.term", status.term.0),
+        ("runtime.alloc_bytes", resident),
+        ("server.isLeader", status.is_leader.into()),
+        ("state.services.index", view.area_index(Area::Services).0),
+        ("state.sessions", count(view.sessions().count())),
     ];
-    let gauges = gauges.map(|(name, value)| json!({"Name": name, "Value": value, "Labels": {}}));
+    // Gauges carry the host's name, as Consul's do.
+    let shown =
+        |(name, value)| json!({"Name": format!("consul.{hostname}.{name}"), "Value": value, "Labels": {}});
     Ok(Reply::json(&json!({
         "Timestamp": lictor_agent::timestamp(SystemTime::now()),
-        "Gauges": gauges,
+        "Gauges": gauges.map(shown),
         "Points": [],
         "Counters": [],
         "Samples": [],
     })))
+}
+
+fn hostname() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim().to_owned()
+}
+
+/// The memory that this process holds.
+fn resident_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    kib_of(&status, "VmRSS") * 1024
+}
+
+/// The value of a line such as `MemTotal:  16384 kB`.
+fn kib_of(text: &str, name: &str) -> u64 {
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok());
+    kib.unwrap_or_default()
 }
 
 /// `GET /v1/agent/connect/ca/roots`: the certificate authority of this server.
