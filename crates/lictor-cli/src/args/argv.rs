@@ -68,11 +68,14 @@ fn flag(command: &Command, text: &str) -> (String, bool) {
             (format!("--{bare}"), next)
         }
         None if name == "h" || name == "help" => ("--help".to_owned(), false),
+        // The parser would take the first letter for a short flag, and complain of that letter alone.
+        None if name.len() > 1 && name.starts_with(char::is_alphabetic) => (format!("--{bare}"), false),
         None => (text.to_owned(), false),
     }
 }
 
-/// Lets every switch (an argument that holds a `bool`) also be written `-flag=false`, as Go's can.
+/// Lets every switch (an argument that holds a `bool`) also be written `-flag=false`, and every flag be repeated, as
+/// Go's can.
 pub(crate) fn with_go_switches(command: Command) -> Command {
     let command = command.mut_args(|arg| {
         if arg.get_value_parser().type_id() != TypeId::of::<bool>() {
@@ -86,7 +89,8 @@ pub(crate) fn with_go_switches(command: Command) -> Command {
             .hide_possible_values(true)
             .value_name("BOOL")
     });
-    command.mut_subcommands(with_go_switches)
+    // Of a repeated flag the last one counts; those that take several values collect them as before.
+    command.args_override_self(true).mut_subcommands(with_go_switches)
 }
 
 #[cfg(test)]
@@ -135,7 +139,8 @@ mod tests {
 
     #[test]
     fn unknown_flags_and_a_lone_dash_are_left_for_the_parser() {
-        assert_eq!(normalised("lictor agent -nope"), "lictor agent -nope");
+        assert_eq!(normalised("lictor agent -nope"), "lictor agent --nope");
+        assert_eq!(normalised("lictor agent -x"), "lictor agent -x");
         assert_eq!(normalised("lictor kv import -"), "lictor kv import -");
     }
 
