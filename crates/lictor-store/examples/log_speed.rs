@@ -103,7 +103,7 @@ fn log(directory: &Path, warm_up: u64) -> Result<Append, Box<dyn Error>> {
     if path.exists() {
         fs::remove_dir_all(&path)?;
     }
-    let (_, _, mut writer) = RocksLog::open(&path, LogOptions::default())?.split();
+    let (_, _, mut writer) = RocksLog::open(&path, LogOptions::default(), LogIndex(0))?.split();
     let mut last = 0;
     let mut append = move |batch, must_sync| -> Result<(), Box<dyn Error>> {
         let entries = (last + 1..=last + batch).map(entry).collect();

@@ -97,32 +97,54 @@ pub struct RocksWriter {
 }
 
 impl RocksLog {
-    /// Opens the log in directory `path`, or makes a new one there.
+    /// Opens the log in directory `path`, or makes a new one there. `proven` is an index that something beside the
+    /// log shows to have been reached, 0 if nothing does.
     ///
     /// # Errors
     /// [`LogError::Io`] when the directory cannot be used, [`LogError::Corrupt`] when what is in it makes no
-    /// sense. A loss of synced entries is no error yet: see [`Recovered::synced_through`].
-    pub fn open(path: &Path, options: LogOptions) -> Result<Self, LogError> {
-        // Before RocksDB opens: it removes the WAL files it has replayed.
+    /// sense or has lost synced entries; nothing is changed then.
+    pub fn open(path: &Path, options: LogOptions, proven: LogIndex) -> Result<Self, LogError> {
         let marks = wal::marks(path, &meta_key(b'm')).map_err(|source| LogError::Io {
             what: "cannot read its files",
             source: Box::new(source),
         })?;
-        let db =
-            DB::open(&database_options(options), path).map_err(|error| failed("cannot open it", error))?;
-        let mut recovered = recover(&db)?;
-        let replayed = db.latest_sequence_number();
-        let behind = marks.iter().filter(|mark| mark.sequence > replayed);
-        let proven = behind
-            .map(|mark| mark.mark.synced_through)
-            .max()
-            .unwrap_or_default();
-        recovered.synced_through = recovered.synced_through.max(proven);
+        let database = database_options(options);
+        if path.join("CURRENT").exists() {
+            // Replay in an open for writing cuts what it could not read and removes the files it has replayed, so
+            // what may be damage and not a torn tail is looked at first without touching it.
+            let db = DB::open_for_read_only(&database, path, false)
+                .map_err(|error| failed("cannot read it", error))?;
+            refuse_loss(path, &recovered(&db, &marks)?, proven)?;
+        }
+        let db = DB::open(&database, path).map_err(|error| failed("cannot open it", error))?;
+        let recovered = recovered(&db, &marks)?;
         Ok(Self {
             db: Arc::new(db),
             recovered,
         })
     }
+}
+
+/// What the database holds, and what the marks behind the place where replay stopped prove that it once held.
+fn recovered(db: &DB, marks: &[wal::Found]) -> Result<Recovered, LogError> {
+    let mut recovered = recover(db)?;
+    let replayed = db.latest_sequence_number();
+    let behind = marks.iter().filter(|mark| mark.sequence > replayed);
+    let proven = behind.map(|mark| mark.mark.synced_through).max();
+    recovered.synced_through = recovered.synced_through.max(proven.unwrap_or_default());
+    Ok(recovered)
+}
+
+fn refuse_loss(path: &Path, found: &Recovered, proven: LogIndex) -> Result<(), LogError> {
+    let (last, reached) = (found.last.index, found.synced_through.max(proven));
+    if last >= reached {
+        return Ok(());
+    }
+    Err(LogError::Corrupt(format!(
+        "{} can be read up to entry {last}, but entries up to {reached} were acknowledged. Nothing was changed; \
+         restore the data directory from a backup, or move it away to start empty",
+        path.display()
+    )))
 }
 
 impl LogStore for RocksLog {

@@ -44,7 +44,7 @@ fn task(range: std::ops::Range<u64>, term: u64, must_sync: bool) -> LogTask {
 }
 
 fn opened(path: &Path) -> (Recovered, RocksReader, RocksWriter) {
-    RocksLog::open(path, small()).unwrap().split()
+    RocksLog::open(path, small(), LogIndex(0)).unwrap().split()
 }
 
 /// The files as they are, as a power cut without losses leaves them.
@@ -80,7 +80,12 @@ fn check(path: &Path) -> Result<(), OpenError> {
         installed: true,
         members,
     };
-    open(RocksLog::open(path, small())?, Config::new(RaftId(1), 1), &state).map(|_| ())
+    open(
+        RocksLog::open(path, small(), LogIndex(0))?,
+        Config::new(RaftId(1), 1),
+        &state,
+    )
+    .map(|_| ())
 }
 
 #[test]
@@ -226,7 +231,7 @@ fn unsynced_batches_lost_in_any_order_are_a_tear() {
 #[test]
 fn damage_is_found_behind_the_first_block_and_in_recycled_files() {
     let directory = tempfile::tempdir().unwrap();
-    let (_, reader, mut writer) = RocksLog::open(directory.path(), LogOptions::default())
+    let (_, reader, mut writer) = RocksLog::open(directory.path(), LogOptions::default(), LogIndex(0))
         .unwrap()
         .split();
     let mut last = 0;
@@ -259,8 +264,12 @@ fn damage_is_found_behind_the_first_block_and_in_recycled_files() {
             installed: false,
             members,
         };
-        open(RocksLog::open(path, small())?, Config::new(RaftId(1), 1), &state)
-            .map(|(core, _)| core.status().last)
+        open(
+            RocksLog::open(path, small(), LogIndex(0))?,
+            Config::new(RaftId(1), 1),
+            &state,
+        )
+        .map(|(core, _)| core.status().last)
     };
     assert_eq!(open_at(copy(crashed.path()).path()).unwrap(), LogIndex(last));
     bytes[33_000] ^= 0x55;
@@ -268,7 +277,12 @@ fn damage_is_found_behind_the_first_block_and_in_recycled_files() {
 
     let error = open_at(crashed.path()).unwrap_err();
 
-    assert!(matches!(error, OpenError::LogLost { .. }), "{error}");
+    assert!(matches!(error, OpenError::Log(LogError::Corrupt(_))), "{error}");
+    assert_eq!(
+        fs::read(&path).unwrap(),
+        bytes,
+        "what was refused is left as it was"
+    );
 }
 
 #[test]
@@ -277,7 +291,7 @@ fn a_second_opener_is_refused() {
     let _held = opened(directory.path());
 
     assert!(matches!(
-        RocksLog::open(directory.path(), small()),
+        RocksLog::open(directory.path(), small(), LogIndex(0)),
         Err(LogError::Io { .. })
     ));
 }

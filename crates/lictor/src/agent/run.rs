@@ -9,7 +9,7 @@ use lictor_cli::config::RuntimeConfig;
 use lictor_cli::{CONSUL_VERSION, Leave, Start};
 use lictor_http::{Api, Limits};
 use lictor_node::{Consistency, Identity, Node, Options};
-use lictor_proto::RaftId;
+use lictor_proto::{LogIndex, RaftId};
 use lictor_raft::{LogPosition, Membership, StateMark};
 use lictor_state::State;
 use lictor_store::log::{LogOptions, RocksLog};
@@ -94,7 +94,9 @@ fn start_node(config: &RuntimeConfig, dir: &DataDir) -> anyhow::Result<Node> {
         installed: applied == LogPosition::FOUNDING,
         members,
     };
-    let log = RocksLog::open(&dir.raft(), LogOptions::default())?;
+    // A state that was installed whole may be ahead of the log; one that was reached by applying may not.
+    let proven = if mark.installed { LogIndex(0) } else { index };
+    let log = RocksLog::open(&dir.raft(), LogOptions::default(), proven)?;
     let mut raft = lictor_raft::Config::new(me, incarnation());
     raft.tick_ms *= u64::from(config.raft_multiplier);
     let identity = Identity {
