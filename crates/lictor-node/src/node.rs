@@ -15,7 +15,9 @@ use parking_lot::Mutex;
 
 use crate::mailbox::Mailbox;
 use crate::pending::Pending;
-use crate::pipeline::{ApplyThread, BACKLOG_BYTES, CheckpointThread, Clock, Event, LogThread, RaftThread};
+use crate::pipeline::{
+    ApplyWorker, BACKLOG_BYTES, CheckpointThread, Clock, Event, LogWorker, RaftThread, Stage,
+};
 use crate::progress::Progress;
 use crate::timers::Timers;
 use crate::{Checkpoint, Consistency, Identity, ProposeError, ReadError, ReadMeta, Registry, Status, Topic};
@@ -114,34 +116,30 @@ impl Node {
             progress: Progress::new(),
             timers: Timers::new(clock),
         });
-        let log_inbox = Arc::new(Mailbox::new(usize::MAX));
-        let apply_inbox = Arc::new(Mailbox::new(usize::MAX));
         let checkpoint_inbox = Arc::new(Mailbox::new(BACKLOG_BYTES));
         let copy = CheckpointThread::new(Arc::clone(&shared), Arc::clone(&checkpoint_inbox), checkpoint);
-        let apply = ApplyThread::new(
-            Arc::clone(&shared),
-            Arc::clone(&apply_inbox),
-            checkpoint_inbox,
-            state,
-        );
-        let log = LogThread {
+        let apply = ApplyWorker::new(Arc::clone(&shared), Arc::clone(&checkpoint_inbox), state);
+        let apply = Arc::new(Stage::new(apply));
+        let log = Arc::new(Stage::new(LogWorker {
             shared: Arc::clone(&shared),
-            inbox: Arc::clone(&log_inbox),
             writer,
-        };
+        }));
         let raft = RaftThread {
             shared: Arc::clone(&shared),
             core,
             clock,
             tick,
-            log: log_inbox,
-            apply: apply_inbox,
+            log: Arc::clone(&log),
+            apply: Arc::clone(&apply),
             stop_by: None,
         };
         let timers = Arc::clone(&shared);
         let threads = vec![
             spawn("checkpoint", move || copy.run())?,
-            spawn("apply", move || apply.run())?,
+            spawn("apply", move || {
+                apply.run();
+                checkpoint_inbox.close();
+            })?,
             spawn("log", move || log.run())?,
             spawn("timers", move || Timers::run(&timers))?,
             spawn("raft", move || raft.run())?,

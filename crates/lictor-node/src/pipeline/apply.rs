@@ -1,4 +1,4 @@
-//! The apply thread: turns committed entries into state, publishes it, and answers.
+//! The apply stage: turns committed entries into state, publishes it, and answers.
 //!
 //! Order within a batch: apply all; fold the effects into the timers, so that whoever asks for a lock next meets
 //! the delays; publish the view; answer proposers; wake watchers; hand the rows to the checkpoint thread.
@@ -12,16 +12,17 @@ use lictor_raft::{Committed, Membership, ProposalId};
 use lictor_state::{Effects, Outcome, State};
 
 use super::checkpoint::weight;
+use super::stage::Worker;
 use super::{Event, Shared, fatal};
 use crate::WriteSet;
-use crate::mailbox::{Drained, Mailbox};
+use crate::mailbox::Mailbox;
 use crate::pending::Answer;
 
 /// Entries that are applied before their results are published, so that one huge batch does not hold back the
 /// first answers in it.
 const PUBLISH_AFTER: usize = 512;
 
-/// What the apply thread is told.
+/// What the apply stage is told.
 #[derive(Debug)]
 pub(crate) enum ApplyWork {
     /// Committed entries.
@@ -37,9 +38,10 @@ pub(crate) enum ApplyWork {
     },
 }
 
-pub(crate) struct ApplyThread {
+/// The apply stage.
+#[derive(Debug)]
+pub(crate) struct ApplyWorker {
     shared: Shared,
-    inbox: Arc<Mailbox<ApplyWork>>,
     checkpoint: Arc<Mailbox<WriteSet>>,
     state: State,
     effects: Effects,
@@ -48,50 +50,42 @@ pub(crate) struct ApplyThread {
     stopped_at: Option<Committed>,
 }
 
-impl ApplyThread {
-    pub(crate) fn new(
-        shared: Shared,
-        inbox: Arc<Mailbox<ApplyWork>>,
-        checkpoint: Arc<Mailbox<WriteSet>>,
-        state: State,
-    ) -> Self {
+impl Worker<ApplyWork> for ApplyWorker {
+    fn work(&mut self, items: &mut Vec<ApplyWork>) {
+        let mut unpublished = 0;
+        for item in items.drain(..) {
+            match item {
+                ApplyWork::Entries(entries) => {
+                    for entry in entries {
+                        self.apply(entry);
+                        unpublished += 1;
+                        if unpublished == PUBLISH_AFTER {
+                            self.publish(None);
+                            unpublished = 0;
+                        }
+                    }
+                }
+                ApplyWork::ConfChange(entry) => self.stop_at(entry),
+                ApplyWork::Members { index, members } => self.go_on(index, &members),
+            }
+        }
+        if unpublished > 0 {
+            self.publish(None);
+        }
+    }
+}
+
+impl ApplyWorker {
+    pub(crate) fn new(shared: Shared, checkpoint: Arc<Mailbox<WriteSet>>, state: State) -> Self {
         let (effects, answers) = (Effects::default(), Vec::new());
         Self {
             shared,
-            inbox,
             checkpoint,
             state,
             effects,
             answers,
             stopped_at: None,
         }
-    }
-
-    pub(crate) fn run(mut self) {
-        let mut work = Vec::new();
-        while self.inbox.drain(&mut work, None) == Drained::Items {
-            let mut unpublished = 0;
-            for item in work.drain(..) {
-                match item {
-                    ApplyWork::Entries(entries) => {
-                        for entry in entries {
-                            self.apply(entry);
-                            unpublished += 1;
-                            if unpublished == PUBLISH_AFTER {
-                                self.publish(None);
-                                unpublished = 0;
-                            }
-                        }
-                    }
-                    ApplyWork::ConfChange(entry) => self.stop_at(entry),
-                    ApplyWork::Members { index, members } => self.go_on(index, &members),
-                }
-            }
-            if unpublished > 0 {
-                self.publish(None);
-            }
-        }
-        self.checkpoint.close();
     }
 
     fn apply(&mut self, committed: Committed) {

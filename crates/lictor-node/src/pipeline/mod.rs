@@ -7,6 +7,7 @@ mod apply;
 mod checkpoint;
 mod log;
 mod raft;
+mod stage;
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,10 +16,11 @@ use std::time::{Duration, Instant};
 use lictor_proto::{LogIndex, ReadyNo};
 use lictor_raft::{MonoTime, Proposal};
 
-pub(crate) use apply::{ApplyThread, ApplyWork};
+pub(crate) use apply::{ApplyWork, ApplyWorker};
 pub(crate) use checkpoint::{BACKLOG_BYTES, CheckpointThread};
-pub(crate) use log::{LogThread, LogWork};
+pub(crate) use log::{LogWork, LogWorker};
 pub(crate) use raft::RaftThread;
+pub(crate) use stage::Stage;
 
 /// What all pipeline threads share with the handle.
 pub(crate) type Shared = Arc<crate::node::Shared>;

@@ -3,27 +3,30 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lictor_raft::{ConfEcho, Core, Input, LogReader, Output, Why};
+use lictor_raft::{ConfEcho, Core, Input, LogReader, LogWriter, Output, Why};
 
-use super::{ApplyWork, Clock, Event, LogWork, Shared, fatal};
+use super::{ApplyWork, ApplyWorker, Clock, Event, LogWork, LogWorker, Shared, Stage, fatal};
 use crate::ProposeError;
-use crate::mailbox::Mailbox;
 
 /// How long a stop waits for what was proposed before.
 const STOP_WAIT: Duration = Duration::from_secs(5);
 
-pub(crate) struct RaftThread<R: LogReader> {
+/// Entries that the raft thread applies itself when it may; more are left to the apply thread, beside which it can
+/// write the next ones to the log.
+const APPLY_HERE_MAX: usize = 16;
+
+pub(crate) struct RaftThread<R: LogReader, W: LogWriter> {
     pub(crate) shared: Shared,
     pub(crate) core: Core<R>,
     pub(crate) clock: Clock,
     pub(crate) tick: Duration,
-    pub(crate) log: Arc<Mailbox<LogWork>>,
-    pub(crate) apply: Arc<Mailbox<ApplyWork>>,
+    pub(crate) log: Arc<Stage<LogWork, LogWorker<W>>>,
+    pub(crate) apply: Arc<Stage<ApplyWork, ApplyWorker>>,
     /// Set once this thread is told to stop: when it ends at the latest.
     pub(crate) stop_by: Option<Instant>,
 }
 
-impl<R: LogReader> RaftThread<R> {
+impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
     pub(crate) fn run(mut self) {
         let mut events = Vec::new();
         let mut outputs = Vec::new();
@@ -94,15 +97,21 @@ impl<R: LogReader> RaftThread<R> {
     }
 
     fn carry_out(&mut self, outputs: &mut Vec<Output>) {
+        // Nobody waits for a heartbeat of a sole voter, so it may block on its own disk.
+        let alone = self.core.is_sole_voter();
         for output in outputs.drain(..) {
             // The threads behind end only after this one, so their mailboxes are open.
             let delivered = match output {
-                Output::Append(task) => self.log.push(LogWork::Append(task)).is_ok(),
-                Output::Compact(to) => self.log.push(LogWork::Compact(to)).is_ok(),
-                Output::Apply(entries) => self.apply.push(ApplyWork::Entries(entries)).is_ok(),
-                Output::ApplyConf(entry) => self.apply.push(ApplyWork::ConfChange(entry)).is_ok(),
+                Output::Append(task) if alone => self.log.do_here_or_send(LogWork::Append(task)).is_ok(),
+                Output::Append(task) => self.log.send(LogWork::Append(task)).is_ok(),
+                Output::Compact(to) => self.log.send(LogWork::Compact(to)).is_ok(),
+                Output::Apply(entries) if alone && entries.len() <= APPLY_HERE_MAX => {
+                    self.apply.do_here_or_send(ApplyWork::Entries(entries)).is_ok()
+                }
+                Output::Apply(entries) => self.apply.send(ApplyWork::Entries(entries)).is_ok(),
+                Output::ApplyConf(entry) => self.apply.send(ApplyWork::ConfChange(entry)).is_ok(),
                 Output::Members { index, members } => {
-                    self.apply.push(ApplyWork::Members { index, members }).is_ok()
+                    self.apply.send(ApplyWork::Members { index, members }).is_ok()
                 }
                 Output::Role(role) => {
                     tracing::info!(
