@@ -11,6 +11,7 @@ fn small() -> LogOptions {
     LogOptions {
         write_buffer_bytes: 64 << 10,
         block_cache_bytes: 64 << 10,
+        written_ahead_bytes: 0,
     }
 }
 
@@ -231,7 +232,11 @@ fn unsynced_batches_lost_in_any_order_are_a_tear() {
 #[test]
 fn damage_is_found_behind_the_first_block_and_in_recycled_files() {
     let directory = tempfile::tempdir().unwrap();
-    let (_, reader, mut writer) = RocksLog::open(directory.path(), LogOptions::default(), LogIndex(0))
+    let options = LogOptions {
+        written_ahead_bytes: 0,
+        ..LogOptions::default()
+    };
+    let (_, reader, mut writer) = RocksLog::open(directory.path(), options, LogIndex(0))
         .unwrap()
         .split();
     let mut last = 0;
@@ -294,6 +299,32 @@ fn a_second_opener_is_refused() {
         RocksLog::open(directory.path(), small(), LogIndex(0)),
         Err(LogError::Io { .. })
     ));
+}
+
+#[test]
+fn entries_are_written_to_a_file_that_does_not_grow() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = LogOptions {
+        written_ahead_bytes: 1 << 20,
+        ..LogOptions::default()
+    };
+    let (found, _, mut writer) = RocksLog::open(directory.path(), options, LogIndex(0))
+        .unwrap()
+        .split();
+    assert_eq!(found, Recovered::default());
+    let length = |path: &Path| fs::metadata(path).unwrap().len();
+    let path = wal_file(directory.path());
+    let before = length(&path);
+
+    writer.append(&[task(1..9, 1, true)]).unwrap();
+
+    assert!(before >= 1 << 20, "{before} bytes");
+    assert_eq!(length(&path), before);
+    drop(writer);
+    let (found, _, _) = RocksLog::open(directory.path(), options, LogIndex(0))
+        .unwrap()
+        .split();
+    assert_eq!(found.last, LogPosition::new(8, 1));
 }
 
 #[test]
