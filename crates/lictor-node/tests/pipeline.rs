@@ -1,5 +1,7 @@
 //! The whole pipeline on a log in memory.
 
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
+
 use std::time::Duration;
 
 use lictor_node::{Consistency, Identity, Node, ProposeError, Topic};
