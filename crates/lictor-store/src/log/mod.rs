@@ -17,7 +17,7 @@
 //!   table file, and reads check them.
 //! * Replay cannot tell a torn tail from damage to what was synced: both end it. The marks can. A batch carries
 //!   the index that was durable before it was written; so if a mark can be read anywhere behind the place where
-//!   replay stopped ([`wal`]), and names an index the recovered log does not have, synced entries are lost
+//!   replay stopped (`wal`), and names an index the recovered log does not have, synced entries are lost
 //!   ([`Recovered::synced_through`] is then beyond [`Recovered::last`], and opening the core refuses). Damage
 //!   after the last mark is a tear, and cut (R7).
 //!
