@@ -6,11 +6,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use lictor_proto::v1::SessionRow;
+use lictor_proto::v1::{KvLock, SessionRow};
 use lictor_proto::{Command, SessionId};
 use lictor_raft::{LogStore, Proposal, StateMark};
 use lictor_session::Renewal;
-use lictor_state::{Area, Outcome, State};
+use lictor_state::{Area, KvRow, Outcome, State};
 use parking_lot::Mutex;
 
 use crate::mailbox::Mailbox;
@@ -168,6 +168,11 @@ impl Node {
                 ReadError::Stopping => ProposeError::Stopping,
             })?;
         }
+        if let Command::KvLock(lock) = &command
+            && self.is_held_by_another(lock)
+        {
+            return Ok(Outcome::Bool(false));
+        }
         shared.progress.check_disk()?;
         shared.timers.check_locks(&mut command)?;
         let data = command.to_entry_bytes();
@@ -180,6 +185,17 @@ impl Node {
             shared.pending.answer(id, Err(ProposeError::Stopping));
         }
         answer.await.unwrap_or(Err(ProposeError::OutcomeUnknown))
+    }
+
+    /// Whether applying this lock now would refuse it. The published view is linearizable here (see
+    /// [`Self::try_read`]), so the refusal may be answered from it: of a hundred contenders for a lock that has just
+    /// been taken, ninety-nine then cost no log entry and no sync.
+    fn is_held_by_another(&self, lock: &KvLock) -> bool {
+        let view = self.view();
+        let holder = view.kv_get(&lock.key).and_then(KvRow::session);
+        let lives = || SessionId::parse(&lock.session).is_some_and(|id| view.session(id).is_some());
+        // An unknown session is an error and not a refusal: apply says so.
+        holder.is_some_and(|holder| holder != lock.session) && lives()
     }
 
     /// Answers at once where no waiting is needed, which is the usual case.

@@ -5,9 +5,9 @@
 use std::time::Duration;
 
 use lictor_node::{Consistency, Identity, Node, ProposeError, Topic};
-use lictor_proto::Command;
-use lictor_proto::v1::KvSet;
-use lictor_state::Outcome;
+use lictor_proto::v1::{KvLock, KvSet, NodeRow, Register, SessionCreate, SessionRow};
+use lictor_proto::{Command, SessionId};
+use lictor_state::{ApplyError, Outcome};
 
 fn node() -> Node {
     let identity = Identity {
@@ -132,5 +132,61 @@ async fn a_command_over_the_entry_limit_is_refused_before_it_is_logged() {
     let refused = node.propose(set("k", &huge, None)).await;
 
     assert!(matches!(refused, Err(ProposeError::TooLarge(_))), "{refused:?}");
+    node.stop();
+}
+
+fn register() -> Command {
+    let node = NodeRow {
+        node: "n".to_owned(),
+        address: "127.0.0.1".to_owned(),
+        ..NodeRow::default()
+    };
+    Command::Register(Register {
+        node: Some(node),
+        ..Register::default()
+    })
+}
+
+fn session(id: u8) -> Command {
+    let row = SessionRow {
+        id: vec![id; 16].into(),
+        node: "n".to_owned(),
+        ..SessionRow::default()
+    };
+    Command::SessionCreate(SessionCreate { session: Some(row) })
+}
+
+fn lock(id: u8) -> Command {
+    let session = SessionId([id; 16]).to_string();
+    Command::KvLock(KvLock {
+        key: "lock".into(),
+        value: "v".into(),
+        session,
+        ..KvLock::default()
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lock_that_is_held_is_refused_without_a_log_entry() {
+    let node = node();
+    for command in [register(), session(1), session(2), lock(1)] {
+        node.propose(command).await.unwrap();
+    }
+    let last = node.view().applied();
+
+    let refused = node.propose(lock(2)).await.unwrap();
+    assert!(matches!(refused, Outcome::Bool(false)));
+    assert_eq!(node.view().applied(), last);
+
+    let again = node.propose(lock(1)).await.unwrap();
+    assert!(
+        matches!(again, Outcome::Bool(true)),
+        "the holder may take it again"
+    );
+    let unknown = node.propose(lock(3)).await.unwrap();
+    assert!(
+        matches!(unknown, Outcome::Failed(ApplyError::InvalidSession(_))),
+        "{unknown:?}"
+    );
     node.stop();
 }
