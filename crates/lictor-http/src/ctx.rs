@@ -213,6 +213,17 @@ impl Ctx {
             .map_or(Some(0), |body| body.size_hint().exact())
     }
 
+    /// Throws away a body that is refused for its length, within bounds. A connection that is closed on unread bytes
+    /// is reset, and a client that still sends then never sees the answer.
+    pub(crate) async fn discard_body(&mut self) {
+        const BYTES_MAX: usize = 4 << 20;
+        const PATIENCE: Duration = Duration::from_millis(250);
+        if let Some(body) = self.body.take() {
+            // Whatever comes of it, the answer is the refusal.
+            let _ = tokio::time::timeout(PATIENCE, crate::body::read(body, BYTES_MAX)).await;
+        }
+    }
+
     /// Reads the body; empty when it was already taken.
     ///
     /// # Errors

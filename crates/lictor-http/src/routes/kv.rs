@@ -247,6 +247,7 @@ async fn put(mut ctx: Ctx) -> Result<Reply, ApiError> {
     }
     let limit_bytes = ctx.shared.limits.kv_value_max_bytes;
     if let Some(len) = ctx.content_length().filter(|len| *len > limit_bytes as u64) {
+        ctx.discard_body().await;
         return Err(body::over_setting(len, limit_bytes, "kv_max_value_size"));
     }
     let flags = number(query, "flags")?.unwrap_or(0);

@@ -25,6 +25,7 @@ mod request;
 pub(crate) async fn apply(mut ctx: Ctx) -> Result<Reply, ApiError> {
     let limit_bytes = ctx.shared.limits.txn_body_max_bytes;
     if let Some(len) = ctx.content_length().filter(|len| *len > limit_bytes as u64) {
+        ctx.discard_body().await;
         return Err(body::over_setting(len, limit_bytes, "txn_max_req_len"));
     }
     let body = ctx.body(limit_bytes).await?;
