@@ -1,9 +1,10 @@
 //! Compiles `proto/` with protox, so that our own messages need no `protoc` on the machine.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto");
+    // Asked for at run time: clones may share a target folder, and with it this program, compiled in another of them.
+    let root = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("../../proto");
     println!("cargo:rerun-if-changed={}", root.display());
     let descriptors = protox::compile(["lictor/v1/command.proto"], [&root])?;
     prost_build::Config::new()
