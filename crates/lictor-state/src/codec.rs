@@ -88,6 +88,21 @@ impl Table {
             Self::Meta => "meta",
         }
     }
+
+    /// The number in snapshot streams, above 0, which never changes.
+    pub(crate) fn number(self) -> u32 {
+        match self {
+            Self::Kv => 1,
+            Self::KvTomb => 2,
+            Self::KvTree => 3,
+            Self::Session => 4,
+            Self::LockDelay => 5,
+            Self::Node => 6,
+            Self::Service => 7,
+            Self::Check => 8,
+            Self::Meta => 9,
+        }
+    }
 }
 
 /// What a [`Write`] does to its table.

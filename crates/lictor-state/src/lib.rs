@@ -37,6 +37,7 @@ mod load;
 mod outcome;
 mod quote;
 mod row;
+pub mod snapshot;
 mod tables;
 mod tree;
 

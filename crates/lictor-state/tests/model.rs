@@ -11,6 +11,7 @@ use bytes::Bytes;
 use common::*;
 use lictor_proto::v1::{self, KvVerb, SessionBehavior, StringList};
 use lictor_proto::{Command, SessionId};
+use lictor_state::snapshot::{self, Receiver};
 use lictor_state::{Action, Area, Dirty, Effects, Loader, Outcome, State, Table};
 use proptest::prelude::*;
 
@@ -725,6 +726,31 @@ proptest! {
         }
         prop_assert_eq!(rows(&one.state), rows(&other.state));
         prop_assert_eq!(one.state.meta(), other.state.meta());
+    }
+
+    #[test]
+    fn a_snapshot_stream_gives_the_state_again(
+        commands in proptest::collection::vec(command(), 1..100),
+        piece_bytes in 1usize..400,
+    ) {
+        let mut log = Log::default();
+        for command in &commands {
+            log.apply(command);
+        }
+        let meta = v1::MetaRow { cluster_id: bytes("c"), ..log.state.meta() };
+        let mut stream = Vec::new();
+        let written = snapshot::write(&log.state, &meta, &mut stream).unwrap();
+
+        let mut receiver = Receiver::new(u64::MAX);
+        for piece in stream.chunks(piece_bytes) {
+            receiver.push(piece).unwrap();
+        }
+        let received = receiver.finish().unwrap();
+
+        prop_assert_eq!(rows(&received.state), rows(&log.state));
+        prop_assert_eq!(received.state.meta(), log.state.meta());
+        prop_assert_eq!(received.state.verify(), Ok(()));
+        prop_assert_eq!((received.meta, received.summary), (meta, written));
     }
 
     #[test]
