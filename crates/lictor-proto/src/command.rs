@@ -74,6 +74,7 @@ impl Command {
             Self::LockDelayOver(_) => 25,
             Self::Register(_) => 26,
             Self::Deregister(_) => 27,
+            Self::Restore(_) => 28,
         }
     }
 }

@@ -9,6 +9,7 @@ use std::hint::black_box;
 use bytes::Bytes;
 use lictor_proto::v1::{KvDeleteTree, KvSet, KvTxnOp, KvVerb, Txn, TxnOp, txn_op};
 use lictor_proto::{Command, LogIndex, Term};
+use lictor_state::snapshot::{self, Receiver};
 use lictor_state::{Effects, Loader, State};
 
 const VALUE: [u8; 100] = [b'v'; 100];
@@ -39,6 +40,7 @@ fn main() {
     reads(&state, keys);
     writes(&mut state, keys, &mut at);
     restart(&state, keys);
+    snapshots(&state, keys);
     lists(at);
 
     let mut shared = state.clone();
@@ -140,6 +142,18 @@ fn restart(state: &State, keys: u64) {
         }
         black_box(loader.finish());
     });
+}
+
+fn snapshots(state: &State, keys: u64) {
+    let mut stream = Vec::new();
+    time("write a snapshot, per row", keys, || {
+        snapshot::write(state, &state.meta(), &mut stream).expect("memory takes everything");
+    });
+    time("read a snapshot, per row", keys, || {
+        let received = Receiver::new(u64::MAX).read(&mut &stream[..]);
+        black_box(received.expect("a snapshot as it was written"));
+    });
+    println!("{:48} {:9} MiB", "it has", stream.len() >> 20);
 }
 
 fn lists(mut at: u64) {

@@ -36,6 +36,7 @@ mod key;
 mod load;
 mod outcome;
 mod quote;
+mod restore;
 mod row;
 pub mod snapshot;
 mod tables;
@@ -47,6 +48,7 @@ pub use load::{LoadError, Loader};
 pub use outcome::{
     ApplyError, Area, Dirty, Effect, Effects, Outcome, TxnError, TxnOutcome, TxnResult, Write,
 };
+pub use restore::ARCHIVE_INDEX_MAX;
 pub use row::{KvParts, KvRow};
 pub use tree::prefix_end;
 
@@ -64,6 +66,8 @@ use tree::Row;
 pub struct State {
     applied: (LogIndex, Term),
     index_offset: u64,
+    /// The entry at which all of it was replaced, if that happened since the start.
+    replaced_at: LogIndex,
     indexes: TableIndexes,
     kv: KvTables,
     sessions: SessionTables,

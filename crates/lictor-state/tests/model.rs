@@ -383,6 +383,8 @@ impl Model {
             }
             Command::Register(register) => self.register(register),
             Command::Deregister(gone) => self.deregister(gone),
+            // Not generated: the archive is not part of the command.
+            Command::Restore(_) => None,
         }
     }
 
