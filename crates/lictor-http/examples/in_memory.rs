@@ -43,7 +43,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         agent: agent.clone(),
         options,
     };
-    let handle = lictor_http::serve(vec![listener], api, limits);
+    let handle = lictor_http::serve(vec![listener], api, limits)?;
     tokio::signal::ctrl_c().await?;
     handle.shutdown().await;
     agent.stop().await;

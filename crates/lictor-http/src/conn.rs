@@ -24,6 +24,7 @@ use crate::clients::Slot;
 use crate::reply::Body;
 use crate::server::{Shared, Stage};
 use crate::service::{self, Answering};
+use crate::workers;
 
 /// Requests that one HTTP/2 connection may have in flight, blocking queries included.
 const H2_STREAMS_MAX: u32 = 250;
@@ -150,6 +151,7 @@ impl Future for H1Answering {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let answer = Pin::new(&mut self.answering).poll(cx);
+        workers::note_event();
         if answer.is_ready() {
             self.progress.finished.fetch_add(1, Ordering::Relaxed);
         }

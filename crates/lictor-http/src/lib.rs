@@ -34,5 +34,6 @@ mod service;
 #[cfg(test)]
 mod tests;
 mod wire;
+mod workers;
 
 pub use server::{Api, Handle, Limits, Listener, Options, serve};

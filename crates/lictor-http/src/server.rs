@@ -1,8 +1,9 @@
 //! Listeners, shutdown, and what all requests share.
 //!
-//! Tasks: one per listener and one per connection, all owned by the [`Handle`]. A stop has two steps: `Drain`
+//! Tasks: one per listener, and one per connection on one of the [`Workers`], all owned by the [`Handle`]. A stop has two steps: `Drain`
 //! (no new connections, waiting queries answer at once, requests finish) and after a bound `Kill`.
 
+use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,8 +12,7 @@ use std::time::Duration;
 use lictor_agent::Agent;
 use lictor_node::Node;
 use lictor_state::Dirty;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
@@ -22,6 +22,7 @@ use crate::blocking::Rendered;
 use crate::clients::{Clients, Slot};
 use crate::conn;
 use crate::reply::Policy;
+use crate::workers::Workers;
 
 /// A socket to serve, already bound.
 pub enum Listener {
@@ -125,10 +126,17 @@ pub struct Handle {
     shared: Arc<Shared>,
     stage: watch::Sender<Stage>,
     tasks: TaskTracker,
+    /// Held until all connections are closed.
+    _workers: Arc<Workers>,
 }
 
-/// Starts serving. Must be called within a tokio runtime.
-pub fn serve(listeners: Vec<Listener>, api: Api, limits: Limits) -> Handle {
+/// Starts serving. Must be called within a tokio runtime, which accepts the connections; they are served by threads
+/// of their own.
+///
+/// # Errors
+/// When the operating system refuses a thread.
+pub fn serve(listeners: Vec<Listener>, api: Api, limits: Limits) -> io::Result<Handle> {
+    let workers = Arc::new(Workers::start()?);
     let shared = Arc::new(Shared {
         node: api.node,
         agent: api.agent,
@@ -146,6 +154,7 @@ pub fn serve(listeners: Vec<Listener>, api: Api, limits: Limits) -> Handle {
             shared: Arc::clone(&shared),
             stage: stage.subscribe(),
             tasks: tasks.clone(),
+            workers: Arc::clone(&workers),
         };
         match listener {
             Listener::Plain(listener) => tasks.spawn(accepting.plain(listener)),
@@ -155,7 +164,12 @@ pub fn serve(listeners: Vec<Listener>, api: Api, limits: Limits) -> Handle {
             Listener::Unix(listener) => tasks.spawn(accepting.unix(listener)),
         };
     }
-    Handle { shared, stage, tasks }
+    Ok(Handle {
+        shared,
+        stage,
+        tasks,
+        _workers: workers,
+    })
 }
 
 impl Handle {
@@ -183,19 +197,28 @@ struct Accepting {
     shared: Arc<Shared>,
     stage: watch::Receiver<Stage>,
     tasks: TaskTracker,
+    workers: Arc<Workers>,
 }
 
 impl Accepting {
     async fn plain(mut self, listener: TcpListener) {
         while let Some((stream, slot)) = self.next_tcp(&listener).await {
-            self.spawn(stream, Some(slot));
+            let (shared, stage) = (Arc::clone(&self.shared), self.stage.clone());
+            self.spawn(move || async move {
+                if let Some(stream) = adopted(TcpStream::from_std(stream)) {
+                    conn::serve_h1(stream, shared, stage, Some(slot)).await;
+                }
+            });
         }
     }
 
     async fn tls(mut self, listener: TcpListener, acceptor: TlsAcceptor) {
         while let Some((stream, slot)) = self.next_tcp(&listener).await {
             let (shared, stage, acceptor) = (Arc::clone(&self.shared), self.stage.clone(), acceptor.clone());
-            self.tasks.spawn(async move {
+            self.spawn(move || async move {
+                let Some(stream) = adopted(TcpStream::from_std(stream)) else {
+                    return;
+                };
                 let handshake = acceptor.accept(stream);
                 match tokio::time::timeout(shared.limits.handshake_timeout, handshake).await {
                     Ok(Ok(stream)) => {
@@ -219,15 +242,22 @@ impl Accepting {
                 accepted = listener.accept() => accepted,
                 _ = self.stage.changed() => return,
             };
-            match accepted {
-                Ok((stream, _)) => self.spawn(stream, None),
+            match accepted.and_then(|(stream, _)| stream.into_std()) {
+                Ok(stream) => {
+                    let (shared, stage) = (Arc::clone(&self.shared), self.stage.clone());
+                    self.spawn(move || async move {
+                        if let Some(stream) = adopted(UnixStream::from_std(stream)) {
+                            conn::serve_h1(stream, shared, stage, None).await;
+                        }
+                    });
+                }
                 Err(error) => pause_after(&error).await,
             }
         }
     }
 
     /// The next connection within the limits; `None` when the server stops.
-    async fn next_tcp(&mut self, listener: &TcpListener) -> Option<(TcpStream, Slot)> {
+    async fn next_tcp(&mut self, listener: &TcpListener) -> Option<(std::net::TcpStream, Slot)> {
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
@@ -244,21 +274,35 @@ impl Accepting {
             if let Err(error) = stream.set_nodelay(true) {
                 tracing::debug!(%error, "TCP_NODELAY was refused");
             }
-            match Clients::enter(&self.shared.clients, canonical(address.ip())) {
-                Some(slot) => return Some((stream, slot)),
-                None => conn::refuse(&stream),
+            let Some(slot) = Clients::enter(&self.shared.clients, canonical(address.ip())) else {
+                conn::refuse(&stream);
+                continue;
+            };
+            match stream.into_std() {
+                Ok(stream) => return Some((stream, slot)),
+                Err(error) => pause_after(&error).await,
             }
         }
     }
 
-    fn spawn<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(&self, stream: S, slot: Option<Slot>) {
-        self.tasks.spawn(conn::serve_h1(
-            stream,
-            Arc::clone(&self.shared),
-            self.stage.clone(),
-            slot,
-        ));
+    fn spawn<F, T>(&self, serve: F)
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Future<Output = ()> + Send + 'static,
+    {
+        let token = self.tasks.token();
+        self.workers.spawn(move || async move {
+            serve().await;
+            drop(token);
+        });
     }
+}
+
+/// A stream in the runtime of the worker that serves it.
+fn adopted<S>(stream: io::Result<S>) -> Option<S> {
+    stream
+        .inspect_err(|error| tracing::warn!(%error, "a connection could not be taken over by its worker"))
+        .ok()
 }
 
 /// An IPv4 client of an IPv6 socket is counted under its IPv4 address.

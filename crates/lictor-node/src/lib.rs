@@ -13,6 +13,7 @@
 //! ```
 //! Reads take no hop: they look at the published [`lictor_state::State`] on the caller's own thread.
 
+mod linger;
 mod mailbox;
 mod memory;
 mod node;
@@ -23,6 +24,7 @@ mod timers;
 mod types;
 mod watch;
 
+pub use linger::Linger;
 pub use memory::MemCheckpoint;
 pub use node::{Node, Options, StartError};
 pub use types::{

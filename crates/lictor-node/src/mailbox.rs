@@ -3,6 +3,8 @@
 //! The receiver takes all that is queued in one swap, so a busy receiver batches by itself and nobody waits for
 //! company. The lock is held for a push or a swap of two vectors only.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
@@ -13,6 +15,8 @@ pub(crate) struct Mailbox<T> {
     queue: Mutex<Queue<T>>,
     filled: Condvar,
     drained: Condvar,
+    /// Whether there are items or the mailbox is closed, for a look without the lock.
+    is_ready: AtomicBool,
     /// Senders block while the queued weight is above this.
     weight_limit: usize,
 }
@@ -46,6 +50,7 @@ impl<T> Mailbox<T> {
             queue: Mutex::new(queue),
             filled: Condvar::new(),
             drained: Condvar::new(),
+            is_ready: AtomicBool::new(false),
             weight_limit,
         }
     }
@@ -67,6 +72,7 @@ impl<T> Mailbox<T> {
         queue.items.push(item);
         queue.weight += weight;
         let was_empty = queue.items.len() == 1;
+        self.is_ready.store(true, Ordering::Relaxed);
         drop(queue);
         if was_empty {
             self.filled.notify_one();
@@ -95,15 +101,31 @@ impl<T> Mailbox<T> {
             }
         }
         std::mem::swap(&mut queue.items, into);
+        self.is_ready.store(queue.closed, Ordering::Relaxed);
         if std::mem::take(&mut queue.weight) > 0 {
             self.drained.notify_all();
         }
         Drained::Items
     }
 
+    /// Polls until [`Self::drain`] need not sleep, or `until` has come; says which. Gives way to other threads at
+    /// every turn.
+    pub(crate) fn poll_until(&self, until: Instant) -> bool {
+        loop {
+            if self.is_ready.load(Ordering::Relaxed) {
+                return true;
+            }
+            if Instant::now() >= until {
+                return false;
+            }
+            thread::yield_now();
+        }
+    }
+
     /// Refuses further items and wakes everybody; what is queued can still be drained.
     pub(crate) fn close(&self) {
         self.queue.lock().closed = true;
+        self.is_ready.store(true, Ordering::Relaxed);
         self.filled.notify_all();
         self.drained.notify_all();
     }
@@ -148,6 +170,20 @@ mod tests {
             mailbox.drain(&mut Vec::new(), Some(Instant::now())),
             Drained::TimedOut
         );
+    }
+
+    #[test]
+    fn polling_sees_an_item_and_the_close() {
+        let mailbox = Mailbox::new(0);
+        let long = Instant::now() + std::time::Duration::from_secs(60);
+        assert!(!mailbox.poll_until(Instant::now()));
+
+        mailbox.push(1).unwrap();
+        assert!(mailbox.poll_until(long));
+        mailbox.drain(&mut Vec::new(), None);
+        assert!(!mailbox.poll_until(Instant::now()));
+        mailbox.close();
+        assert!(mailbox.poll_until(long));
     }
 
     #[test]

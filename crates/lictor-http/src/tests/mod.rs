@@ -56,7 +56,7 @@ fn serve((node, agent): (Node, Agent), listener: Listener, limits: Limits) -> Ha
         agent,
         options: Options::default(),
     };
-    crate::serve(vec![listener], api, limits)
+    crate::serve(vec![listener], api, limits).unwrap()
 }
 
 /// The agent of a node that leads and is registered, so that sessions can be made.

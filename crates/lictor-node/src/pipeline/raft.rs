@@ -6,7 +6,11 @@ use std::time::{Duration, Instant};
 use lictor_raft::{ConfEcho, Core, Input, LogReader, LogWriter, Output, Why};
 
 use super::{ApplyWork, ApplyWorker, Clock, Event, LogWork, LogWorker, Shared, Stage, fatal};
-use crate::ProposeError;
+use crate::{Linger, ProposeError};
+
+/// After a batch of at most this many events the thread polls for the next before it sleeps; after larger ones there
+/// is enough to do.
+const FEW_EVENTS: usize = 2;
 
 /// How long a stop waits for what was proposed before.
 const STOP_WAIT: Duration = Duration::from_secs(5);
@@ -31,12 +35,19 @@ impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
         let mut events = Vec::new();
         let mut outputs = Vec::new();
         let mut next_tick = Instant::now() + self.tick;
+        let mut linger = Linger::default();
+        let mut had_few = false;
         self.core.handle(Input::Start, self.clock.now(), &mut outputs);
         self.carry_out(&mut outputs);
         loop {
             // A sole voter that leads has nobody to hear from: it need not tick, and an idle server sleeps.
-            let until = (!self.core.is_sole_voter()).then_some(next_tick);
+            let alone = self.core.is_sole_voter();
+            let until = (!alone).then_some(next_tick);
+            if alone && had_few {
+                self.poll(&mut linger);
+            }
             self.shared.raft.drain(&mut events, self.stop_by.or(until));
+            had_few = (1..=FEW_EVENTS).contains(&events.len());
             let now = Instant::now();
             if now >= next_tick {
                 self.core.handle(Input::Tick, self.clock.at(now), &mut outputs);
@@ -59,6 +70,17 @@ impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
         self.shared.raft.close();
         self.log.close();
         self.apply.close();
+    }
+
+    fn poll(&self, linger: &mut Linger) {
+        let Some(until) = linger.until(Instant::now()) else {
+            return;
+        };
+        if self.shared.raft.poll_until(until) {
+            linger.paid();
+        } else {
+            linger.was_in_vain();
+        }
     }
 
     /// All proposals of a batch become one raft message.

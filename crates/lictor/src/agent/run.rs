@@ -36,7 +36,7 @@ pub(crate) async fn run(start: Start) -> anyhow::Result<()> {
         agent: agent.clone(),
         options: http_options(config),
     };
-    let http = lictor_http::serve(listeners, api, limits(config));
+    let http = lictor_http::serve(listeners, api, limits(config)).context("cannot start serving HTTP")?;
     start.ready();
     serve_until_stop(&start, &agent).await;
 
