@@ -18,6 +18,9 @@ pub struct Config {
     pub heartbeat_ticks: usize,
     /// An election timeout is drawn from this range, in ticks.
     pub election_ticks: Range<usize>,
+    /// Not drawn but this, if it is set; within the range. For simulations: raft-rs draws from the thread's
+    /// generator, which no seed reaches.
+    pub election_ticks_fixed: Option<usize>,
     /// Bytes of entries in one append message.
     pub max_append_bytes: u64,
     /// Append messages under way to one follower.
@@ -44,8 +47,16 @@ pub struct Config {
     pub cache_bytes: usize,
     /// A leader whose disk has not answered for this time hands over.
     pub max_sync_ms: u64,
-    /// Entries kept below the flushed index for followers that lag; a sole voter keeps none.
+    /// Entries kept below the flushed index in any case, for members that restart; a sole voter keeps none.
+    pub trailing_entries: u64,
+    /// Entries kept at most below the flushed index for a live follower that lags.
     pub keep_entries: u64,
+    /// Bytes of entries kept at most, as far as they were counted since the start.
+    pub keep_bytes: u64,
+    /// A follower that was silent for this time is not kept for.
+    pub follower_silent_ms: u64,
+    /// The word that a snapshot is there is sent again after this time, until [`crate::Input::SnapshotSent`].
+    pub snapshot_retry_ms: u64,
 }
 
 impl Config {
@@ -57,6 +68,7 @@ impl Config {
             tick_ms: 20,
             heartbeat_ticks: 3,
             election_ticks: 15..30,
+            election_ticks_fixed: None,
             max_append_bytes: 1 << 20,
             max_inflight_messages: 256,
             max_uncommitted_bytes: 64 << 20,
@@ -70,19 +82,35 @@ impl Config {
             read_timeout_ms: 5000,
             cache_bytes: 16 << 20,
             max_sync_ms: 400,
-            keep_entries: 100_000,
+            trailing_entries: 100_000,
+            keep_entries: 1_000_000,
+            keep_bytes: 1 << 30,
+            follower_silent_ms: 60_000,
+            snapshot_retry_ms: 1000,
         }
+    }
+
+    /// How long a lease lasts, counted from when its round was sent: the shortest time for which a voter that
+    /// answered it helps nobody else, less one tick (the voter's first tick may come at once; tikv #9728), less a
+    /// tenth for clocks that do not run alike.
+    pub(crate) fn lease_ms(&self) -> u64 {
+        let timeout = self.election_ticks.start as u64 * self.tick_ms;
+        timeout.saturating_sub(self.tick_ms).saturating_sub(timeout / 10)
     }
 
     /// For raft-rs.
     pub(crate) fn to_raft(&self, applied: u64) -> raft::Config {
+        let range = &self.election_ticks;
+        let fixed = self.election_ticks_fixed.map(|ticks| ticks..ticks + 1);
+        let drawn = fixed.unwrap_or_else(|| range.clone());
         raft::Config {
             id: self.id.0,
-            election_tick: self.election_ticks.start,
+            election_tick: range.start,
             // Explicit, since a lease is computed from it.
-            min_election_tick: self.election_ticks.start,
-            max_election_tick: self.election_ticks.end,
-            heartbeat_tick: self.heartbeat_ticks,
+            min_election_tick: drawn.start,
+            max_election_tick: drawn.end,
+            // The core beats itself, with rounds that renew the lease; raft-rs insists on a beat of its own.
+            heartbeat_tick: range.start.saturating_sub(1).max(1),
             applied,
             // The default, 0, means one entry a message.
             max_size_per_msg: self.max_append_bytes,

@@ -60,8 +60,34 @@ pub enum Input {
     },
     /// The state is durable up to here, so a restart needs no entry at or below it.
     Flushed(LogIndex),
-    /// Hand the leadership to this member.
+    /// Hand the leadership to this member. Given up after an election timeout.
     Transfer(RaftId),
+    /// Answers [`Output::WantSnapshot`]: a view of the state is pinned.
+    SnapshotReady {
+        /// Who shall get it.
+        to: RaftId,
+        /// The last entry in the view; at or after the begin of the log.
+        position: LogPosition,
+        /// The members as of `position`; must name `to`.
+        members: Membership,
+        /// Opaque to raft, a few hundred bytes: how and where `to` fetches the rows.
+        descriptor: Vec<u8>,
+    },
+    /// The sender is done with a snapshot: all its rows were fetched, or it failed, or its view was dropped.
+    /// Must follow each [`Output::WantSnapshot`] sooner or later, while this member leads.
+    SnapshotSent {
+        /// Who should get it.
+        to: RaftId,
+        /// Whether all was fetched.
+        ok: bool,
+    },
+    /// Answers [`Output::Install`].
+    Installed {
+        /// Of the snapshot.
+        position: LogPosition,
+        /// Whether the state durably *is* the snapshot now; if not, it is what it was before.
+        ok: bool,
+    },
 }
 
 /// Apply's answer to [`Output::ApplyConf`]: it has stopped at the entry.
@@ -78,11 +104,17 @@ pub enum ConfEcho {
 #[non_exhaustive]
 pub enum Output {
     /// Send now; does not wait for the log.
+    ///
+    /// After each [`crate::Core::handle`] the runtime publishes [`Status::commit`] to its readers *before* it
+    /// carries out the outputs: a message may tell a follower of a commit, and a lease read that is asked for
+    /// later must not see less than a read there (R1).
     Send(PeerMessage),
     /// Queue for the log thread.
     Append(LogTask),
     /// Queue for the log thread: entries up to here are not needed any more.
     Compact(LogPosition),
+    /// Queue for the log thread: [`crate::LogWriter::reset`] to this position, an installed snapshot's.
+    ResetLog(LogPosition),
     /// Queue for the apply thread. Never holds a conf-change entry.
     Apply(Vec<Committed>),
     /// Queue for the apply thread, which stops there and answers [`Input::Applied`] with a [`ConfEcho`].
@@ -105,8 +137,34 @@ pub enum Output {
     },
     /// No round could be had in time: no leader, or no contact to a quorum.
     ReadFailed(ReadId),
-    /// Leader, term or own role changed.
+    /// Leader, term or own role changed. Who leads no more forgets all snapshots it was sending.
     Role(RoleChange),
+    /// The lease changed: until when (exclusive) reads may be served here without asking anybody, once what
+    /// [`Status::commit`] is at that time is applied. `u64::MAX` for a sole voter. To be published at once, in
+    /// its place among the outputs.
+    Lease {
+        /// `None` if there is no lease.
+        until: Option<MonoTime>,
+    },
+    /// This follower needs entries that are gone: pin a view of the state and answer
+    /// [`Input::SnapshotReady`], or [`Input::SnapshotSent`] with `ok: false`. Not asked again before that.
+    WantSnapshot {
+        /// The follower.
+        to: RaftId,
+    },
+    /// Queue for the apply thread: after all it was given before, fetch the rows, check them, put them
+    /// durably in place of the state, and answer [`Input::Installed`]. Until then nothing is given to apply
+    /// and nothing is appended.
+    Install {
+        /// Who has the rows.
+        from: RaftId,
+        /// The last entry in them.
+        position: LogPosition,
+        /// The members as of `position`.
+        members: Membership,
+        /// From [`Input::SnapshotReady`].
+        descriptor: Vec<u8>,
+    },
     /// The proposal will not come back as committed.
     Rejected(ProposalId, Why),
 }
@@ -187,4 +245,38 @@ pub struct Status {
     pub last: LogIndex,
     /// The last entry that is durable here.
     pub persisted: LogIndex,
+    /// When a follower last heard from the leader of this term; `None` for a leader, or if never.
+    pub last_contact: Option<MonoTime>,
+}
+
+/// What a leader knows of another member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeerProgress {
+    /// Who.
+    pub id: RaftId,
+    /// Whether it has no vote.
+    pub is_learner: bool,
+    /// The last entry it is known to have.
+    pub matched: LogIndex,
+    /// The next entry to send.
+    pub next: LogIndex,
+    /// How entries are sent to it.
+    pub stage: PeerStage,
+    /// Whether it was heard of within the last election timeout or two.
+    pub recent_active: bool,
+    /// Entries of the log it is not known to have.
+    pub lag_entries: u64,
+    /// When it was last heard of in this term; `None` if never.
+    pub last_contact: Option<MonoTime>,
+}
+
+/// How a leader sends entries to a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PeerStage {
+    /// One message at a time, to find out what it has.
+    Probing,
+    /// In a stream.
+    Replicating,
+    /// Not at all: it is getting a snapshot.
+    Snapshotting,
 }

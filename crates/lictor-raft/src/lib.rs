@@ -11,7 +11,9 @@
 //! callers ─Propose──────┼─> Core::handle(input) ─┤             then its messages, then Input::Persisted
 //!         ─ReadIndex────┤        │               ├─Apply ────> apply thread, then Input::Applied
 //! log ────Persisted─────┤        └ LogReader     ├─Compact ──> log thread
-//! apply ──Applied───────┘                        └─Role, ReadReady, Rejected, ... ──> callers
+//! apply ──Applied───────┤                        ├─Install ──> apply thread, then Input::Installed
+//! bulk ───SnapshotReady─┘                        ├─Lease ────> readers
+//!                                                └─Role, ReadReady, Rejected, ... ──> callers
 //! ```
 //!
 //! Start with [`open`], which checks the log against the state and answers a [`Core`] for the raft thread and
@@ -48,7 +50,8 @@ mod open;
 pub use config::Config;
 pub use core::Core;
 pub use io::{
-    Committed, ConfEcho, Input, MonoTime, Output, Proposal, ProposalId, ReadId, RoleChange, Status, Why,
+    Committed, ConfEcho, Input, MonoTime, Output, PeerProgress, PeerStage, Proposal, ProposalId, ReadId,
+    RoleChange, Status, Why,
 };
 pub use log::{
     DecodeError, EntryKind, HardState, LogEntry, LogError, LogPosition, LogReader, LogStore, LogTask,

@@ -55,6 +55,14 @@ impl Membership {
         self.conf.learners.iter().map(|&id| RaftId(id))
     }
 
+    /// Whether `id` receives the log, with a vote or without.
+    pub fn names(&self, id: RaftId) -> bool {
+        let conf = &self.conf;
+        [&conf.voters, &conf.learners, &conf.voters_outgoing]
+            .iter()
+            .any(|list| list.contains(&id.0))
+    }
+
     /// Whether a joint step is under way.
     pub fn is_joint(&self) -> bool {
         !self.conf.voters_outgoing.is_empty()
@@ -82,6 +90,29 @@ impl Membership {
     pub(crate) fn to_raft(&self) -> ConfState {
         self.conf.clone()
     }
+}
+
+/// Whether raft-rs can restore it; it panics over others.
+pub(crate) fn is_sound(conf: &ConfState) -> bool {
+    let unique = |list: &[u64]| {
+        let set: std::collections::BTreeSet<_> = list.iter().collect();
+        set.len() == list.len() && !set.contains(&0)
+    };
+    let lists = [
+        &conf.voters,
+        &conf.voters_outgoing,
+        &conf.learners,
+        &conf.learners_next,
+    ];
+    let votes = |id: &u64| conf.voters.contains(id) || conf.voters_outgoing.contains(id);
+    !conf.voters.is_empty()
+        && lists.into_iter().all(|list| unique(list))
+        && !conf.learners.iter().any(votes)
+        && conf
+            .learners_next
+            .iter()
+            .all(|id| conf.voters_outgoing.contains(id) && !conf.voters.contains(id))
+        && (!conf.voters_outgoing.is_empty() || !conf.auto_leave)
 }
 
 /// Several changes make a joint step; raft-rs leaves it by itself once it is applied.

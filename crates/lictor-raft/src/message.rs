@@ -4,6 +4,8 @@ use lictor_proto::RaftId;
 use prost_011::Message as _;
 use raft::eraftpb::{Message, MessageType};
 
+use crate::member::is_sound;
+
 /// A message between members. Its bytes are raft-rs' own encoding and mean nothing outside this crate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerMessage {
@@ -64,11 +66,17 @@ pub(crate) fn decode(message: &PeerMessage, me: RaftId, last_index: u64) -> Resu
         }
         MessageType::MsgReadIndex | MessageType::MsgTransferLeader => Ok(decoded),
         _ if decoded.term == 0 => Err("no term"),
+        MessageType::MsgSnapshot if !is_snapshot(&decoded) => Err("a snapshot without position or members"),
         MessageType::MsgAppend if !is_contiguous(&decoded) => Err("entries out of order"),
         // A leader tells what this member has acknowledged: its log has lost entries, or the leader is wrong.
         MessageType::MsgHeartbeat if decoded.commit > last_index => Err("a commit index past the log"),
         _ => Ok(decoded),
     }
+}
+
+fn is_snapshot(message: &Message) -> bool {
+    let metadata = message.get_snapshot().get_metadata();
+    metadata.index > 0 && (1..=message.term).contains(&metadata.term) && is_sound(metadata.get_conf_state())
 }
 
 fn is_contiguous(message: &Message) -> bool {
@@ -137,6 +145,26 @@ mod tests {
         other.to = 5;
 
         assert_eq!(outcome(&other), Err("wrong receiver"));
+    }
+
+    #[test]
+    fn a_snapshot_that_raft_rs_could_not_restore_is_refused() {
+        let snapshot = |voters: &[u64], learners: &[u64], index| {
+            let mut snapshot = message(MessageType::MsgSnapshot);
+            let metadata = snapshot.mut_snapshot().mut_metadata();
+            (metadata.index, metadata.term) = (index, 3);
+            let conf = metadata.mut_conf_state();
+            (conf.voters, conf.learners) = (voters.into(), learners.into());
+            snapshot
+        };
+        let refused = Err("a snapshot without position or members");
+
+        assert_eq!(outcome(&snapshot(&[1, 2], &[3], 7)), Ok(()));
+        assert_eq!(outcome(&snapshot(&[1, 2], &[3], 0)), refused);
+        assert_eq!(outcome(&snapshot(&[], &[2], 7)), refused);
+        assert_eq!(outcome(&snapshot(&[1, 2], &[2], 7)), refused);
+        assert_eq!(outcome(&snapshot(&[1, 1], &[], 7)), refused);
+        assert_eq!(outcome(&message(MessageType::MsgSnapshot)), refused);
     }
 
     #[test]

@@ -54,6 +54,11 @@ impl Applying {
             || self.bytes >= config.max_applying_bytes
     }
 
+    /// The state was replaced by one that ends here.
+    pub(super) fn restart(&mut self, at: LogIndex) {
+        *self = Self::new(at);
+    }
+
     fn note_given(&mut self, batch: &[Committed]) {
         let bytes = batch.iter().map(|entry| entry.data.len() as u64).sum();
         self.batches.push_back((self.given, bytes));
@@ -73,7 +78,7 @@ impl<R: LogReader> Core<R> {
     pub(super) fn give(&mut self, entries: Vec<Entry>, out: &mut Vec<Output>) {
         self.applying.behind.extend(entries);
         let mut batch = Vec::new();
-        while self.applying.barrier.is_none() {
+        while self.applying.barrier.is_none() && !self.snapshots.is_installing() {
             let Some(entry) = self.applying.behind.pop_front() else {
                 break;
             };
@@ -153,11 +158,18 @@ impl<R: LogReader> Core<R> {
             return;
         };
         barrier.done = true;
-        if *echo == ConfEcho::Accept
-            && let Err(error) = self.raw.apply_conf_change(&barrier.change)
-        {
-            // Every member refuses it alike.
-            tracing::error!(%index, %error, "a change of members cannot be made");
+        if *echo == ConfEcho::Accept {
+            if let Err(error) = self.raw.apply_conf_change(&barrier.change) {
+                // Every member refuses it alike.
+                tracing::error!(%index, %error, "a change of members cannot be made");
+            }
+            self.lease.end();
+            self.resign_without_vote();
+            self.publish_lease(out);
+            if self.is_leader() {
+                // A new lease, and a first sign of life to new members.
+                self.beat();
+            }
         }
         out.push(Output::Members {
             index,

@@ -6,12 +6,22 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lictor_proto::{LogIndex, RaftId, Term};
 
-use super::harness::{Cluster, config};
+use super::harness::{self, Cluster};
 use crate::log::SplitMix;
-use crate::{Input, ReadId};
+use crate::{Config, Input, ReadId};
 
 const MEMBERS: u64 = 3;
-const STEPS: u64 = 600;
+const STEPS: u64 = 1000;
+
+/// Next to nothing of the log is kept, so that snapshots are needed often.
+fn config(id: u64, incarnation: u64) -> Config {
+    Config {
+        trailing_entries: 0,
+        keep_entries: 3,
+        follower_silent_ms: 60,
+        ..harness::config(id, incarnation)
+    }
+}
 
 #[derive(Default)]
 struct History {
@@ -52,8 +62,14 @@ impl History {
                     ));
                 }
             }
+            if cluster.has_lease(id) && status.commit < self.last() {
+                return Err(format!(
+                    "member {id} would read at {} by its lease, before what was acknowledged",
+                    status.commit
+                ));
+            }
         }
-        Ok(())
+        cluster.check_leases()
     }
 
     fn last(&self) -> LogIndex {
@@ -72,19 +88,29 @@ fn step(cluster: &mut Cluster, random: &mut SplitMix, history: &mut History, num
             cluster.input(id, Input::ReadIndex(read));
         }
         58..70 => cluster.node(id).hold_disk = random.below(3) == 0,
-        70..78 => cluster.node(id).hold_apply = random.below(3) == 0,
-        78..84 => {
+        70..80 => cluster.node(id).hold_apply = random.below(3) == 0,
+        80..82 => {
             cluster.cut_off.clear();
             if random.below(2) == 0 {
                 cluster.cut_off.insert(id);
             }
         }
+        82..84 => {
+            cluster.cut_links.clear();
+            if random.below(2) == 0 {
+                cluster.cut_links.insert((id, 1 + random.below(MEMBERS)));
+            }
+        }
         84..86 => cluster.input(id, Input::Transfer(RaftId(1 + random.below(MEMBERS)))),
+        86..88 => cluster.node(id).paused = random.below(3) == 0,
+        88..90 => cluster.node(id).hold_install = random.below(2) == 0,
         90..93 => {
+            let rate = cluster.node(id).rate;
             let (disk, _) = cluster.crash(id, random.next());
             cluster.start(config(id, number), disk);
+            cluster.node(id).rate = rate;
         }
-        _ => {}
+        _ => cluster.flush(id),
     }
     // The network loses, doubles and reorders.
     for _ in 0..random.below(3) {
@@ -106,12 +132,17 @@ fn step(cluster: &mut Cluster, random: &mut SplitMix, history: &mut History, num
 
 #[test]
 fn members_agree_and_nothing_acknowledged_is_lost_under_any_fault() {
-    let (mut acknowledged, mut reads) = (0, 0);
+    let (mut acknowledged, mut reads, mut installs, mut leases) = (0, 0, 0, 0);
     for seed in 0..40 {
         let mut random = SplitMix(seed);
         let mut history = History::default();
-        let mut cluster = Cluster::of(MEMBERS);
+        let mut cluster = Cluster::with_settings(MEMBERS, config);
+        for (id, rate) in [(1, 95), (2, 100), (3, 105)] {
+            // Each is the slow one in some runs.
+            cluster.node(1 + (id + seed) % MEMBERS).rate = rate;
+        }
         for number in 1..STEPS {
+            leases += cluster.nodes.keys().filter(|&&id| cluster.has_lease(id)).count();
             step(&mut cluster, &mut random, &mut history, number);
             history
                 .check(&mut cluster)
@@ -119,8 +150,10 @@ fn members_agree_and_nothing_acknowledged_is_lost_under_any_fault() {
         }
 
         cluster.cut_off.clear();
+        cluster.cut_links.clear();
         for node in cluster.nodes.values_mut() {
             (node.hold_disk, node.hold_apply) = (false, false);
+            (node.hold_install, node.paused) = (false, false);
         }
         cluster.settle();
         cluster.tick_until(|cluster| cluster.leader().is_some());
@@ -144,11 +177,12 @@ fn members_agree_and_nothing_acknowledged_is_lost_under_any_fault() {
             );
         }
         acknowledged += history.acknowledged.len();
+        installs += cluster.installed;
         reads += cluster.nodes.values().map(|node| node.reads.len()).sum::<usize>();
     }
     assert!(
-        acknowledged > 600 && reads > 150,
-        "too little happened: {acknowledged} writes, {reads} reads"
+        acknowledged > 600 && reads > 150 && installs > 20 && leases > 500,
+        "too little happened: {acknowledged} writes, {reads} reads, {installs} snapshots, {leases} leases"
     );
 }
 

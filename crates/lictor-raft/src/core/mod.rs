@@ -5,11 +5,51 @@
 //!                                                              send, append, read answers, apply
 //! ```
 //! Every call drains raft-rs completely, except for entries to apply, which are held back while apply is busy.
+//!
+//! # What raft-rs 0.7 does not guard against
+//!
+//! Each with its guard, and the test that shows it.
+//! * It forwards a follower's proposal silently: proposals are refused there.
+//!   `a_follower_rejects_proposals_and_names_the_leader`
+//! * It leads on behind a stuck disk, applying nothing: [`Core::leave_slow_disk`].
+//!   `r8_a_leader_with_a_stuck_disk_hands_over`
+//! * It serves stale reads with its own lease reads: rounds, and a lease of ours.
+//!   [`lease`]
+//! * It lets a member vote that forgot a lease in a restart: votes are withheld.
+//!   `a_restarted_voter_cannot_break_a_lease`
+//! * It sends `MsgTimeoutNow` late: the outgoing message ends the lease.
+//!   `a_lease_ends_before_timeout_now_is_sent`
+//! * It drops a round before the first commit of the term: asked again.
+//!   `a_followers_read_before_the_first_commit_of_a_new_leader_is_answered_after_it`
+//! * It takes equal contexts for one round: contexts name member and life.
+//!   `r2_equal_read_ids_of_two_followers_and_two_lives_do_not_collide`
+//! * It may go back below what a follower has (#555): none needed: it recovers.
+//!   `a_stale_rejection_while_probing_does_not_stop_replication`
+//! * It loads all unapplied entries to campaign (#530): no campaign while they are many.
+//!   `a_follower_far_behind_in_applying_does_not_campaign_but_votes`
+//! * It may never leave a joint step after a change of leader: [`Core::leave_joint`].
+//!   `a_new_leader_leaves_a_joint_step_it_did_not_enter`
+//! * It panics if a leader loses its vote: it resigns.
+//!   `a_leader_that_is_removed_resigns_and_the_others_go_on`
+//! * It draws election timeouts from no seed: [`Config::election_ticks_fixed`].
+//!   Every test of this module.
+//! * It sends one entry a message by default: [`Config::max_append_bytes`].
+//!   `a_batch_of_proposals_is_one_append_message_per_follower_and_one_task`
+//! * It panics over messages that no sound member sends: they are refused.
+//!   `what_raft_rs_would_panic_over_is_refused`
+//! * It forgets its log for a snapshot that may not come: it gets it when the rows are there.
+//!   [`snapshots`]
+//! * It waits for ever for a snapshot nobody heard of: told again.
+//!   `word_of_a_snapshot_that_is_lost_is_sent_again`
 
 mod apply;
+mod compact;
+mod lease;
+mod peers;
 mod proposals;
 mod reads;
 mod ready;
+mod snapshots;
 
 #[cfg(test)]
 mod chaos;
@@ -21,17 +61,21 @@ mod tests;
 use std::collections::VecDeque;
 
 use lictor_proto::{LogIndex, RaftId, ReadyNo, Term};
-use raft::eraftpb::MessageType;
+use raft::eraftpb::{Message, MessageType};
 use raft::{RawNode, StateRole};
 
 use crate::log::storage::LogView;
 use crate::{
-    Config, HardState, Input, LogReader, Membership, MonoTime, Output, PeerMessage, Recovered, RoleChange,
-    StateMark, Status, drain, message,
+    Config, HardState, Input, LogPosition, LogReader, Membership, MonoTime, Output, PeerMessage, Recovered,
+    RoleChange, StateMark, Status, drain, message,
 };
 use apply::Applying;
+use compact::LogBytes;
+use lease::Lease;
+use peers::Contacts;
 use proposals::Pending;
 use reads::Reads;
+use snapshots::Snapshots;
 
 /// The consensus core of one member. Owned by the raft thread.
 pub struct Core<R: LogReader> {
@@ -43,11 +87,17 @@ pub struct Core<R: LogReader> {
     /// Whether this member may have voted or answered reads in an earlier life.
     has_past: bool,
     role: RoleChange,
+    /// Since when this member has led, if it does.
+    leads_since: MonoTime,
     /// Whether the leader that this member is has committed in its term.
     has_committed: bool,
+    lease: Lease,
+    contacts: Contacts,
     pending: Pending,
     reads: Reads,
     applying: Applying,
+    snapshots: Snapshots,
+    log_bytes: LogBytes,
     /// Tasks given to the log thread and not reported persisted.
     writing: VecDeque<Writing>,
     /// The last `Ready` taken.
@@ -78,7 +128,9 @@ impl<R: LogReader> Core<R> {
         );
         let applied = state.applied.index;
         let raw = RawNode::new(&config.to_raft(applied.0), view, &drain::logger())?;
-        let has_past = log.hard_state.vote != RaftId(0) || log.last.index > applied || !state.installed;
+        let has_past = log.hard_state.vote != RaftId(0)
+            || log.hard_state.term > LogPosition::FOUNDING.term
+            || log.last > LogPosition::FOUNDING;
         let term = Term(raw.raft.term);
         Ok(Self {
             raw,
@@ -91,10 +143,15 @@ impl<R: LogReader> Core<R> {
                 is_leader: false,
                 no_op: LogIndex(0),
             },
+            leads_since: MonoTime::default(),
             has_committed: false,
+            lease: Lease::new(&config),
+            contacts: Contacts::default(),
             pending: Pending::default(),
             reads: Reads::new(&config),
             applying: Applying::new(applied),
+            snapshots: Snapshots::default(),
+            log_bytes: LogBytes::default(),
             writing: VecDeque::new(),
             last_ready: 0,
             written_hard_state: log.hard_state,
@@ -111,7 +168,7 @@ impl<R: LogReader> Core<R> {
         match input {
             Input::Start => self.campaign_alone(),
             Input::Tick => self.tick(out),
-            Input::Peer(message) => self.peer(&message),
+            Input::Peer(message) => self.peer(&message, out),
             Input::Unreachable(member) => self.raw.report_unreachable(member.0),
             Input::Propose(batch) => self.propose(batch, out),
             Input::ChangeMembers { id, changes, context } => self.change_members(id, &changes, context, out),
@@ -124,9 +181,19 @@ impl<R: LogReader> Core<R> {
             } => self.conf_reached(index, &echo, out),
             Input::Flushed(index) => self.flushed(index, out),
             Input::Transfer(to) => self.raw.transfer_leader(to.0),
+            Input::SnapshotReady {
+                to,
+                position,
+                members,
+                descriptor,
+            } => self.snapshot_ready(to, position, &members, descriptor),
+            Input::SnapshotSent { to, ok } => self.snapshot_sent(to, ok),
+            Input::Installed { position, ok } => self.installed(position, ok),
         }
         self.notice_role(out);
         self.pump(out);
+        self.want_snapshots(out);
+        self.publish_lease(out);
         self.evict();
     }
 
@@ -142,6 +209,7 @@ impl<R: LogReader> Core<R> {
             first: LogIndex(log.first_index()),
             last: LogIndex(log.last_index()),
             persisted: LogIndex(log.persisted),
+            last_contact: self.contacts.last(self.raw.raft.leader_id),
         }
     }
 
@@ -180,16 +248,45 @@ impl<R: LogReader> Core<R> {
 
     fn tick(&mut self, out: &mut Vec<Output>) {
         self.ticks = self.ticks.saturating_add(1);
-        // A sole voter that was made a follower by a stranger's term would win its election on the spot, with
-        // entries still on their way to the disk; raft-rs asserts that a new leader has none.
-        if self.is_leader() || !self.votes_alone() || self.writing.is_empty() {
+        if self.may_tick() {
             self.raw.tick();
         }
+        self.beat_when_due();
         self.retry_reads(out);
+        self.tell_again(out);
+        self.leave_joint();
         self.leave_slow_disk();
     }
 
-    fn peer(&mut self, peer: &PeerMessage) {
+    fn may_tick(&mut self) -> bool {
+        if self.is_leader() {
+            return true;
+        }
+        // A sole voter that was made a follower by a stranger's term would win its election on the spot, with
+        // entries still on their way to the disk; raft-rs asserts that a new leader has none.
+        if self.votes_alone() && !self.writing.is_empty() {
+            return false;
+        }
+        // Not elected while it cannot campaign, but old enough to vote for others.
+        let raft = &mut self.raw.raft;
+        let would_campaign = raft.election_elapsed + 1 >= raft.randomized_election_timeout();
+        let min = self.config.election_ticks.start;
+        if would_campaign && !self.may_campaign() {
+            let raft = &mut self.raw.raft;
+            raft.election_elapsed = raft.election_elapsed.max(min);
+            return false;
+        }
+        true
+    }
+
+    /// raft-rs looks through all entries that are committed and not applied before it campaigns, in memory
+    /// (#530), and panics if a snapshot has taken their place.
+    fn may_campaign(&self) -> bool {
+        let log = &self.raw.raft.raft_log;
+        !self.snapshots.is_following() && log.committed - log.applied <= self.config.max_unapplied_entries
+    }
+
+    fn peer(&mut self, peer: &PeerMessage, out: &mut Vec<Output>) {
         let last = self.raw.raft.raft_log.last_index();
         let message = match message::decode(peer, self.config.id, last) {
             Ok(message) => message,
@@ -204,17 +301,30 @@ impl<R: LogReader> Core<R> {
             // Its request left with the report that all before it is durable; if that report was overtaken,
             // raft-rs would find a new leader whose entries are not persisted, and panic.
             MessageType::MsgRequestVoteResponse => self.writing.iter().any(|task| task.first.is_some()),
-            MessageType::MsgTimeoutNow => self.votes_alone(),
-            MessageType::MsgSnapshot => {
-                tracing::error!(from = %peer.from, "the leader's log no longer reaches back to this member's");
-                true
-            }
+            MessageType::MsgTimeoutNow => self.votes_alone() || !self.may_campaign(),
+            MessageType::MsgAppend => self.snapshots.is_installing(),
             _ => false,
         };
         if drop {
             tracing::debug!(from = %peer.from, ?kind, "dropped a raft message that must not be handled now");
-        } else if let Err(error) = self.raw.step(message) {
-            tracing::debug!(from = %peer.from, ?kind, %error, "raft refused a message");
+            return;
+        }
+        let (from, term) = (message.from, message.term);
+        if kind == MessageType::MsgSnapshot {
+            self.told_of_snapshot(message, out);
+        } else {
+            self.step(message);
+        }
+        self.notice_role(out);
+        if term == self.raw.raft.term {
+            self.note_contact(from);
+        }
+    }
+
+    fn step(&mut self, message: Message) {
+        let (from, kind) = (message.from, message.get_msg_type());
+        if let Err(error) = self.raw.step(message) {
+            tracing::debug!(from, ?kind, %error, "raft refused a message");
         }
     }
 
@@ -222,27 +332,6 @@ impl<R: LogReader> Core<R> {
     /// until that has run out (tikv #15035).
     fn holds_votes(&self) -> bool {
         self.has_past && self.ticks < self.config.election_ticks.start
-    }
-
-    /// raft-rs leaders apply only what they have persisted: behind a stuck disk writes would hang while
-    /// heartbeats go on (R8).
-    fn leave_slow_disk(&mut self) {
-        let stuck = self
-            .writing
-            .front()
-            .is_some_and(|task| self.now.0 - task.since.0 > self.config.max_sync_ms);
-        if !stuck || !self.is_leader() || self.raw.raft.lead_transferee.is_some() {
-            return;
-        }
-        let me = self.config.id.0;
-        let tracker = self.raw.raft.prs();
-        let others = tracker.iter().filter(|&(id, progress)| {
-            *id != me && progress.recent_active && tracker.conf().voters().contains(*id)
-        });
-        if let Some((&best, _)) = others.max_by_key(|(id, progress)| (progress.matched, **id)) {
-            tracing::warn!(to = best, "the disk is stuck: handing over the leadership");
-            self.raw.transfer_leader(best);
-        }
     }
 
     fn notice_role(&mut self, out: &mut Vec<Output>) {
@@ -253,11 +342,19 @@ impl<R: LogReader> Core<R> {
         }
         let reign_over = was.is_leader && (!is_leader || was.term != term);
         let reign_new = is_leader && (!was.is_leader || was.term != term);
+        if was.term != term || was.is_leader != is_leader {
+            self.contacts.forget();
+            self.lease.end();
+        }
         if reign_over {
+            self.publish_lease(out);
             self.pending.lose(was.term, out);
+            self.snapshots.forget_outgoing();
+            self.raw.mut_store().withdraw_snapshots();
         }
         if reign_new {
             self.has_committed = false;
+            self.leads_since = self.now;
             // Nothing can have been appended after it yet: a change of role is noticed in the call it happens.
             self.role.no_op = LogIndex(self.raw.raft.raft_log.last_index());
         } else if !is_leader {
@@ -271,21 +368,6 @@ impl<R: LogReader> Core<R> {
         };
         out.push(Output::Role(self.role));
         self.ask_reads_again();
-    }
-
-    fn flushed(&mut self, index: LogIndex, out: &mut Vec<Output>) {
-        let log = &self.raw.raft.raft_log;
-        let mut to = index.0.min(log.applied);
-        if !self.votes_alone() || !self.raw.raft.prs().conf().learners().is_empty() {
-            to = to.saturating_sub(self.config.keep_entries);
-        }
-        let Ok(position) = self.raw.store().position(LogIndex(to)) else {
-            return;
-        };
-        if position.index > self.raw.store().truncated().index {
-            self.raw.mut_store().compact(position);
-            out.push(Output::Compact(position));
-        }
     }
 
     /// Entries may leave the cache once they are durable and no task that is under way rewrites them.

@@ -13,7 +13,7 @@ impl<R: LogReader> Core<R> {
     /// anything in; entries that are held back from apply leave an empty `Ready`.
     pub(super) fn pump(&mut self, out: &mut Vec<Output>) {
         while self.raw.has_ready() {
-            let hold = self.applying.is_held(&self.config);
+            let hold = self.applying.is_held(&self.config) || self.snapshots.is_installing();
             self.raw.mut_store().hold_apply.set(hold);
             let ready = self.raw.ready();
             self.raw.mut_store().hold_apply.set(false);
@@ -26,14 +26,18 @@ impl<R: LogReader> Core<R> {
     /// Answers whether there was anything in it.
     fn take(&mut self, mut ready: Ready, out: &mut Vec<Output>) -> bool {
         self.last_ready = ready.number();
-        assert!(
-            ready.snapshot().is_empty(),
-            "snapshots are refused before they reach raft-rs"
-        );
-        let mut any = ready.ss().is_some() || ready.hs().is_some();
+        let mut any = ready.ss().is_some() || ready.hs().is_some() || !ready.snapshot().is_empty();
         for message in ready.take_messages() {
             any = true;
+            match message.get_msg_type() {
+                MessageType::MsgTimeoutNow => self.hand_over_lease(out),
+                MessageType::MsgSnapshot => self.note_told(&message),
+                _ => {}
+            }
             out.push(Output::Send(PeerMessage::from_raft(&message)));
+        }
+        if !ready.snapshot().is_empty() {
+            self.reset_log(ready.snapshot(), ready.number(), out);
         }
         let entries: Vec<LogEntry> = ready.take_entries().into_iter().map(from_raft).collect();
         let messages = self.split_messages(ready.take_persisted_messages(), out, &mut any);
@@ -43,10 +47,12 @@ impl<R: LogReader> Core<R> {
 
         // raft-rs reads them from the log the moment the Ready is given back.
         self.raw.mut_store().append(&entries);
+        self.log_bytes.append(&entries);
         let must_sync = ready.must_sync();
         self.raw.advance_append_async(ready);
         self.write(entries, must_sync, messages, out);
         for read in reads {
+            self.renew_lease(&read.request_ctx);
             self.reads.answer(&read.request_ctx, LogIndex(read.index), out);
         }
         self.give(committed, out);
@@ -54,6 +60,7 @@ impl<R: LogReader> Core<R> {
             // raft-rs dropped the rounds that were asked for before this.
             self.has_committed = true;
             self.ask_reads_again();
+            self.beat();
         }
         any
     }
@@ -132,6 +139,7 @@ impl<R: LogReader> Core<R> {
             .front()
             .map_or(self.last_ready, |task| task.ready_no.0 - 1);
         self.raw.on_persist_ready(upto);
+        self.log_follows(upto);
     }
 
     fn hard_state(&self) -> HardState {

@@ -1,6 +1,7 @@
 //! What raft-rs reads: the cache, and the store's reader below it.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use lictor_proto::{LogIndex, Term};
@@ -24,6 +25,10 @@ pub(crate) struct LogView<R> {
     /// While set, no entries are given out to apply. raft-rs cannot be told to hold them back; it only asks
     /// for them inside `RawNode::ready`, and takes no entries for an answer.
     pub(crate) hold_apply: Cell<bool>,
+    /// Snapshots that raft-rs may take when it asks, by receiver. At most one for each member.
+    offered: RefCell<BTreeMap<u64, Snapshot>>,
+    /// For whom raft-rs asked for one in vain.
+    wanted: RefCell<BTreeSet<u64>>,
 }
 
 impl<R: LogReader> LogView<R> {
@@ -35,6 +40,7 @@ impl<R: LogReader> LogView<R> {
         members: ConfState,
     ) -> Self {
         let (cache, hold_apply) = (EntryCache::default(), Cell::new(false));
+        let (offered, wanted) = (RefCell::default(), RefCell::default());
         Self {
             reader,
             cache,
@@ -43,6 +49,8 @@ impl<R: LogReader> LogView<R> {
             hard_state,
             members,
             hold_apply,
+            offered,
+            wanted,
         }
     }
 
@@ -69,6 +77,29 @@ impl<R: LogReader> LogView<R> {
     pub(crate) fn compact(&mut self, to: LogPosition) {
         self.truncated = to;
         self.cache.evict(to.index, 0);
+    }
+
+    /// Forgets all entries; the next one follows `to`.
+    pub(crate) fn reset(&mut self, to: LogPosition) {
+        self.cache = EntryCache::default();
+        (self.truncated, self.last) = (to, to);
+    }
+
+    pub(crate) fn offer_snapshot(&mut self, to: u64, snapshot: Snapshot) {
+        self.offered.get_mut().insert(to, snapshot);
+    }
+
+    pub(crate) fn withdraw_snapshot(&mut self, to: u64) {
+        self.offered.get_mut().remove(&to);
+    }
+
+    pub(crate) fn withdraw_snapshots(&mut self) {
+        self.offered.get_mut().clear();
+    }
+
+    /// For whom raft-rs wants a snapshot.
+    pub(crate) fn take_wanted(&self) -> BTreeSet<u64> {
+        self.wanted.take()
     }
 
     /// The position of an entry of the log, or of the one before the first.
@@ -170,7 +201,13 @@ impl<R: LogReader> Storage for LogView<R> {
         Ok(self.last.index.0)
     }
 
-    fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+    fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
+        let needed = request_index.max(self.truncated.index.0);
+        let offered = self.offered.borrow_mut().remove(&to);
+        if let Some(snapshot) = offered.filter(|snapshot| snapshot.get_metadata().index >= needed) {
+            return Ok(snapshot);
+        }
+        self.wanted.borrow_mut().insert(to);
         Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable))
     }
 }
