@@ -15,9 +15,16 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("lictor-state", &["lictor-proto"]),
     ("lictor-raft", &["lictor-proto"]),
     ("lictor-session", &["lictor-proto"]),
+    ("lictor-peer", &["lictor-proto"]),
     (
         "lictor-node",
-        &["lictor-proto", "lictor-state", "lictor-raft", "lictor-session"],
+        &[
+            "lictor-proto",
+            "lictor-state",
+            "lictor-raft",
+            "lictor-session",
+            "lictor-peer",
+        ],
     ),
     (
         "lictor-store",
@@ -28,7 +35,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "lictor-http",
         &["lictor-proto", "lictor-state", "lictor-node", "lictor-agent"],
     ),
-    ("lictor-cli", &["lictor-proto"]),
+    ("lictor-cli", &["lictor-proto", "lictor-peer"]),
     ("lictor-bench", &[]),
     (
         "lictor",
@@ -36,6 +43,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "lictor-proto",
             "lictor-state",
             "lictor-raft",
+            "lictor-peer",
             "lictor-node",
             "lictor-store",
             "lictor-agent",

@@ -10,7 +10,7 @@ pub mod go;
 mod ids;
 pub mod limits;
 
-/// Messages generated from `proto/lictor/v1/command.proto`, documented there.
+/// Messages generated from `proto/lictor/v1/`, documented there.
 #[allow(
     missing_docs,
     clippy::all,

@@ -1,0 +1,255 @@
+//! The transport as its owner sees it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use lictor_proto::RaftId;
+use parking_lot::RwLock;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::warn;
+
+use crate::accept::{Incoming, listen};
+use crate::bulk::{self, BULK_HEAD_MAX_BYTES, BulkStream};
+use crate::config::{ClusterId, Config, Identity, Remote};
+use crate::contact::{Contact, PeerHealth};
+use crate::error::{CallError, Dropped, HandshakeError, NotSent};
+use crate::handler::Handler;
+use crate::handshake::{Lane, Local, dial};
+use crate::lane::{KEPT, Peer, keep};
+use crate::outbox::NotTaken;
+use crate::rpc;
+use crate::security::Mode;
+
+/// The connections to and from the other servers. A clone is the same transport.
+#[derive(Debug, Clone)]
+pub struct Peers(Arc<Shared>);
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) local: Arc<Local>,
+    pub(crate) incoming: Incoming,
+    peers: RwLock<HashMap<RaftId, Arc<Peer>>>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Shared {
+    pub(crate) fn peer(&self, id: RaftId) -> Option<Arc<Peer>> {
+        self.peers.read().get(&id).cloned()
+    }
+
+    /// Runs `work` until it is done or the transport stops.
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            // Nothing is left to do when it was stopped.
+            let _ = stop.run_until_cancelled_owned(work).await;
+        });
+    }
+}
+
+impl Peers {
+    /// A transport without connections. Everything after this runs on the tokio runtime that it is called from.
+    pub fn new(config: Config, handler: Arc<dyn Handler>) -> Self {
+        let Config {
+            identity,
+            cluster,
+            security,
+            limits,
+        } = config;
+        if security.mode() == Mode::Open {
+            warn!(
+                "the port for other servers is open: whoever reaches it can join and change everything; \
+                 set certificates or a cluster key to protect it"
+            );
+        }
+        let local = Local {
+            identity,
+            cluster: RwLock::new(cluster),
+            security,
+            limits,
+            handler,
+        };
+        Self(Arc::new(Shared {
+            local: Arc::new(local),
+            incoming: Incoming::default(),
+            peers: RwLock::new(HashMap::new()),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        }))
+    }
+
+    /// Accepts connections of other servers, until [`stop`](Self::stop). May be called for several sockets.
+    pub fn serve(&self, listener: TcpListener) {
+        let listen = listen(Arc::clone(&self.0), listener);
+        self.0.spawn(listen);
+    }
+
+    /// This server.
+    pub fn identity(&self) -> &Identity {
+        &self.0.local.identity
+    }
+
+    /// This server's cluster.
+    pub fn cluster(&self) -> Option<ClusterId> {
+        *self.0.local.cluster.read()
+    }
+
+    /// Names the cluster that this server has joined. Until then it can only ask, and be asked, single questions
+    /// ([`call_address`](Self::call_address)). Connections that exist are not asked again.
+    pub fn set_cluster(&self, cluster: ClusterId) {
+        *self.0.local.cluster.write() = Some(cluster);
+        for peer in self.0.peers.read().values() {
+            peer.retry_now();
+        }
+    }
+
+    /// Keeps connections to a peer at `address` (`host:port`) from now on; moves them if it had another address.
+    pub fn set_address(&self, peer: RaftId, address: &str) {
+        let mut peers = self.0.peers.write();
+        if let Some(known) = peers.get(&peer) {
+            known.set_address(address);
+            return;
+        }
+        let local = &self.0.local;
+        let new = Arc::new(Peer::new(peer, address, &local.limits));
+        for lane in KEPT {
+            self.0.spawn(keep(Arc::clone(local), Arc::clone(&new), lane));
+        }
+        peers.insert(peer, new);
+    }
+
+    /// Closes the connections to a peer and forgets it. Those that it made to this server stay.
+    pub fn remove(&self, peer: RaftId) {
+        if let Some(peer) = self.0.peers.write().remove(&peer) {
+            peer.remove();
+        }
+    }
+
+    /// The peers, and what is known of their life.
+    pub fn health(&self) -> Vec<(RaftId, PeerHealth)> {
+        let peers = self.0.peers.read();
+        peers
+            .iter()
+            .map(|(id, peer)| (*id, peer.contact.health()))
+            .collect()
+    }
+
+    /// What is known of the life of one peer.
+    pub fn health_of(&self, peer: RaftId) -> Option<PeerHealth> {
+        self.0.peer(peer).map(|peer| peer.contact.health())
+    }
+
+    /// Queues a raft message; never waits. Messages of one kind stay in order; `urgent` ones, which should be small,
+    /// have a connection of their own and so overtake the others.
+    ///
+    /// # Errors
+    /// The message was not taken, and never will be sent. One that was taken may still get lost.
+    pub fn send_raft(&self, to: RaftId, urgent: bool, message: Bytes) -> Result<(), Dropped> {
+        if message.len() > self.0.local.limits.raft_message_max_bytes {
+            return Err(Dropped::TooLarge);
+        }
+        let peers = self.0.peers.read();
+        let peer = peers.get(&to).ok_or(Dropped::UnknownPeer)?;
+        let outbox = if urgent { &peer.urgent } else { &peer.append };
+        outbox.push(message).map_err(|why| match why {
+            NotTaken::Closed => Dropped::Unreachable,
+            NotTaken::Full => Dropped::Full,
+        })
+    }
+
+    /// Asks a peer. `kind` and `body` mean what the two [`Handler`]s say. The other side is told when the future is
+    /// dropped, and by when nobody waits any more. Deadlines are kept to some 25 ms.
+    ///
+    /// # Errors
+    /// [`CallError::NotSent`] if it had no effect and never will, so that it may be made again elsewhere;
+    /// [`CallError::OutcomeUnknown`] otherwise. While the peer cannot be reached it fails at once.
+    pub async fn call(
+        &self,
+        to: RaftId,
+        kind: u16,
+        body: Bytes,
+        deadline: Instant,
+    ) -> Result<Bytes, CallError> {
+        let peer = self.0.peer(to).ok_or(NotSent::UnknownPeer)?;
+        peer.caller
+            .call(kind, body, deadline.into(), || peer.problem())
+            .await
+    }
+
+    /// Asks whatever server is at `address` (`host:port`), over a connection of its own; also before either belongs to
+    /// a cluster. Says who answered.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call); [`NotSent::Itself`] if this server is there.
+    pub async fn call_address(
+        &self,
+        address: &str,
+        kind: u16,
+        body: Bytes,
+        deadline: Instant,
+    ) -> Result<(Remote, Bytes), CallError> {
+        let local = &self.0.local;
+        let dialed = tokio::time::timeout_at(deadline.into(), dial(local, address, Lane::Ask, None));
+        let (stream, remote) = dialed
+            .await
+            .map_err(|_| NotSent::Deadline)?
+            .map_err(NotSent::from)?;
+        let caller = rpc::Caller::new(&local.limits);
+        let contact = Arc::new(Contact::new());
+        let answer = {
+            let call = caller.call(
+                kind,
+                body,
+                deadline.into(),
+                || NotSent::Unreachable(String::new()),
+            );
+            let drive = rpc::drive(stream, &caller, &contact, &local.limits, false);
+            tokio::pin!(call, drive);
+            tokio::select! {
+                answer = &mut call => answer,
+                _ = &mut drive => {
+                    // It has answered what it took; if it took nothing, nothing was sent.
+                    let lost = NotSent::Unreachable("the connection was closed".to_owned());
+                    for order in caller.outbox.close() {
+                        order.fail(lost.clone());
+                    }
+                    call.await
+                }
+            }
+        };
+        answer.map(|answer| (remote, answer))
+    }
+
+    /// Opens a stream of bytes to a peer, over a connection of its own. `kind` and `head` go to the other
+    /// [`Handler::bulk`].
+    ///
+    /// # Errors
+    /// The stream could not be opened.
+    pub async fn bulk(&self, to: RaftId, kind: u16, head: &[u8]) -> Result<BulkStream, NotSent> {
+        let peer = self.0.peer(to).ok_or(NotSent::UnknownPeer)?;
+        if head.len() > BULK_HEAD_MAX_BYTES {
+            return Err(NotSent::TooLarge {
+                len_bytes: head.len(),
+                max_bytes: BULK_HEAD_MAX_BYTES,
+            });
+        }
+        let (stream, _) = dial(&self.0.local, &peer.address(), Lane::Bulk, Some(to)).await?;
+        let opened = bulk::open(stream, kind, head).await;
+        opened.map_err(|error| HandshakeError::from(error).into())
+    }
+
+    /// Closes everything, and waits until it is closed. Calls that wait are answered with an error.
+    pub async fn stop(&self) {
+        self.0.stop.cancel();
+        for (_, peer) in self.0.peers.write().drain() {
+            peer.remove();
+        }
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+    }
+}
