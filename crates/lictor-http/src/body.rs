@@ -1,29 +1,45 @@
-//! Reads request bodies within a bound.
+//! Reads request bodies within bounds of length and time.
+
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
-use hyper::body::{Body as _, Incoming};
+use hyper::StatusCode;
+use hyper::body::Body;
+use tokio::time::{Instant, timeout_at};
 
 use crate::error::ApiError;
 
+/// The slowest upload that is taken: this long for each byte, which is 500 bytes a second.
+const TIME_PER_BYTE: Duration = Duration::from_millis(2);
+
 /// Reads a whole body. A body that came in one piece is not copied.
 ///
+/// The time that the client may take is `grace`, and [`TIME_PER_BYTE`] more for each byte that is in: a large body over
+/// a slow line has all the time it needs, and one that trickles to hold a connection does not.
+///
 /// # Errors
-/// 413 beyond `limit_bytes`, 400 when the client breaks off.
-pub(crate) async fn read(mut body: Incoming, limit_bytes: usize) -> Result<Bytes, ApiError> {
+/// 413 beyond `limit_bytes`, 400 when the client breaks off, 408 when it is too slow.
+pub(crate) async fn read<B>(mut body: B, limit_bytes: usize, grace: Duration) -> Result<Bytes, ApiError>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let mut due = Instant::now() + grace;
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if announced > limit_bytes {
         return Err(too_large(announced, limit_bytes));
     }
-    while let Some(frame) = body.frame().await {
+    // The timer is only armed when bytes are waited for.
+    while let Some(frame) = timeout_at(due, body.frame()).await.map_err(|_| too_slow())? {
         let Ok(data) = frame
             .map_err(|_| ApiError::bad_request("Request body could not be read"))?
             .into_data()
         else {
             continue;
         };
+        due += TIME_PER_BYTE * u32::try_from(data.len()).unwrap_or(u32::MAX);
         let len = first.len() + rest.len() + data.len();
         if len > limit_bytes {
             return Err(too_large(len, limit_bytes));
@@ -41,6 +57,10 @@ pub(crate) async fn read(mut body: Incoming, limit_bytes: usize) -> Result<Bytes
     Ok(if rest.is_empty() { first } else { rest.freeze() })
 }
 
+fn too_slow() -> ApiError {
+    ApiError::new(StatusCode::REQUEST_TIMEOUT, "Request body came too slowly")
+}
+
 fn too_large(len_bytes: usize, limit_bytes: usize) -> ApiError {
     ApiError::too_large(format!(
         "Request body({len_bytes} bytes) too large, max size: {limit_bytes} bytes."
@@ -53,4 +73,74 @@ pub(crate) fn over_setting(len_bytes: u64, limit_bytes: usize, setting: &str) ->
         "Request body({len_bytes} bytes) too large, max size: {limit_bytes} bytes. \
          See https://developer.hashicorp.com/docs/agent/config/config-files#{setting}."
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::convert::Infallible;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use hyper::body::Frame;
+    use tokio::time::{Sleep, sleep};
+
+    use super::*;
+
+    const GRACE: Duration = Duration::from_secs(30);
+
+    /// Pieces that come after pauses.
+    struct Slow {
+        pieces: VecDeque<(Duration, usize)>,
+        pause: Option<Pin<Box<Sleep>>>,
+    }
+
+    impl Body for Slow {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            let Some((pause, len)) = self.pieces.front().copied() else {
+                return Poll::Ready(None);
+            };
+            let pause = self.pause.get_or_insert_with(|| Box::pin(sleep(pause)));
+            std::task::ready!(pause.as_mut().poll(cx));
+            self.pause = None;
+            self.pieces.pop_front();
+            Poll::Ready(Some(Ok(Frame::data(vec![b'x'; len].into()))))
+        }
+    }
+
+    async fn read_of(pieces: impl IntoIterator<Item = (u64, usize)>) -> Result<usize, String> {
+        let pieces = pieces
+            .into_iter()
+            .map(|(seconds, len)| (Duration::from_secs(seconds), len));
+        let body = Slow {
+            pieces: pieces.collect(),
+            pause: None,
+        };
+        let read = read(body, 1 << 20, GRACE).await;
+        read.map(|bytes| bytes.len())
+            .map_err(|error| error.text().to_owned())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_large_body_over_a_slow_line_has_all_the_time_it_needs() {
+        // 1000 bytes a second for nine minutes.
+        assert_eq!(read_of([(10, 10_000); 52]).await, Ok(520_000));
+        // All but the end at once, and a pause that this has earned.
+        assert_eq!(read_of([(0, 100_000), (220, 1)]).await, Ok(100_001));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_trickles_is_given_up() {
+        let refused = Err("Request body came too slowly".to_owned());
+
+        assert_eq!(read_of([(60, 1)]).await, refused);
+        assert_eq!(read_of([(1, 1); 60]).await, refused);
+        assert_eq!(read_of([(10, 4000); 60]).await, refused);
+    }
 }

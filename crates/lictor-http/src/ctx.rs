@@ -220,17 +220,17 @@ impl Ctx {
         const PATIENCE: Duration = Duration::from_millis(250);
         if let Some(body) = self.body.take() {
             // Whatever comes of it, the answer is the refusal.
-            let _ = tokio::time::timeout(PATIENCE, crate::body::read(body, BYTES_MAX)).await;
+            let _ = tokio::time::timeout(PATIENCE, crate::body::read(body, BYTES_MAX, PATIENCE)).await;
         }
     }
 
     /// Reads the body; empty when it was already taken.
     ///
     /// # Errors
-    /// 413 beyond the limit, 400 when the client breaks off.
+    /// 413 beyond the limit, 400 when the client breaks off, 408 when it is too slow.
     pub(crate) async fn body(&mut self, limit_bytes: usize) -> Result<Bytes, ApiError> {
         match self.body.take() {
-            Some(body) => crate::body::read(body, limit_bytes).await,
+            Some(body) => crate::body::read(body, limit_bytes, self.shared.limits.body_grace).await,
             None => Ok(Bytes::new()),
         }
     }

@@ -26,6 +26,8 @@ const X_EFFECTIVE_CONSISTENCY: HeaderName = HeaderName::from_static("x-consul-ef
 const X_DEFAULT_ACL_POLICY: HeaderName = HeaderName::from_static("x-consul-default-acl-policy");
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+/// What stored values are sent as; Consul names no encoding.
+const RAW: HeaderValue = HeaderValue::from_static("text/plain");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// What a read says about the data it shows.
@@ -195,7 +197,13 @@ impl Reply {
     }
 
     /// The response. `reuse` is a header map whose allocation may be used again; its content is dropped.
-    pub(crate) fn into_response(self, reuse: HeaderMap, policy: Policy) -> Response<Body> {
+    /// `configured` are headers that the operator adds to every answer.
+    pub(crate) fn into_response(
+        self,
+        reuse: HeaderMap,
+        policy: Policy,
+        configured: &HeaderMap,
+    ) -> Response<Body> {
         let mut headers = reuse;
         headers.clear();
         let body = match self.payload {
@@ -209,7 +217,7 @@ impl Reply {
                 body
             }
             Payload::Raw(body) => {
-                headers.insert(header::CONTENT_TYPE, TEXT);
+                headers.insert(header::CONTENT_TYPE, RAW);
                 headers.insert(
                     header::X_CONTENT_TYPE_OPTIONS,
                     HeaderValue::from_static("nosniff"),
@@ -230,6 +238,9 @@ impl Reply {
         }
         for (name, value) in self.extra {
             headers.append(name, value);
+        }
+        if !configured.is_empty() {
+            insert_configured(&mut headers, configured);
         }
         let mut response = Response::new(Full::new(body));
         *response.status_mut() = self.status;
@@ -254,6 +265,15 @@ fn insert_meta(headers: &mut HeaderMap, meta: Meta) {
     }
     if let Some(consistency) = meta.effective_consistency {
         headers.insert(X_EFFECTIVE_CONSISTENCY, HeaderValue::from_static(consistency));
+    }
+}
+
+/// What the API says itself wins, but for `Vary` (a recorded order).
+fn insert_configured(headers: &mut HeaderMap, configured: &HeaderMap) {
+    for (name, value) in configured {
+        if name == header::VARY || !headers.contains_key(name) {
+            headers.insert(name.clone(), value.clone());
+        }
     }
 }
 
@@ -306,7 +326,7 @@ mod tests {
 
     fn headers_of(reply: Reply) -> HeaderMap {
         reply
-            .into_response(HeaderMap::new(), Policy::Allow)
+            .into_response(HeaderMap::new(), Policy::Allow, &HeaderMap::new())
             .headers()
             .clone()
     }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use hyper::header::HeaderMap;
 use lictor_agent::Agent;
 use lictor_node::Node;
 use lictor_state::Dirty;
@@ -41,6 +42,8 @@ pub struct Limits {
     pub connections_per_client: u32,
     /// From the first byte of a request's head to its last. Idle connections are not closed.
     pub header_timeout: Duration,
+    /// For a request's body, beside the time that each byte of it earns (500 bytes a second); beyond it 408.
+    pub body_grace: Duration,
     /// Largest head of a request, in bytes; beyond it 431.
     pub header_max_bytes: usize,
     /// For a TLS handshake.
@@ -51,6 +54,8 @@ pub struct Limits {
     pub kv_value_max_bytes: usize,
     /// Largest body of a transaction, in bytes (Consul: `txn_max_req_len`).
     pub txn_body_max_bytes: usize,
+    /// Shortest TTL of a session (Consul: `session_ttl_min`).
+    pub session_ttl_min: Duration,
 }
 
 impl Default for Limits {
@@ -58,11 +63,13 @@ impl Default for Limits {
         Self {
             connections_per_client: 200,
             header_timeout: Duration::from_secs(10),
+            body_grace: Duration::from_secs(30),
             header_max_bytes: 64 * 1024,
             handshake_timeout: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(5),
             kv_value_max_bytes: lictor_proto::limits::KV_VALUE_MAX_BYTES,
             txn_body_max_bytes: lictor_proto::limits::TXN_BODY_MAX_BYTES,
+            session_ttl_min: lictor_proto::limits::SESSION_TTL_MIN,
         }
     }
 }
@@ -72,6 +79,19 @@ impl Default for Limits {
 pub struct Options {
     /// Indent all JSON by four spaces, as Consul does in development mode.
     pub indent_json: bool,
+    /// Headers of every answer to a request (Consul: `http_config.response_headers`). What the API itself sends wins,
+    /// but for `Vary`.
+    pub response_headers: Arc<HeaderMap>,
+    /// Paths below `/v1/` that begin with one of these are answered by 403 (Consul: `http_config.block_endpoints`).
+    pub blocked_prefixes: Vec<String>,
+}
+
+impl Options {
+    /// Whether a path is blocked.
+    pub(crate) fn is_blocked(&self, path: &[u8]) -> bool {
+        let mut prefixes = self.blocked_prefixes.iter();
+        prefixes.any(|prefix| path.starts_with(prefix.as_bytes()))
+    }
 }
 
 /// What the API serves.

@@ -27,7 +27,7 @@ pub(crate) enum Answering {
     /// Known at once; taken when polled.
     Now(Option<Response<Body>>),
     /// A handler at work, and how its answer goes out.
-    Later(Answer, Layout, Policy),
+    Later(Answer, Layout, Policy, Arc<HeaderMap>),
 }
 
 impl Future for Answering {
@@ -39,9 +39,10 @@ impl Future for Answering {
                 Some(response) => Poll::Ready(response),
                 None => Poll::Pending,
             },
-            Self::Later(answer, layout, policy) => answer.as_mut().poll(cx).map(|result| {
+            Self::Later(answer, layout, policy, configured) => answer.as_mut().poll(cx).map(|result| {
                 let reply = result.unwrap_or_else(ApiError::into_reply);
-                reply.prepared(*layout).into_response(HeaderMap::new(), *policy)
+                let reply = reply.prepared(*layout);
+                reply.into_response(HeaderMap::new(), *policy, configured)
             }),
         }
     }
@@ -67,7 +68,11 @@ pub(crate) fn call(shared: &Arc<Shared>, request: Request<Incoming>) -> Answerin
     let (route, param_at) = match route::find(&decoded) {
         Found::Route(route, at) => (route, at),
         Found::Redirect => return unserved(redirect(&format!("{path}/"), parts.uri.query()), parts.headers),
-        Found::Nothing => return unserved(unknown(&decoded), parts.headers),
+        Found::Nothing => {
+            let configured = &shared.options.response_headers;
+            let response = unknown(&decoded).into_response(parts.headers, Policy::Unserved, configured);
+            return Answering::Now(Some(response));
+        }
     };
     let query = Query::new(parts.uri.query().unwrap_or_default().as_bytes());
     if !query.is_valid() {
@@ -76,6 +81,10 @@ pub(crate) fn call(shared: &Arc<Shared>, request: Request<Incoming>) -> Answerin
             Reply::text(StatusCode::INTERNAL_SERVER_ERROR, ""),
             parts.headers,
         );
+    }
+    if shared.options.is_blocked(&decoded) {
+        let text = "Endpoint is blocked by agent configuration";
+        return served(shared, Reply::text(StatusCode::FORBIDDEN, text), parts.headers);
     }
     let Some(verb) = Verb::parse(&parts.method).filter(|verb| route.verbs.contains(verb)) else {
         return served(shared, wrong_method(route, &parts), parts.headers);
@@ -99,15 +108,22 @@ pub(crate) fn call(shared: &Arc<Shared>, request: Request<Incoming>) -> Answerin
     );
     // From here on nothing may hold on to `parts`: they keep hyper's read buffer alive.
     let layout = ctx.layout();
-    Answering::Later((route.run)(ctx), layout, shared.policy())
+    let configured = Arc::clone(&shared.options.response_headers);
+    Answering::Later((route.run)(ctx), layout, shared.policy(), configured)
 }
 
 fn served(shared: &Shared, reply: Reply, reuse: HeaderMap) -> Answering {
-    Answering::Now(Some(reply.into_response(reuse, shared.policy())))
+    let response = reply.into_response(reuse, shared.policy(), &shared.options.response_headers);
+    Answering::Now(Some(response))
 }
 
+/// The answer to what is no request of the API; it does without the headers of the configuration, as Consul's.
 fn unserved(reply: Reply, reuse: HeaderMap) -> Answering {
-    Answering::Now(Some(reply.into_response(reuse, Policy::Unserved)))
+    Answering::Now(Some(reply.into_response(
+        reuse,
+        Policy::Unserved,
+        &HeaderMap::new(),
+    )))
 }
 
 /// 307 rather than Go's 301: it keeps the method, so that a PUT does not turn into a GET on the way.

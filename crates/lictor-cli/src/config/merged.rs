@@ -97,13 +97,16 @@ pub(crate) struct MergedAutopilot {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct MergedHttp {
+    pub(crate) block_endpoints: Vec<String>,
     pub(crate) max_header_bytes: Option<i64>,
+    pub(crate) response_headers: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct MergedLimits {
     pub(crate) http_max_conns_per_client: Option<i64>,
+    pub(crate) https_handshake_timeout: Option<String>,
     pub(crate) kv_max_value_size: Option<i64>,
     pub(crate) txn_max_req_len: Option<i64>,
 }
@@ -111,6 +114,7 @@ pub(crate) struct MergedLimits {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct MergedPerformance {
+    pub(crate) leave_drain_time: Option<String>,
     pub(crate) raft_multiplier: Option<i64>,
 }
 

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Map, Value};
 use tracing::level_filters::LevelFilter;
 
@@ -13,7 +14,7 @@ use lictor_proto::limits;
 use super::addr::{Listen, outward_ip, parse_ip, parse_listen};
 use super::duration::parse_duration;
 use super::error::ConfigError;
-use super::merged::{Merged, MergedAcl, MergedAutopilot, MergedLimits, MergedPorts, MergedTls};
+use super::merged::{Merged, MergedAcl, MergedAutopilot, MergedPorts, MergedTls};
 use super::runtime::{
     Acl, Autopilot, DataDir, Limits, LogSettings, Ports, RetryJoin, RuntimeConfig, TlsFiles,
 };
@@ -25,6 +26,10 @@ const SERF_LAN_PORT: u16 = 8301;
 const RAFT_MULTIPLIER: (u32, u32) = (5, 10);
 /// Consul: `limits.http_max_conns_per_client`.
 const HTTP_CONNS_PER_CLIENT: usize = 200;
+/// Consul: `limits.https_handshake_timeout`.
+const HTTPS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Consul: `performance.leave_drain_time`.
+const LEAVE_DRAIN_TIME: Duration = Duration::from_secs(5);
 /// Bounds an operator may not leave, so that one setting cannot make every request a threat to memory. A value goes
 /// into a log entry, which has a bound of its own.
 const VALUE_MAX_BYTES: usize = limits::ENTRY_MAX_BYTES / 2;
@@ -60,6 +65,7 @@ pub(crate) fn resolve(
         listeners(&raw, "https", ports.https)?,
     );
     let tls = tls(&raw)?;
+    let limits = limits(&raw)?;
     // Consul's test suites name a port for HTTPS and no certificate; the port then stays closed.
     let https = if tls.is_some() { https } else { Vec::new() };
     let datacenter = datacenter("datacenter", raw.datacenter.as_deref().unwrap_or("dc1"))?;
@@ -85,11 +91,9 @@ pub(crate) fn resolve(
         ports,
         unix_socket_mode: raw.unix_sockets.mode.as_deref().map(socket_mode).transpose()?,
         tls,
-        limits: limits(
-            &raw.limits,
-            raw.http_config.max_header_bytes,
-            raw.session_ttl_min.as_deref(),
-        )?,
+        response_headers: response_headers(&raw.http_config.response_headers)?,
+        block_endpoints: block_endpoints(raw.http_config.block_endpoints)?,
+        limits,
         acl: acl(raw.acl)?,
         raft_multiplier: raft_multiplier(raw.performance.raft_multiplier)?,
         autopilot: autopilot(&raw.autopilot)?,
@@ -246,8 +250,16 @@ fn tls(raw: &Merged) -> Result<Option<TlsFiles>> {
     }
 }
 
-fn limits(raw: &MergedLimits, max_header_bytes: Option<i64>, ttl_min: Option<&str>) -> Result<Limits> {
-    let session_ttl_min = duration("session_ttl_min", ttl_min, limits::SESSION_TTL_MIN)?;
+fn limits(merged: &Merged) -> Result<Limits> {
+    let raw = &merged.limits;
+    let session_ttl_min = match duration(
+        "session_ttl_min",
+        merged.session_ttl_min.as_deref(),
+        limits::SESSION_TTL_MIN,
+    )? {
+        Duration::ZERO => limits::SESSION_TTL_MIN,
+        given => given,
+    };
     if session_ttl_min > limits::SESSION_TTL_MAX {
         return invalid("session_ttl_min: sessions live 24h at most");
     }
@@ -266,14 +278,63 @@ fn limits(raw: &MergedLimits, max_header_bytes: Option<i64>, ttl_min: Option<&st
             HTTP_CONNS_PER_CLIENT,
             (1, 10_000_000),
         )?,
+        https_handshake_timeout: match duration(
+            "limits.https_handshake_timeout",
+            raw.https_handshake_timeout.as_deref(),
+            HTTPS_HANDSHAKE_TIMEOUT,
+        )? {
+            Duration::ZERO => return invalid("limits.https_handshake_timeout: must be longer than 0s"),
+            given => given,
+        },
         kv_max_value_size,
         txn_max_req_len: bytes("txn_max_req_len", raw.txn_max_req_len, txn_default)?,
-        max_header_bytes: match max_header_bytes {
+        leave_drain_time: duration(
+            "performance.leave_drain_time",
+            merged.performance.leave_drain_time.as_deref(),
+            LEAVE_DRAIN_TIME,
+        )?,
+        max_header_bytes: match merged.http_config.max_header_bytes {
             None | Some(0) => None,
             given => Some(number("http_config.max_header_bytes", given, 0, (1024, 1 << 20))?),
         },
         session_ttl_min,
     })
+}
+
+/// Headers that frame a message are not the operator's to set.
+fn response_headers(raw: &BTreeMap<String, String>) -> Result<HeaderMap> {
+    const OF_THE_MESSAGE: [HeaderName; 5] = [
+        header::CONNECTION,
+        header::CONTENT_ENCODING,
+        header::CONTENT_LENGTH,
+        header::TRANSFER_ENCODING,
+        header::UPGRADE,
+    ];
+    let mut headers = HeaderMap::new();
+    for (name, value) in raw {
+        let key = format!("http_config.response_headers: {name:?}");
+        let Ok(parsed) = HeaderName::try_from(name) else {
+            return invalid(format!("{key} is no name of a header"));
+        };
+        if OF_THE_MESSAGE.contains(&parsed) {
+            return invalid(format!("{key} is set by the server itself"));
+        }
+        match HeaderValue::try_from(value) {
+            Ok(value) => headers.insert(parsed, value),
+            Err(_) => return invalid(format!("{key}: {value:?} is no value of a header")),
+        };
+    }
+    Ok(headers)
+}
+
+/// An empty prefix would block everything, which nobody means.
+fn block_endpoints(prefixes: Vec<String>) -> Result<Vec<String>> {
+    match prefixes.iter().find(|prefix| !prefix.starts_with('/')) {
+        Some(odd) => invalid(format!(
+            "http_config.block_endpoints: {odd:?} is no path such as \"/v1/agent\""
+        )),
+        None => Ok(prefixes),
+    }
 }
 
 fn acl(raw: MergedAcl) -> Result<Acl> {
@@ -521,6 +582,26 @@ mod tests {
                 "session_ttl_min: sessions live",
             ),
             (
+                json!({"limits": {"https_handshake_timeout": "0s"}}),
+                "limits.https_handshake_timeout: must",
+            ),
+            (
+                json!({"http_config": {"response_headers": {"b ad": "x"}}}),
+                "http_config.response_headers: \"b ad\" is no name",
+            ),
+            (
+                json!({"http_config": {"response_headers": {"A": "x\ny"}}}),
+                "http_config.response_headers: \"A\": \"x\\ny\" is no value",
+            ),
+            (
+                json!({"http_config": {"response_headers": {"content-length": "1"}}}),
+                "http_config.response_headers: \"content-length\" is set by",
+            ),
+            (
+                json!({"http_config": {"block_endpoints": [""]}}),
+                "http_config.block_endpoints: \"\" is no path",
+            ),
+            (
                 json!({"unix_sockets": {"mode": "rw"}}),
                 "unix_sockets.mode: \"rw\"",
             ),
@@ -579,6 +660,23 @@ mod tests {
             (tls.cert_file, tls.verify_incoming),
             (PathBuf::from("c.pem"), true)
         );
+    }
+
+    #[test]
+    fn what_http_is_told_is_taken_over() {
+        let config = dev(&json!({
+            "session_ttl_min": "0s",
+            "http_config": {"response_headers": {"X-A": "b"}, "block_endpoints": ["/v1/agent"]},
+            "limits": {"https_handshake_timeout": "7s"},
+            "performance": {"leave_drain_time": "3s"},
+        }))
+        .expect("valid");
+
+        assert_eq!(config.limits.session_ttl_min, limits::SESSION_TTL_MIN);
+        assert_eq!(config.response_headers["x-a"], "b");
+        assert_eq!(config.block_endpoints, ["/v1/agent"]);
+        assert_eq!(config.limits.https_handshake_timeout, Duration::from_secs(7));
+        assert_eq!(config.limits.leave_drain_time, Duration::from_secs(3));
     }
 
     #[test]

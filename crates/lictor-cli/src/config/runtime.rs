@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use hyper::header::HeaderMap;
 use serde_json::Value;
 
 use super::addr::Listen;
@@ -50,6 +51,10 @@ pub struct RuntimeConfig {
     pub unix_socket_mode: Option<u32>,
     /// Certificate and key of HTTPS; present whenever [`Self::https`] is not empty.
     pub tls: Option<TlsFiles>,
+    /// Headers of every HTTP answer.
+    pub response_headers: HeaderMap,
+    /// Paths that begin with one of these are refused.
+    pub block_endpoints: Vec<String>,
     /// Bounds.
     pub limits: Limits,
     /// Access control.
@@ -122,10 +127,14 @@ pub struct TlsFiles {
 pub struct Limits {
     /// HTTP connections of one client address.
     pub http_max_conns_per_client: usize,
+    /// How long a TLS handshake may take.
+    pub https_handshake_timeout: Duration,
     /// Bytes of one value.
     pub kv_max_value_size: usize,
     /// Bytes of a transaction's body.
     pub txn_max_req_len: usize,
+    /// How long requests may take to finish when the server stops.
+    pub leave_drain_time: Duration,
     /// Bytes of a request's head; `None` for the server's default.
     pub max_header_bytes: Option<usize>,
     /// Shortest session TTL.

@@ -263,18 +263,18 @@ const AUTOPILOT: &[Key] = &[
 ];
 
 const HTTP_CONFIG: &[Key] = &[
+    key("block_endpoints", Texts),
     key("max_header_bytes", Int),
+    key("response_headers", TextMap),
     absent("allow_write_http_from"),
-    absent("block_endpoints"),
-    absent("response_headers"),
     absent("use_cache"),
 ];
 
 const LIMITS: &[Key] = &[
     key("http_max_conns_per_client", Int),
+    key("https_handshake_timeout", Duration),
     key("kv_max_value_size", Int),
     key("txn_max_req_len", Int),
-    absent("https_handshake_timeout"),
     absent("request_limits"),
     absent("rpc_client_timeout"),
     absent("rpc_handshake_timeout"),
@@ -284,10 +284,10 @@ const LIMITS: &[Key] = &[
 ];
 
 const PERFORMANCE: &[Key] = &[
+    key("leave_drain_time", Duration),
     key("raft_multiplier", Int),
     absent("grpc_keepalive_interval"),
     absent("grpc_keepalive_timeout"),
-    absent("leave_drain_time"),
     absent("rpc_hold_timeout"),
 ];
 

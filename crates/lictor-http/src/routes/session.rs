@@ -30,7 +30,9 @@ pub(crate) async fn create(mut ctx: Ctx) -> Result<Reply, ApiError> {
     let asked =
         request::decode(&body, &ctx.shared.node.identity().node).map_err(|why| ApiError::decode(&why))?;
     ctx.check_datacenter()?;
-    let row = asked.into_row().map_err(ApiError::internal)?;
+    let row = asked
+        .into_row(ctx.shared.limits.session_ttl_min)
+        .map_err(ApiError::internal)?;
     ctx.authorize(Resource::Session(&row.node), Access::Write)?;
     let id = SessionId::from_slice(&row.id).unwrap_or_default();
     let command = Command::SessionCreate(v1::SessionCreate { session: Some(row) });
@@ -228,7 +230,7 @@ mod tests {
     fn a_session_is_shown_in_consuls_field_order() {
         let mut row = request::decode(br#"{"Name":"n<","TTL":"10s"}"#, "node")
             .unwrap()
-            .into_row()
+            .into_row(lictor_proto::limits::SESSION_TTL_MIN)
             .unwrap();
         row.id = bytes::Bytes::from_static(&[0x8a; 16]);
         row.create_index = 7;
@@ -249,7 +251,7 @@ mod tests {
         let shown = |body: &str| {
             let row = request::decode(body.as_bytes(), "node")
                 .unwrap()
-                .into_row()
+                .into_row(lictor_proto::limits::SESSION_TTL_MIN)
                 .unwrap();
             String::from_utf8(rows_json(std::iter::once(&Arc::new(row)))).unwrap()
         };

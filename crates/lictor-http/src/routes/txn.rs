@@ -249,7 +249,11 @@ mod tests {
     fn body(reply: Reply) -> String {
         use http_body_util::BodyExt as _;
 
-        let response = reply.into_response(hyper::HeaderMap::new(), crate::reply::Policy::Allow);
+        let response = reply.into_response(
+            hyper::HeaderMap::new(),
+            crate::reply::Policy::Allow,
+            &hyper::HeaderMap::new(),
+        );
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let bytes = runtime
             .block_on(response.into_body().collect())

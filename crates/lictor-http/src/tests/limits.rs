@@ -84,6 +84,33 @@ async fn a_chunked_body_without_an_end_is_cut_off() {
 }
 
 #[tokio::test]
+async fn a_body_that_trickles_is_cut_off() {
+    let limits = Limits {
+        body_grace: Duration::from_millis(100),
+        ..Limits::default()
+    };
+    let server = Server::with_limits(limits).await;
+    for start in [
+        "Content-Length: 1000\r\n\r\nx",
+        "Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n",
+    ] {
+        let mut client = server.connect().await;
+        client
+            .send(format!("PUT /v1/kv/a HTTP/1.1\r\nHost: x\r\n{start}"))
+            .await;
+
+        let answer = client.answer().await;
+
+        assert_eq!(
+            (answer.status, answer.text()),
+            (408, "Request body came too slowly")
+        );
+        client.closed().await;
+    }
+    assert_eq!(server.node.view().kv_len(), 0);
+}
+
+#[tokio::test]
 async fn a_head_over_the_limit_is_refused() {
     let server = Server::start().await;
     let mut client = server.connect().await;

@@ -2,6 +2,7 @@
 
 mod client;
 mod limits;
+mod options;
 mod sockets;
 mod watches;
 
@@ -34,10 +35,19 @@ impl Server {
     }
 
     async fn with_limits(limits: Limits) -> Self {
+        Self::with(limits, Options::default()).await
+    }
+
+    async fn with(limits: Limits, options: Options) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (node, agent) = agent().await;
-        let handle = serve((node.clone(), agent), Listener::Plain(listener), limits);
+        let api = Api {
+            node: node.clone(),
+            agent,
+            options,
+        };
+        let handle = crate::serve(vec![Listener::Plain(listener)], api, limits);
         Self {
             node,
             address,

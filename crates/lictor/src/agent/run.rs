@@ -179,6 +179,8 @@ fn definitions(config: &RuntimeConfig) -> Result<Definitions, String> {
 fn http_options(config: &RuntimeConfig) -> lictor_http::Options {
     lictor_http::Options {
         indent_json: config.dev,
+        response_headers: Arc::new(config.response_headers.clone()),
+        blocked_prefixes: config.block_endpoints.clone(),
     }
 }
 
@@ -192,6 +194,9 @@ fn limits(config: &RuntimeConfig) -> Limits {
             .unwrap_or(defaults.header_max_bytes),
         kv_value_max_bytes: config.limits.kv_max_value_size,
         txn_body_max_bytes: config.limits.txn_max_req_len,
+        session_ttl_min: config.limits.session_ttl_min,
+        handshake_timeout: config.limits.https_handshake_timeout,
+        drain_timeout: config.limits.leave_drain_time,
         ..defaults
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lictor_proto::limits::{LOCK_DELAY_DEFAULT, SESSION_TTL_MAX, SESSION_TTL_MIN};
+use lictor_proto::limits::{LOCK_DELAY_DEFAULT, SESSION_TTL_MAX};
 use lictor_proto::v1::{SessionBehavior, SessionRow, SessionServiceCheck, StringList};
 use serde_json::Value;
 
@@ -73,11 +73,11 @@ impl Request {
         Ok(())
     }
 
-    /// Checks what can be checked without the state and draws the id.
+    /// Checks what can be checked without the state and draws the id. `ttl_min` is the shortest TTL.
     ///
     /// # Errors
     /// Consul's words, in the order that it checks in: behavior, then TTL. Node and checks are for the state.
-    pub(super) fn into_row(self) -> Result<SessionRow, String> {
+    pub(super) fn into_row(self, ttl_min: Duration) -> Result<SessionRow, String> {
         if self.node.is_empty() {
             return Err("Must provide Node".to_owned());
         }
@@ -86,7 +86,7 @@ impl Request {
             "delete" => SessionBehavior::Delete,
             other => return Err(format!("Invalid Behavior setting '{other}'")),
         };
-        let ttl_ms = ttl_ms(&self.ttl)?;
+        let ttl_ms = ttl_ms(&self.ttl, ttl_min)?;
         let (checks, node_checks) = self.check_lists();
         let list = |items: Option<Vec<String>>| items.map(|items| StringList { items });
         // An empty list of service checks is shown as such.
@@ -143,18 +143,21 @@ fn lock_delay_ns(value: &Value) -> Result<i64, String> {
 }
 
 /// 0 for a session that does not expire.
-fn ttl_ms(ttl: &str) -> Result<u64, String> {
+fn ttl_ms(ttl: &str, least: Duration) -> Result<u64, String> {
     if ttl.is_empty() {
         return Ok(0);
     }
     let ttl_ns = go::parse_duration(ttl).map_err(|why| format!("Session TTL '{ttl}' invalid: {why}"))?;
     match u64::try_from(ttl_ns) {
         Ok(0) => Ok(0),
-        Ok(ttl_ns) if (SESSION_TTL_MIN..=SESSION_TTL_MAX).contains(&Duration::from_nanos(ttl_ns)) => {
-            Ok(ttl_ns / 1_000_000)
+        Ok(ttl_ns) if (least..=SESSION_TTL_MAX).contains(&Duration::from_nanos(ttl_ns)) => {
+            // A part of a millisecond counts whole: 0 would be a session without an end.
+            Ok(ttl_ns.div_ceil(1_000_000))
         }
         _ => Err(format!(
-            "Invalid Session TTL '{ttl_ns}', must be between [10s=24h0m0s]"
+            "Invalid Session TTL '{ttl_ns}', must be between [{}={}]",
+            go::format_duration(nanos(least)),
+            go::format_duration(nanos(SESSION_TTL_MAX)),
         )),
     }
 }
@@ -189,10 +192,12 @@ fn nanos(duration: Duration) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use lictor_proto::limits::SESSION_TTL_MIN;
+
     use super::*;
 
     fn row(body: &str) -> Result<SessionRow, String> {
-        decode(body.as_bytes(), "here")?.into_row()
+        decode(body.as_bytes(), "here")?.into_row(SESSION_TTL_MIN)
     }
 
     #[test]

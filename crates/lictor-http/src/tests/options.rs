@@ -1,0 +1,115 @@
+//! What an operator sets, as clients see it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+use super::Server;
+use crate::{Limits, Options};
+
+/// The answers were recorded with the same settings.
+#[tokio::test]
+async fn configured_headers_are_on_every_answer_and_give_way_to_the_apis_own() {
+    let mut response_headers = HeaderMap::new();
+    for (name, value) in [
+        (HeaderName::from_static("x-foo"), "bar"),
+        (HeaderName::from_static("x-consul-index"), "9"),
+        (header::VARY, "mine"),
+    ] {
+        response_headers.insert(name, HeaderValue::from_static(value));
+    }
+    let options = Options {
+        response_headers: Arc::new(response_headers),
+        ..Options::default()
+    };
+    let server = Server::with(Limits::default(), options).await;
+    let mut client = server.connect().await;
+
+    for (method, target, status) in [
+        ("GET", "/v1/kv/a", 404),
+        ("PUT", "/v1/kv/a", 200),
+        ("GET", "/v1/kv/a?wait=1ms&index=999999", 200),
+        ("POST", "/v1/status/leader", 405),
+        ("GET", "/v1/nope", 404),
+        ("GET", "/nope", 404),
+    ] {
+        let answer = client.request(method, target, "").await;
+        assert_eq!(
+            (answer.status, answer.header("X-Foo"), answer.header("Vary")),
+            (status, Some("bar"), Some("mine")),
+            "{method} {target}"
+        );
+    }
+    assert_ne!(client.get("/v1/kv/a").await.header("X-Consul-Index"), Some("9"));
+    assert_eq!(
+        client.get("/v1/status/leader").await.header("X-Consul-Index"),
+        Some("9")
+    );
+    // A redirect is made before the API looks at the request.
+    assert_eq!(client.get("//v1/kv/a").await.header("X-Foo"), None);
+}
+
+#[tokio::test]
+async fn blocked_endpoints_are_refused_by_the_prefix_of_the_decoded_path() {
+    let options = Options {
+        blocked_prefixes: vec![
+            "/v1/status/lea".to_owned(),
+            "/v1/kv/secret".to_owned(),
+            "/nope".to_owned(),
+        ],
+        ..Options::default()
+    };
+    let server = Server::with(Limits::default(), options).await;
+    let mut client = server.connect().await;
+
+    for target in ["/v1/status/leader", "/v1/kv/secret/a", "/v1/kv/sec%72et"] {
+        let answer = client.get(target).await;
+        assert_eq!(
+            (answer.status, answer.text()),
+            (403, "Endpoint is blocked by agent configuration")
+        );
+        assert_eq!(
+            answer.header("X-Consul-Default-Acl-Policy"),
+            Some("allow"),
+            "{target}"
+        );
+    }
+    assert_eq!(client.put("/v1/kv/secret/a", "x").await.status, 403);
+    for (method, target, status) in [
+        ("POST", "/v1/status/leader", 403),
+        ("GET", "/v1/kv/secret?%zz", 500),
+        ("GET", "/v1/status/peers", 200),
+        ("GET", "/v1/kv/secre", 404),
+        ("GET", "/nope", 404),
+    ] {
+        assert_eq!(
+            client.request(method, target, "").await.status,
+            status,
+            "{method} {target}"
+        );
+    }
+    assert_eq!(server.node.view().kv_len(), 0);
+}
+
+#[tokio::test]
+async fn the_shortest_ttl_of_a_session_is_a_setting() {
+    let limits = Limits {
+        session_ttl_min: Duration::from_secs(20),
+        ..Limits::default()
+    };
+    let server = Server::with_limits(limits).await;
+    let mut client = server.connect().await;
+
+    let refused = client.put("/v1/session/create", r#"{"TTL":"19s"}"#).await;
+    let taken = client.put("/v1/session/create", r#"{"TTL":"20s"}"#).await;
+
+    assert_eq!(
+        (refused.status, refused.text()),
+        (
+            500,
+            "Invalid Session TTL '19000000000', must be between [20s=24h0m0s]"
+        )
+    );
+    assert_eq!(taken.status, 200);
+}
