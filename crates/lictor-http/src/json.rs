@@ -113,7 +113,24 @@ pub(crate) fn push_u64(out: &mut Vec<u8>, number: u64) {
 /// Lays compact JSON out with an indent of four spaces, as Go's `json.MarshalIndent` does.
 pub(crate) fn indented(compact: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(compact.len() * 2);
-    let mut depth = 0usize;
+    Indenter::default().push(compact, &mut out);
+    out
+}
+
+/// [`indented`] for JSON that comes in pieces. A piece ends behind a whole value or behind the bracket of a list that is
+/// not empty.
+#[derive(Debug, Default)]
+pub(crate) struct Indenter {
+    depth: usize,
+}
+
+impl Indenter {
+    pub(crate) fn push(&mut self, compact: &[u8], out: &mut Vec<u8>) {
+        indent(compact, &mut self.depth, out);
+    }
+}
+
+fn indent(compact: &[u8], depth: &mut usize, out: &mut Vec<u8>) {
     let mut in_string = false;
     let mut at = 0;
     while let Some(&byte) = compact.get(at) {
@@ -137,18 +154,18 @@ pub(crate) fn indented(compact: &[u8]) -> Vec<u8> {
                     out.push(*close);
                     at += 1;
                 } else {
-                    depth += 1;
-                    newline(&mut out, depth);
+                    *depth += 1;
+                    newline(out, *depth);
                 }
             }
             b'}' | b']' => {
-                depth = depth.saturating_sub(1);
-                newline(&mut out, depth);
+                *depth = depth.saturating_sub(1);
+                newline(out, *depth);
                 out.push(byte);
             }
             b',' => {
                 out.push(byte);
-                newline(&mut out, depth);
+                newline(out, *depth);
             }
             b':' => out.extend_from_slice(b": "),
             _ => {
@@ -157,7 +174,6 @@ pub(crate) fn indented(compact: &[u8]) -> Vec<u8> {
             }
         }
     }
-    out
 }
 
 fn newline(out: &mut Vec<u8>, depth: usize) {
@@ -196,6 +212,19 @@ mod tests {
             to_vec(&value),
             "{\"a\":\"\\u003cb\\u003e\\u0026\\u2029\u{20ac}\\n\"}".as_bytes()
         );
+    }
+
+    #[test]
+    fn pieces_are_laid_out_as_the_whole_is() {
+        let pieces = ["[{\"a\":1}", ",{\"b\":\"[,\"}", ",\"c\"", "]"];
+        let mut out = Vec::new();
+        let mut indenter = Indenter::default();
+
+        for piece in pieces {
+            indenter.push(piece.as_bytes(), &mut out);
+        }
+
+        assert_eq!(out, indented(pieces.concat().as_bytes()));
     }
 
     #[test]

@@ -23,6 +23,7 @@ mod decode;
 mod error;
 mod filter;
 mod json;
+mod list;
 mod path;
 mod query;
 mod reply;

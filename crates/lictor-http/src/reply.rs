@@ -1,19 +1,64 @@
 //! What a handler answers, and the one place that turns it into an HTTP response with its headers.
 
+use std::convert::Infallible;
 use std::io::Write as _;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use http_body_util::Full;
+use hyper::body::{Frame, SizeHint};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 use lictor_node::ReadMeta;
 
 use crate::json;
+use crate::list::{Pieces, Rest};
 
 /// The body of every response.
-pub(crate) type Body = Full<Bytes>;
+pub(crate) enum Body {
+    /// All of it at once; its length is announced.
+    Whole(Full<Bytes>),
+    /// A long list, written as the client takes it.
+    Pieces(Box<Pieces>),
+}
+
+impl Default for Body {
+    fn default() -> Self {
+        Self::Whole(Full::default())
+    }
+}
+
+impl hyper::body::Body for Body {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match &mut *self {
+            Self::Whole(whole) => Pin::new(whole).poll_frame(cx),
+            Self::Pieces(pieces) => Poll::Ready(pieces.next().map(|piece| Ok(Frame::data(piece)))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(whole) => whole.is_end_stream(),
+            Self::Pieces(pieces) => pieces.is_over(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(whole) => whole.size_hint(),
+            Self::Pieces(_) => SizeHint::default(),
+        }
+    }
+}
 
 /// Bodies below this many bytes are never compressed (Consul: gzip from 1400 bytes).
 const GZIP_MIN_BYTES: usize = 1400;
@@ -76,6 +121,8 @@ enum Payload {
     Json(Bytes),
     /// Text for people.
     Text(Bytes),
+    /// The first piece of a long list, compact, and what the others are written from.
+    List(Bytes, Box<Rest>, Layout),
     /// A stored value as it is, with headers that keep a browser from running it.
     Raw(Bytes),
 }
@@ -111,6 +158,14 @@ impl Reply {
     /// 200 with JSON that is already written, compact.
     pub(crate) fn json_bytes(compact: impl Into<Bytes>) -> Self {
         Self::new(StatusCode::OK, Payload::Json(compact.into()))
+    }
+
+    /// 200 with a long list, of which the first piece is written, compact.
+    pub(crate) fn list(first: Bytes, rest: Rest) -> Self {
+        Self::new(
+            StatusCode::OK,
+            Payload::List(first, Box::new(rest), Layout::default()),
+        )
     }
 
     /// 200 with `true` or `false`.
@@ -161,10 +216,11 @@ impl Reply {
         self
     }
 
-    /// How many bytes the body has as it stands.
+    /// How many bytes the body has as it stands; no bound of any holds for a long list.
     pub(crate) fn body_len(&self) -> usize {
         match &self.payload {
             Payload::Nothing => 0,
+            Payload::List(..) => usize::MAX,
             Payload::Json(body) | Payload::Text(body) | Payload::Raw(body) => body.len(),
         }
     }
@@ -173,6 +229,13 @@ impl Reply {
     pub(crate) fn prepared(mut self, layout: Layout) -> Self {
         if std::mem::replace(&mut self.is_prepared, true) {
             return self;
+        }
+        if let Payload::List(_, _, of_list) = &mut self.payload {
+            *of_list = layout;
+            if layout.gzip {
+                self.extra
+                    .push((header::CONTENT_ENCODING, HeaderValue::from_static("gzip")));
+            }
         }
         if let Payload::Json(body) = &mut self.payload
             && !body.is_empty()
@@ -207,14 +270,18 @@ impl Reply {
         let mut headers = reuse;
         headers.clear();
         let body = match self.payload {
-            Payload::Nothing => Bytes::new(),
+            Payload::Nothing => Body::default(),
             Payload::Json(body) => {
                 headers.insert(header::CONTENT_TYPE, JSON);
-                body
+                whole(body)
+            }
+            Payload::List(first, rest, layout) => {
+                headers.insert(header::CONTENT_TYPE, JSON);
+                Body::Pieces(Box::new(Pieces::new(first, *rest, layout)))
             }
             Payload::Text(body) => {
                 headers.insert(header::CONTENT_TYPE, TEXT);
-                body
+                whole(body)
             }
             Payload::Raw(body) => {
                 headers.insert(header::CONTENT_TYPE, RAW);
@@ -226,7 +293,7 @@ impl Reply {
                     header::CONTENT_SECURITY_POLICY,
                     HeaderValue::from_static("sandbox"),
                 );
-                body
+                whole(body)
             }
         };
         if let Some(value) = policy.value() {
@@ -242,11 +309,15 @@ impl Reply {
         if !configured.is_empty() {
             insert_configured(&mut headers, configured);
         }
-        let mut response = Response::new(Full::new(body));
+        let mut response = Response::new(body);
         *response.status_mut() = self.status;
         *response.headers_mut() = headers;
         response
     }
+}
+
+fn whole(body: Bytes) -> Body {
+    Body::Whole(Full::new(body))
 }
 
 fn insert_meta(headers: &mut HeaderMap, meta: Meta) {
@@ -329,6 +400,16 @@ mod tests {
             .into_response(HeaderMap::new(), Policy::Allow, &HeaderMap::new())
             .headers()
             .clone()
+    }
+
+    impl Reply {
+        /// A body that is JSON in one piece.
+        pub(crate) fn body_text(&self) -> String {
+            match &self.payload {
+                Payload::Json(body) => String::from_utf8(body.to_vec()).unwrap(),
+                other => panic!("not whole: {other:?}"),
+            }
+        }
     }
 
     #[test]

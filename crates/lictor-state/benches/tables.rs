@@ -5,6 +5,7 @@
 #![expect(clippy::cast_precision_loss, reason = "figures for people")]
 
 use std::hint::black_box;
+use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use lictor_proto::v1::{KvDeleteTree, KvSet, KvTxnOp, KvVerb, Txn, TxnOp, txn_op};
@@ -173,7 +174,10 @@ fn lists(mut at: u64) {
     time("keys&separator, 1,000 folders of 100, per list", 100, || {
         for _ in 0..100 {
             let mut names = 0;
-            state.kv_keys(b"", b"/", &mut |_| names += 1);
+            state.kv_keys(b"", b"/", b"", &mut |_| {
+                names += 1;
+                ControlFlow::Continue(())
+            });
             assert_eq!(names, 1000);
         }
     });

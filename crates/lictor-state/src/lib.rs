@@ -52,6 +52,7 @@ pub use restore::ARCHIVE_INDEX_MAX;
 pub use row::{KvParts, KvRow};
 pub use tree::prefix_end;
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use lictor_proto::v1::{CheckRow, LockDelayRow, MetaRow, NodeRow, ServiceRow, SessionRow, TableIndexes};
@@ -125,28 +126,51 @@ impl State {
 
     /// The rows below a prefix in byte order.
     pub fn kv_list<'a>(&'a self, prefix: &'a [u8]) -> Box<dyn Iterator<Item = &'a KvRow> + 'a> {
-        Box::new(self.kv.rows.prefix(prefix))
+        self.kv_list_from(prefix, prefix)
+    }
+
+    /// The same without what comes before `from`, which does not lie before the prefix.
+    pub fn kv_list_from<'a>(
+        &'a self,
+        prefix: &'a [u8],
+        from: &[u8],
+    ) -> Box<dyn Iterator<Item = &'a KvRow> + 'a> {
+        let rows = self.kv.rows.range(from);
+        Box::new(rows.take_while(move |row| row.key().starts_with(prefix)))
     }
 
     /// The keys below a prefix, folded after the first `separator` beyond it; seeks past folded keys.
-    /// An empty separator folds nothing. Calls `each` once per name, in order.
-    pub fn kv_keys(&self, prefix: &[u8], separator: &[u8], each: &mut dyn FnMut(&[u8])) {
-        let mut rows = self.kv.rows.range(prefix);
+    /// An empty separator folds nothing. Calls `each` once per name, in order, from the key `from` on, which does not
+    /// lie before the prefix. When `each` breaks, answers the key to go on from; `None` at the end.
+    pub fn kv_keys(
+        &self,
+        prefix: &[u8],
+        separator: &[u8],
+        from: &[u8],
+        each: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Option<Vec<u8>> {
+        let mut rows = self.kv.rows.range(from);
         while let Some(row) = rows.next() {
             let key = row.key();
-            let Some(rest) = key.strip_prefix(prefix) else {
-                return;
-            };
+            let rest = key.strip_prefix(prefix)?;
             match find(rest, separator).filter(|_| !separator.is_empty()) {
-                None => each(key),
+                None => {
+                    if each(key).is_break() {
+                        return Some([key, b"\0"].concat());
+                    }
+                }
                 Some(at) => {
                     let name = &key[..prefix.len() + at + separator.len()];
-                    each(name);
-                    let Some(end) = prefix_end(name) else { return };
+                    let flow = each(name);
+                    let end = prefix_end(name)?;
+                    if flow.is_break() {
+                        return Some(end);
+                    }
                     rows.seek(&end);
                 }
             }
         }
+        None
     }
 
     /// X-Consul-Index of a list below `prefix`: rules R10 and R11 (rows, tombstones, tree-delete marks at any

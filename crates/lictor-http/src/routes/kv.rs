@@ -15,6 +15,7 @@ use crate::body;
 use crate::ctx::{self, Ctx, HeaderFacts, ReadOptions, Verb};
 use crate::error::ApiError;
 use crate::json;
+use crate::list;
 use crate::query::Query;
 use crate::reply::{Meta, Reply};
 use crate::route::Answer;
@@ -150,54 +151,23 @@ impl View for KvView<'_> {
                     Reply::json_bytes(out)
                 }
             },
-            Form::Recurse => match list_json(state, self.key) {
-                Some(out) => Reply::json_bytes(out),
+            Form::Recurse => list::reply(state, self.key, list::Form::Rows)
+                .unwrap_or_else(|| Reply::empty(StatusCode::NOT_FOUND)),
+            Form::Keys { separator } => match list::reply(state, self.key, list::Form::Keys { separator }) {
+                Some(reply) => reply,
+                // Only the whole store is shown as an empty list (a recorded answer).
+                None if self.key.is_empty() => Reply::json_bytes(Bytes::from_static(b"[]")),
                 None => Reply::empty(StatusCode::NOT_FOUND),
             },
-            Form::Keys { separator } => {
-                let out = keys_json(state, self.key, separator);
-                // Only the whole store is shown as an empty list (a recorded answer).
-                if out == b"[]" && !self.key.is_empty() {
-                    return Reply::empty(StatusCode::NOT_FOUND);
-                }
-                Reply::json_bytes(out)
-            }
         }
     }
-}
-
-/// The rows below a prefix; `None` if there are none.
-fn list_json(state: &State, prefix: &[u8]) -> Option<Vec<u8>> {
-    let mut out = Vec::with_capacity(4096);
-    for row in state.kv_list(prefix) {
-        out.reserve(2 + row_len_bound(row));
-        out.push(if out.is_empty() { b'[' } else { b',' });
-        push_row(&mut out, row);
-    }
-    if out.is_empty() {
-        return None;
-    }
-    out.push(b']');
-    Some(out)
-}
-
-fn keys_json(state: &State, prefix: &[u8], separator: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(4096);
-    out.push(b'[');
-    state.kv_keys(prefix, separator, &mut |name| {
-        if out.len() > 1 {
-            out.push(b',');
-        }
-        json::push_str(&mut out, name);
-    });
-    out.push(b']');
-    out
 }
 
 /// Field names, punctuation and four numbers of up to 20 digits.
 const ROW_FIXED_BYTES: usize = 200;
 
-fn row_len_bound(row: &KvRow) -> usize {
+/// The most bytes that [`push_row`] writes.
+pub(crate) fn row_len_bound(row: &KvRow) -> usize {
     let session = row
         .session()
         .map_or(0, |id| json::str_len_bound(id.as_bytes()) + 16);
@@ -205,7 +175,7 @@ fn row_len_bound(row: &KvRow) -> usize {
 }
 
 /// Writes a row as Consul does, in its field order; `Session` only while locked, an empty value as `null`.
-fn push_row(out: &mut Vec<u8>, row: &KvRow) {
+pub(crate) fn push_row(out: &mut Vec<u8>, row: &KvRow) {
     push_row_with(out, row, true);
 }
 

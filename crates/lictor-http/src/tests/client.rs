@@ -78,7 +78,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         .await;
     }
 
-    /// The next answer; its length must be announced.
+    /// The next answer; it must have a length or come in chunks.
     pub(super) async fn answer(&mut self) -> Answer {
         let head_len = loop {
             if let Some(at) = self.rest.windows(4).position(|w| w == b"\r\n\r\n") {
@@ -96,12 +96,38 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             head,
             body: Vec::new(),
         };
-        let len: usize = answer.header("Content-Length").unwrap().parse().unwrap();
+        if answer.header("Transfer-Encoding") == Some("chunked") {
+            answer.body = self.chunks().await;
+        } else {
+            let len = answer.header("Content-Length").unwrap().parse().unwrap();
+            answer.body = self.exactly(len).await;
+        }
+        answer
+    }
+
+    async fn chunks(&mut self) -> Vec<u8> {
+        let mut body = Vec::new();
+        loop {
+            let line = loop {
+                match self.rest.windows(2).position(|w| w == b"\r\n") {
+                    Some(at) => break self.exactly(at + 2).await,
+                    None => assert!(self.fill().await, "closed before a chunk"),
+                }
+            };
+            let len = usize::from_str_radix(std::str::from_utf8(&line).unwrap().trim(), 16).unwrap();
+            let chunk = self.exactly(len + 2).await;
+            body.extend_from_slice(&chunk[..len]);
+            if len == 0 {
+                return body;
+            }
+        }
+    }
+
+    async fn exactly(&mut self, len: usize) -> Vec<u8> {
         while self.rest.len() < len {
             assert!(self.fill().await, "closed within a body");
         }
-        answer.body = self.rest.drain(..len).collect();
-        answer
+        self.rest.drain(..len).collect()
     }
 
     /// Waits until the server closes; panics if it sends anything more.

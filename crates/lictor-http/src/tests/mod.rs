@@ -2,6 +2,7 @@
 
 mod client;
 mod limits;
+mod lists;
 mod options;
 mod sockets;
 mod watches;
