@@ -246,17 +246,21 @@ fn normal(name: &str) -> String {
         .collect()
 }
 
-fn wrong_kind(found: &Value, field: &str, wanted: &'static str) -> DecodeError {
-    let found = match found {
+/// What Go's decoder calls a value's kind.
+pub fn kind(value: &Value) -> &'static str {
+    match value {
         Value::Null => "null",
         Value::Bool(_) => "bool",
         Value::Number(_) => "number",
         Value::String(_) => "string",
         Value::Array(_) => "array",
         Value::Object(_) => "object",
-    };
+    }
+}
+
+fn wrong_kind(found: &Value, field: &str, wanted: &'static str) -> DecodeError {
     DecodeError::WrongKind {
-        found,
+        found: kind(found),
         field: field.to_owned(),
         wanted,
     }

@@ -36,14 +36,7 @@ fn words(error: &serde_json::Error) -> String {
 
 /// Why a value is not what a field takes, in the manner of Go.
 pub(crate) fn wrong_kind(value: &Value, field: &str, wanted: &str) -> String {
-    let found = match value {
-        Value::Null => "null",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    };
+    let found = lictor_agent::decode::kind(value);
     format!("json: cannot unmarshal {found} into Go struct field {field} of type {wanted}")
 }
 

@@ -234,7 +234,8 @@ impl Node {
     /// Renews a session; `None` for an unknown one. Not logged.
     ///
     /// # Errors
-    /// [`ProposeError::NoLeader`] when no leader can vouch for it.
+    /// [`ProposeError::NoLeader`] when no leader can vouch for it; for a session whose end is under way
+    /// [`ProposeError::Storage`] when the disk is full, [`ProposeError::OutcomeUnknown`] when that takes too long.
     pub async fn renew_session(&self, id: SessionId) -> Result<Option<Arc<SessionRow>>, ProposeError> {
         if !self.shared.progress.is_serving() {
             self.wait_for_leader().await.map_err(|_| ProposeError::NoLeader)?;
@@ -245,7 +246,14 @@ impl Node {
         match self.shared.timers.renew(id) {
             Renewal::Renewed | Renewal::Untimed => Ok(Some(session)),
             Renewal::NotLeading => Err(ProposeError::NoLeader),
-            Renewal::Ending => self.wait_for_end(id).await.map(|()| None),
+            Renewal::Ending => {
+                // On a full disk the end cannot be recorded, and nobody knows how long that lasts.
+                self.shared.progress.check_disk()?;
+                match tokio::time::timeout(LEADER_WAIT, self.wait_for_end(id)).await {
+                    Ok(ended) => ended.map(|()| None),
+                    Err(_) => Err(ProposeError::OutcomeUnknown),
+                }
+            }
         }
     }
 

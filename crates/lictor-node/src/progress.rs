@@ -81,6 +81,10 @@ impl Progress {
         self.publish(if serves { Serving::Yes } else { Serving::No });
     }
 
+    pub(crate) fn is_stopping(&self) -> bool {
+        *self.serving.borrow() == Serving::Stopping
+    }
+
     pub(crate) fn set_stopping(&self) {
         self.publish(Serving::Stopping);
     }

@@ -4,20 +4,61 @@
 
 use std::time::Duration;
 
-use lictor_node::{Consistency, Identity, Node, ProposeError, Topic};
+use lictor_node::{
+    Checkpoint, CheckpointError, Consistency, Identity, Node, Options, ProposeError, Topic, WriteSet,
+};
 use lictor_proto::v1::{KvLock, KvSet, NodeRow, Register, SessionCreate, SessionRow};
-use lictor_proto::{Command, SessionId};
-use lictor_state::{ApplyError, Outcome};
+use lictor_proto::{Command, LogIndex, RaftId, SessionId};
+use lictor_raft::{Config, MemLog, Membership, StateMark};
+use lictor_state::{ApplyError, Outcome, State};
 
-fn node() -> Node {
-    let identity = Identity {
+fn identity() -> Identity {
+    Identity {
         node: "n".to_owned(),
         node_id: "11111111-2222-3333-4444-555555555555".to_owned(),
         datacenter: "dc1".to_owned(),
         address: "127.0.0.1".to_owned(),
         server_port: 8300,
+    }
+}
+
+fn node() -> Node {
+    Node::in_memory(identity()).unwrap()
+}
+
+/// A durable copy on a disk without room.
+struct FullDisk {
+    /// Whether it still takes rows in, as one does that is only nearly full.
+    takes: bool,
+}
+
+impl Checkpoint for FullDisk {
+    fn write(&mut self, _: &WriteSet) -> Result<(), CheckpointError> {
+        if self.takes {
+            return Ok(());
+        }
+        Err(CheckpointError::Full("No space left on device".to_owned()))
+    }
+
+    fn flush(&mut self) -> Result<LogIndex, CheckpointError> {
+        Err(CheckpointError::Full("No space left on device".to_owned()))
+    }
+
+    fn space(&self) -> Result<(u64, u64), String> {
+        Ok((0, 1 << 30))
+    }
+}
+
+fn node_on_full_disk(takes: bool) -> Node {
+    let me = RaftId(1);
+    let options = Options {
+        identity: identity(),
+        raft: Config::new(me, 1),
+        limit_watches: 10,
     };
-    Node::in_memory(identity).unwrap()
+    let mark = StateMark::fresh(Membership::of_voters([me]));
+    let (log, disk) = (MemLog::default(), FullDisk { takes });
+    Node::start(options, log, disk, State::default(), &mark).unwrap()
 }
 
 fn set(key: &str, value: &str, cas: Option<u64>) -> Command {
@@ -188,5 +229,48 @@ async fn a_lock_that_is_held_is_refused_without_a_log_entry() {
         matches!(unknown, Outcome::Failed(ApplyError::InvalidSession(_))),
         "{unknown:?}"
     );
+    node.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_does_not_hold_up_the_stop() {
+    let node = node_on_full_disk(false);
+    node.propose(set("a", "1", None)).await.unwrap();
+    let (done, stopped) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        node.stop();
+        done.send(()).unwrap();
+    });
+
+    assert_eq!(stopped.recv_timeout(Duration::from_secs(30)), Ok(()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_whose_end_a_full_disk_holds_up_is_not_waited_for() {
+    let node = node_on_full_disk(true);
+    node.propose(register()).await.unwrap();
+    let mut timed = session(1);
+    if let Command::SessionCreate(create) = &mut timed {
+        create.session.as_mut().unwrap().ttl_ms = 1000;
+    }
+    node.propose(timed).await.unwrap();
+    while !matches!(
+        node.propose(set("a", "1", None)).await,
+        Err(ProposeError::Storage(_))
+    ) {}
+    let id = SessionId([1; 16]);
+
+    // A renewal would put the end off, so the question is asked once it has passed. After a stall of the machine it may
+    // come too early all the same.
+    let refused = loop {
+        tokio::time::sleep(Duration::from_millis(2100)).await;
+        match node.renew_session(id).await {
+            Ok(Some(_)) => {}
+            other => break other,
+        }
+    };
+
+    assert!(matches!(refused, Err(ProposeError::Storage(_))), "{refused:?}");
+    assert!(node.view().session(id).is_some());
     node.stop();
 }

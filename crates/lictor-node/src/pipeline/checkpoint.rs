@@ -35,6 +35,8 @@ pub(crate) struct CheckpointThread<C> {
     inbox: Arc<Mailbox<WriteSet>>,
     checkpoint: C,
     unflushed: Unflushed,
+    /// The disk is full and the server stops: the next start takes everything from the log.
+    gave_up: bool,
 }
 
 /// What was taken in since the last flush, and when the first of it came.
@@ -63,6 +65,7 @@ impl<C: Checkpoint> CheckpointThread<C> {
             inbox,
             checkpoint,
             unflushed: Unflushed::default(),
+            gave_up: false,
         }
     }
 
@@ -123,8 +126,17 @@ impl<C: Checkpoint> CheckpointThread<C> {
 
     fn take_in(&mut self, set: &WriteSet) {
         loop {
+            if self.gave_up {
+                return;
+            }
             match self.checkpoint.write(set) {
                 Ok(()) => break,
+                Err(CheckpointError::Full(error)) if self.shared.progress.is_stopping() => {
+                    tracing::warn!(
+                        "stopping without the last rows in the durable copy of the state: {error}"
+                    );
+                    self.gave_up = true;
+                }
                 Err(CheckpointError::Full(error)) => {
                     tracing::warn!("the durable copy of the state waits for room on the disk: {error}");
                     std::thread::sleep(FULL_RETRY);
@@ -138,7 +150,7 @@ impl<C: Checkpoint> CheckpointThread<C> {
     }
 
     fn flush(&mut self) {
-        if self.unflushed.since.is_none() {
+        if self.unflushed.since.is_none() || self.gave_up {
             return;
         }
         match self.checkpoint.flush() {
