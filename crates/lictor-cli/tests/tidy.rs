@@ -68,7 +68,8 @@ const IMPURE: &[&str] = &["tokio", "hyper", "rand", "rustls", "socket2"];
 
 fn root() -> PathBuf {
     // At run time: a test program may have been built in another clone that shares the target folder.
-    PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo names the crate's folder")).join("../..")
+    PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo names the crate's folder"))
+        .join("../..")
 }
 
 fn files(folder: &Path, wanted: &dyn Fn(&Path) -> bool, found: &mut Vec<PathBuf>) {

@@ -63,9 +63,11 @@ fn method(request: &HttpRequest) -> &str {
 
 /// The method as Go's client writes it in front of an error.
 pub(super) fn verb(request: &HttpRequest) -> String {
-    let mut verb = method(request).to_ascii_lowercase();
-    verb[..1].make_ascii_uppercase();
-    verb
+    let mut chars = method(request).chars();
+    // Whoever registers a check may name anything.
+    let first = chars.next().map(|first| first.to_ascii_uppercase());
+    let rest = chars.map(|c| c.to_ascii_lowercase());
+    first.into_iter().chain(rest).collect()
 }
 
 async fn follow(request: &HttpRequest, keep: usize) -> Result<Answer, String> {

@@ -251,3 +251,22 @@ async fn certificates_are_verified_unless_the_check_says_not_to() {
     assert!(refused.output.contains("tls: "), "{}", refused.output);
     assert_eq!(taken.health, Health::Passing, "{}", taken.output);
 }
+
+#[tokio::test]
+async fn a_method_that_is_none_makes_the_check_critical() {
+    for (method, verb) in [("\u{e9}t\u{e9}", "\u{e9}t\u{e9}"), ("G T", "G t")] {
+        let check = with(HttpRequest {
+            url: "http://127.0.0.1:1/".to_owned(),
+            method: method.to_owned(),
+            ..HttpRequest::default()
+        });
+
+        let found = run(&check).await;
+
+        assert_eq!(found.health, Health::Critical);
+        assert_eq!(
+            found.output,
+            format!("{verb} \"http://127.0.0.1:1/\": net/http: invalid method")
+        );
+    }
+}
