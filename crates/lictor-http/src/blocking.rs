@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use lictor_node::{Consistency, Node, ReadMeta, Topic, Waiter};
+use lictor_proto::LogIndex;
 use lictor_state::{Area, State};
 use parking_lot::Mutex;
 use tokio::time::Sleep;
@@ -94,15 +95,18 @@ async fn wait(
     let mut waiter = shared.node.watches().register(topics)?;
     let mut deadline = None;
     let mut last_round = false;
-    let mut was_missing = false;
+    let mut seen = Seen::default();
     loop {
         {
             let state = shared.node.view();
             let index = view.index(&state);
             let woken = deadline.is_some();
-            let is_missing = view.is_missing(&state);
-            let changed = index > options.min_index && !(was_missing && is_missing);
-            was_missing = is_missing;
+            let changed = seen.changed(
+                options.min_index,
+                index,
+                view.is_missing(&state),
+                state.replaced_at(),
+            );
             if changed || last_round || shared.is_stopping() {
                 let meta = Meta::new(index, freshness(&shared.node));
                 let reply = if woken {
@@ -119,6 +123,26 @@ async fn wait(
             () = waiter.changed() => {}
             () = sleep.as_mut() => last_round = true,
         }
+    }
+}
+
+/// What a waiting query saw when it read last.
+#[derive(Debug, Default)]
+struct Seen {
+    was_missing: bool,
+    replaced_at: Option<LogIndex>,
+}
+
+impl Seen {
+    /// Whether what is read now is to be told. `replaced_at` says which whole state it comes from.
+    fn changed(&mut self, min_index: u64, index: u64, is_missing: bool, replaced_at: LogIndex) -> bool {
+        let still_missing = std::mem::replace(&mut self.was_missing, is_missing) && is_missing;
+        // Indexes of another state may be lower for good, and the client must learn that.
+        let other_state = self
+            .replaced_at
+            .replace(replaced_at)
+            .is_some_and(|before| before != replaced_at);
+        other_state || (index > min_index && !still_missing)
     }
 }
 
@@ -244,5 +268,32 @@ impl Rendered {
         }
         entries.push(entry);
         reply
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_newer_index_is_told_but_not_of_what_stays_missing() {
+        let state = LogIndex(0);
+        let mut seen = Seen::default();
+        assert!(!seen.changed(5, 5, false, state));
+        assert!(seen.changed(5, 6, false, state));
+        // Gone, then missing while its table goes on, then there.
+        assert!(seen.changed(5, 7, true, state));
+        assert!(!seen.changed(5, 8, true, state));
+        assert!(seen.changed(5, 9, false, state));
+    }
+
+    /// Rule R9.
+    #[test]
+    fn r9_a_state_that_took_the_place_of_another_is_told_though_its_indexes_are_lower() {
+        let mut seen = Seen::default();
+        assert!(!seen.changed(100, 90, true, LogIndex(0)));
+
+        assert!(seen.changed(100, 7, true, LogIndex(120)));
+        assert!(!seen.changed(100, 7, true, LogIndex(120)));
     }
 }

@@ -48,7 +48,7 @@ impl Server {
             agent,
             options,
         };
-        let handle = crate::serve(vec![Listener::Plain(listener)], api, limits);
+        let handle = crate::serve(vec![Listener::Plain(listener)], api, limits).unwrap();
         Self {
             node,
             address,
