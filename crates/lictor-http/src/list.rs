@@ -199,13 +199,13 @@ impl Pieces {
                 Ok(packed)
             }
         });
-        match packed {
-            Ok(packed) => packed.into(),
-            Err(_) => {
+        packed.map_or_else(
+            |_| {
                 self.rest = None;
                 Bytes::new()
-            }
-        }
+            },
+            Bytes::from,
+        )
     }
 }
 

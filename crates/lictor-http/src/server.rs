@@ -1,7 +1,7 @@
 //! Listeners, shutdown, and what all requests share.
 //!
-//! Tasks: one per listener, and one per connection on one of the [`Workers`], all owned by the [`Handle`]. A stop has two steps: `Drain`
-//! (no new connections, waiting queries answer at once, requests finish) and after a bound `Kill`.
+//! Tasks: one per listener, and one per connection on one of the [`Workers`], all owned by the [`Handle`]. A stop has
+//! two steps: `Drain` (no new connections, waiting queries answer at once, requests finish) and after a bound `Kill`.
 
 use std::io;
 use std::net::IpAddr;

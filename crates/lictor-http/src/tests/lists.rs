@@ -43,12 +43,12 @@ async fn a_long_list_goes_out_in_pieces_and_is_whole() {
     assert_eq!(plain.header("Content-Length"), None);
     assert_eq!(plain.header("Content-Type"), Some("application/json"));
     assert_eq!(plain.index(), short.index() + 2);
-    assert_eq!(flags(&plain.body), Vec::from_iter(0..12));
+    assert_eq!(flags(&plain.body), (0..12).collect::<Vec<_>>());
     let mut expected = crate::json::indented(&plain.body);
     expected.push(b'\n');
     assert!(pretty.body == expected);
     // Ten of them are still too long, and eight of another name are not there.
-    assert_eq!(flags(&short.body), Vec::from_iter(0..10));
+    assert_eq!(flags(&short.body), (0..10).collect::<Vec<_>>());
     assert_eq!(client.get("/v1/kv/m?recurse").await.status, 404);
     // The connection goes on after the last chunk.
     assert_eq!(client.get("/v1/status/leader").await.status, 200);
@@ -99,5 +99,5 @@ async fn who_waits_for_a_long_list_gets_all_of_it() {
 
     let answer = client.answer().await;
     assert!(answer.index() > index);
-    assert_eq!(flags(&answer.body), Vec::from_iter((0..12).chain([99])));
+    assert_eq!(flags(&answer.body), (0..12).chain([99]).collect::<Vec<_>>());
 }
