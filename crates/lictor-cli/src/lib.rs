@@ -3,7 +3,7 @@
 //! builds and tests without a storage engine.
 //!
 //! ```text
-//! argv ─> args ─┬─> commands (kv, session, version) ─> client ─> HTTP
+//! argv ─> args ─┬─> commands (kv, session, tls, version) ─> client ─> HTTP
 //!               └─> config ─> RuntimeConfig ─> life (log, signals, pid file) ─> the server, given by the binary
 //! ```
 //!
@@ -113,6 +113,7 @@ fn run_client_command(command: Command, ui: &mut Ui<'_>) -> Outcome {
         match command {
             Command::Kv(command) => commands::kv::run(command, ui).await,
             Command::Session(command) => commands::session::run(command, ui).await,
+            Command::Tls(command) => commands::tls::run(command, std::path::Path::new("."), ui),
             Command::Version(args) => commands::version::run(&args, ui),
             Command::Agent(_) => unreachable!("main runs the agent"),
         }

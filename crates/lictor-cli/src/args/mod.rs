@@ -6,6 +6,7 @@ pub(crate) mod argv;
 pub(crate) mod client;
 pub(crate) mod kv;
 pub(crate) mod session;
+pub(crate) mod tls;
 
 use clap::{Parser, Subcommand};
 
@@ -32,6 +33,9 @@ pub(crate) enum Command {
     /// Create, renew, show and end sessions.
     #[command(subcommand)]
     Session(session::SessionCommand),
+    /// Make an authority and certificates for TLS.
+    #[command(subcommand)]
+    Tls(tls::TlsCommand),
     /// Print the version.
     Version(VersionArgs),
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod kv;
 pub(crate) mod session;
+pub(crate) mod tls;
 pub(crate) mod version;
 
 use std::fmt::Display;
