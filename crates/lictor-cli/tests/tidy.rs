@@ -16,6 +16,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("lictor-raft", &["lictor-proto"]),
     ("lictor-session", &["lictor-proto"]),
     ("lictor-peer", &["lictor-proto"]),
+    ("lictor-archive", &["lictor-proto", "lictor-state"]),
     (
         "lictor-node",
         &[
@@ -24,6 +25,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "lictor-raft",
             "lictor-session",
             "lictor-peer",
+            "lictor-archive",
         ],
     ),
     (
@@ -33,9 +35,15 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("lictor-agent", &["lictor-proto", "lictor-state", "lictor-node"]),
     (
         "lictor-http",
-        &["lictor-proto", "lictor-state", "lictor-node", "lictor-agent"],
+        &[
+            "lictor-proto",
+            "lictor-state",
+            "lictor-archive",
+            "lictor-node",
+            "lictor-agent",
+        ],
     ),
-    ("lictor-cli", &["lictor-proto", "lictor-peer"]),
+    ("lictor-cli", &["lictor-proto", "lictor-archive", "lictor-peer"]),
     ("lictor-bench", &[]),
     (
         "lictor",
