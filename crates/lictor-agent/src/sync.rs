@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use lictor_node::ProposeError;
+use lictor_node::{ProposeError, Topic, Waiter};
 use lictor_proto::Command;
-use lictor_state::Outcome;
+use lictor_state::{Area, Outcome};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -25,11 +25,15 @@ const RETRY_MAX: Duration = Duration::from_secs(15);
 pub(crate) async fn run(shared: &Shared) {
     let mut retry = RETRY_FIRST;
     let mut full_at = Instant::now();
+    // No node has this name, so that only a restore wakes it: then nothing of this server may be in the catalog.
+    let restored = shared.node.watches().register(&[Topic::Row(Area::Node, b"\0")]);
+    let mut restored = restored.ok();
     loop {
         tokio::select! {
             () = shared.stop.cancelled() => return,
             () = tokio::time::sleep_until(full_at) => {}
             () = shared.wake_sync.notified() => {}
+            () = woken(&mut restored) => full_at = Instant::now(),
         }
         let is_full = Instant::now() >= full_at;
         match if is_full {
@@ -49,6 +53,14 @@ pub(crate) async fn run(shared: &Shared) {
                 retry = (retry * 2).min(RETRY_MAX);
             }
         }
+    }
+}
+
+/// Without a waiter, which only a crowd of them can cause, the next full comparison has to do.
+async fn woken(waiter: &mut Option<Waiter>) {
+    match waiter {
+        Some(waiter) => waiter.changed().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -20,6 +20,7 @@ mod node;
 mod pending;
 mod pipeline;
 mod progress;
+mod restore;
 mod timers;
 mod types;
 mod watch;
@@ -27,6 +28,7 @@ mod watch;
 pub use linger::Linger;
 pub use memory::MemCheckpoint;
 pub use node::{Node, Options, StartError};
+pub use restore::{RestoreError, Scratch, Upload};
 pub use types::{
     Checkpoint, CheckpointError, Consistency, Identity, ProposeError, ReadError, ReadMeta, Status, WriteSet,
 };

@@ -18,6 +18,11 @@ impl Checkpoint for MemCheckpoint {
         Ok(())
     }
 
+    fn install(&mut self, state: &State, _members: Option<&[u8]>) -> Result<LogIndex, CheckpointError> {
+        self.applied = state.applied().0;
+        Ok(self.applied)
+    }
+
     fn flush(&mut self) -> Result<LogIndex, CheckpointError> {
         Ok(self.applied)
     }
@@ -28,7 +33,8 @@ impl Checkpoint for MemCheckpoint {
 }
 
 impl Node {
-    /// A sole voter on a log in memory, with the whole pipeline but no disk. What it holds is gone with it.
+    /// A sole voter on a log in memory, with the whole pipeline but no disk, except for archives while they are on their
+    /// way. What it holds is gone with it.
     ///
     /// # Errors
     /// See [`StartError`].
@@ -38,6 +44,7 @@ impl Node {
             identity,
             raft: Config::new(me, 1),
             limit_watches: 250_000,
+            staging: std::env::temp_dir().join(format!("lictor-{}", uuid::Uuid::new_v4())),
         };
         let mark = StateMark::fresh(Membership::of_voters([me]));
         Self::start(

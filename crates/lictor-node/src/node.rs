@@ -1,6 +1,7 @@
 //! The handle of a running server: proposals, the read gate, renewals.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use crate::pipeline::{
     ApplyWorker, BACKLOG_BYTES, CheckpointThread, Clock, Event, LogWorker, RaftThread, Stage,
 };
 use crate::progress::Progress;
+use crate::restore::Staging;
 use crate::timers::Timers;
 use crate::{Checkpoint, Consistency, Identity, ProposeError, ReadError, ReadMeta, Registry, Status, Topic};
 
@@ -46,6 +48,7 @@ pub(crate) struct Shared {
     pub(crate) raft: Mailbox<Event>,
     pub(crate) progress: Progress,
     pub(crate) timers: Timers,
+    pub(crate) staging: Staging,
 }
 
 impl Shared {
@@ -73,6 +76,8 @@ pub struct Options {
     pub raft: lictor_raft::Config,
     /// Blocking queries that may wait at a time.
     pub limit_watches: usize,
+    /// The folder for archives that are saved or restored.
+    pub staging: PathBuf,
 }
 
 /// Why a node did not start.
@@ -115,6 +120,7 @@ impl Node {
             raft: Mailbox::new(usize::MAX),
             progress: Progress::new(),
             timers: Timers::new(clock),
+            staging: Staging::new(options.staging),
         });
         let checkpoint_inbox = Arc::new(Mailbox::new(BACKLOG_BYTES));
         let copy = CheckpointThread::new(Arc::clone(&shared), Arc::clone(&checkpoint_inbox), checkpoint);
@@ -148,6 +154,10 @@ impl Node {
             shared,
             threads: Arc::new(Mutex::new(threads)),
         })
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     /// The state as last published by apply: a consistent snapshot that later writes do not touch.

@@ -2,7 +2,7 @@
 
 use lictor_proto::v1::MetaRow;
 use lictor_proto::{LogIndex, Term};
-use lictor_state::Write;
+use lictor_state::{State, Write};
 
 /// How fresh a read must be (Consul: consistency modes).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -128,6 +128,13 @@ pub trait Checkpoint: Send + 'static {
     /// # Errors
     /// See [`CheckpointError`].
     fn write(&mut self, set: &WriteSet) -> Result<(), CheckpointError>;
+
+    /// Replaces the whole copy by `state`, durably and all at once: a crash leaves the old copy or the new one. Without
+    /// `members` those of the old one stay. Answers as for [`Self::flush`].
+    ///
+    /// # Errors
+    /// See [`CheckpointError`].
+    fn install(&mut self, state: &State, members: Option<&[u8]>) -> Result<LogIndex, CheckpointError>;
 
     /// Makes all that was taken in durable and answers the applied index that a restart will find at least.
     ///

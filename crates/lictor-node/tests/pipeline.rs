@@ -40,6 +40,10 @@ impl Checkpoint for FullDisk {
         Err(CheckpointError::Full("No space left on device".to_owned()))
     }
 
+    fn install(&mut self, _: &State, _: Option<&[u8]>) -> Result<LogIndex, CheckpointError> {
+        Err(CheckpointError::Full("No space left on device".to_owned()))
+    }
+
     fn flush(&mut self) -> Result<LogIndex, CheckpointError> {
         Err(CheckpointError::Full("No space left on device".to_owned()))
     }
@@ -55,6 +59,7 @@ fn node_on_full_disk(takes: bool) -> Node {
         identity: identity(),
         raft: Config::new(me, 1),
         limit_watches: 10,
+        staging: std::env::temp_dir().join("lictor-unused"),
     };
     let mark = StateMark::fresh(Membership::of_voters([me]));
     let (log, disk) = (MemLog::default(), FullDisk { takes });

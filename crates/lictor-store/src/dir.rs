@@ -5,7 +5,8 @@
 //! | `LOCK` | locked while a process uses the directory |
 //! | `FORMAT` | lines `name=value`: `format`, `node_id`, `raft_id`, `cluster_id`; written once, last of all at creation |
 //! | `raft/` | the raft log |
-//! | `state/` | the durable copy of the state |
+//! | `state/`, `state-N/` | the durable copy of the state; `state.at` names it once it was replaced as a whole |
+//! | `restore/` | archives that are being saved or restored |
 //!
 //! Other parts of the server may keep folders of their own beside these.
 
@@ -118,7 +119,7 @@ fn refuse_foreign(path: &Path) -> Result<(), StoreError> {
     };
     for entry in fs::read_dir(path).map_err(unreadable)? {
         let name = entry.map_err(unreadable)?.file_name();
-        if name == "raft" || name == "state" {
+        if name == "raft" || name.to_string_lossy().starts_with("state") {
             return Err(damaged(path, "FORMAT is missing"));
         }
         if !HARMLESS.iter().any(|harmless| name == *harmless) {
@@ -192,8 +193,10 @@ fn damaged(path: &Path, what: &str) -> StoreError {
 }
 
 /// Writes a file so that a crash leaves either all of it or nothing.
-fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let staged = path.with_extension("new");
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut staged = path.as_os_str().to_owned();
+    staged.push(".new");
+    let staged = PathBuf::from(staged);
     let mut file = File::create(&staged)?;
     file.write_all(bytes)?;
     file.sync_all()?;

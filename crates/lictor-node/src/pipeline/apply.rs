@@ -9,14 +9,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use lictor_proto::{Command, LogIndex, Term};
 use lictor_raft::{Committed, Membership, ProposalId};
-use lictor_state::{Effects, Outcome, State};
+use lictor_state::{Dirty, Effects, Outcome, State};
 
-use super::checkpoint::weight;
+use super::checkpoint::{CheckpointWork, Install, weight};
 use super::stage::Worker;
 use super::{Event, Shared, fatal};
 use crate::WriteSet;
 use crate::mailbox::Mailbox;
 use crate::pending::Answer;
+use crate::restore::Digest;
 
 /// Entries that are applied before their results are published, so that one huge batch does not hold back the
 /// first answers in it.
@@ -42,7 +43,7 @@ pub(crate) enum ApplyWork {
 #[derive(Debug)]
 pub(crate) struct ApplyWorker {
     shared: Shared,
-    checkpoint: Arc<Mailbox<WriteSet>>,
+    checkpoint: Arc<Mailbox<CheckpointWork>>,
     state: State,
     effects: Effects,
     answers: Vec<(ProposalId, Answer)>,
@@ -76,7 +77,7 @@ impl Worker<ApplyWork> for ApplyWorker {
 }
 
 impl ApplyWorker {
-    pub(crate) fn new(shared: Shared, checkpoint: Arc<Mailbox<WriteSet>>, state: State) -> Self {
+    pub(crate) fn new(shared: Shared, checkpoint: Arc<Mailbox<CheckpointWork>>, state: State) -> Self {
         let (effects, answers) = (Effects::default(), Vec::new());
         Self {
             shared,
@@ -107,6 +108,7 @@ impl ApplyWorker {
             return Outcome::Bool(true);
         }
         match Command::from_entry_bytes(data) {
+            Ok(Some(Command::Restore(restore))) => self.restore(index, term, &restore.sha256),
             Ok(Some(command)) => self.state.apply(index, term, &command, &mut self.effects),
             Ok(None) => {
                 tracing::warn!(index = index.0, "skipped a log entry of a later release");
@@ -146,12 +148,51 @@ impl ApplyWorker {
             members,
             writes,
         };
-        if self.checkpoint.push_weighing(set, weight).is_err() {
+        self.checkpoint_takes(CheckpointWork::Write(set), weight);
+    }
+
+    fn checkpoint_takes(&self, work: CheckpointWork, weight: usize) {
+        if self.checkpoint.push_weighing(work, weight).is_err() {
             fatal(
                 "the checkpoint thread ended before the apply thread",
                 &"its mailbox is closed",
             );
         }
+    }
+
+    /// Puts a staged archive in the place of the state.
+    fn restore(&mut self, index: LogIndex, term: Term, sha256: &[u8]) -> Outcome {
+        // What was applied before is answered from the state that it was applied to.
+        self.publish(None);
+        let staged = sha256.try_into().ok();
+        let archive = match staged.map(|digest| self.shared.staging.take(&digest)) {
+            Some(Ok(archive)) => archive,
+            Some(Err(error)) => fatal("a restored archive is not on this server", &error),
+            None => fatal("a restore names no archive", &index),
+        };
+        let state = self.state.restored(archive, index, term);
+        tracing::info!(index = index.0, keys = state.kv_len(), "restored an archive");
+        self.install(state, None, staged);
+        Outcome::Bool(true)
+    }
+
+    /// Puts another state in the place of the whole state: an archive's, or what a leader sent. Every timer begins anew,
+    /// every watcher wakes, and the durable copy is replaced. Without `members` they stay.
+    fn install(&mut self, state: State, members: Option<&Membership>, staged: Option<Digest>) {
+        self.state = state;
+        self.effects.clear();
+        self.effects.dirty.push(Dirty::All);
+        if self.shared.progress.is_serving() {
+            // Before the view is published, so that whoever asks for a lock next meets the delays.
+            self.shared.timers.lead(&self.state);
+        }
+        let install = Install {
+            state: self.state.clone(),
+            members: members.map(Membership::encode),
+            staged,
+        };
+        self.checkpoint_takes(CheckpointWork::Install(Box::new(install)), 1);
+        self.publish(None);
     }
 
     fn stop_at(&mut self, entry: Committed) {

@@ -5,10 +5,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lictor_state::Write;
+use lictor_state::{State, Write};
 
 use super::{Event, Shared, fatal};
 use crate::mailbox::{Drained, Mailbox};
+use crate::restore::Digest;
 use crate::{Checkpoint, CheckpointError, WriteSet};
 
 /// A flush at the latest after this long, so that a quiet server's log does not stay long.
@@ -28,11 +29,31 @@ const GATHERED_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// How often the free space is looked at.
 const SPACE_EVERY: Duration = Duration::from_millis(250);
 /// Writes are refused below this much free space, or below an eighth of a small file system.
-const SPACE_MIN_BYTES: u64 = 256 * 1024 * 1024;
+pub(crate) const SPACE_MIN_BYTES: u64 = 256 * 1024 * 1024;
+
+/// What this thread is told.
+#[expect(clippy::large_enum_variant, reason = "nearly all are the large one")]
+#[derive(Debug)]
+pub(crate) enum CheckpointWork {
+    /// Rows that changed.
+    Write(WriteSet),
+    /// All rows are others now.
+    Install(Box<Install>),
+}
+
+/// A state that takes the place of the whole copy.
+#[derive(Debug)]
+pub(crate) struct Install {
+    pub(crate) state: State,
+    /// The encoded members, if they came with it.
+    pub(crate) members: Option<Vec<u8>>,
+    /// The archive that it came from, which is of no use once the copy is durable.
+    pub(crate) staged: Option<Digest>,
+}
 
 pub(crate) struct CheckpointThread<C> {
     shared: Shared,
-    inbox: Arc<Mailbox<WriteSet>>,
+    inbox: Arc<Mailbox<CheckpointWork>>,
     checkpoint: C,
     unflushed: Unflushed,
     /// The disk is full and the server stops: the next start takes everything from the log.
@@ -59,7 +80,7 @@ pub(super) fn weight(write: &Write) -> usize {
 }
 
 impl<C: Checkpoint> CheckpointThread<C> {
-    pub(crate) fn new(shared: Shared, inbox: Arc<Mailbox<WriteSet>>, checkpoint: C) -> Self {
+    pub(crate) fn new(shared: Shared, inbox: Arc<Mailbox<CheckpointWork>>, checkpoint: C) -> Self {
         Self {
             shared,
             inbox,
@@ -70,14 +91,14 @@ impl<C: Checkpoint> CheckpointThread<C> {
     }
 
     pub(crate) fn run(mut self) {
-        let mut sets = Vec::new();
+        let mut work = Vec::new();
         let mut look_at_space = Instant::now();
         let mut is_full = false;
         loop {
             // A server that has nothing to flush and room on its disk sleeps until the next write.
             let until = (is_full || self.unflushed.since.is_some()).then_some(look_at_space);
-            let drained = self.inbox.drain(&mut sets, until);
-            self.take_in_all(&mut sets);
+            let drained = self.inbox.drain(&mut work, until);
+            self.take_in_all(&mut work);
             if drained == Drained::Closed {
                 break;
             }
@@ -99,10 +120,22 @@ impl<C: Checkpoint> CheckpointThread<C> {
     }
 
     /// Makes few large batches of many small ones.
-    fn take_in_all(&mut self, sets: &mut Vec<WriteSet>) {
+    fn take_in_all(&mut self, work: &mut Vec<CheckpointWork>) {
         let mut gathered: Option<WriteSet> = None;
         let mut bytes = 0;
-        for set in sets.drain(..) {
+        for work in work.drain(..) {
+            let set = match work {
+                CheckpointWork::Write(set) => set,
+                CheckpointWork::Install(install) => {
+                    // The rows gathered before are replaced with all others; members among them are not.
+                    if let Some(set) = gathered.take_if(|set| set.members.is_some()) {
+                        self.take_in(&set);
+                    }
+                    gathered = None;
+                    self.install(&install);
+                    continue;
+                }
+            };
             bytes += set.writes.iter().map(weight).sum::<usize>();
             match &mut gathered {
                 None => gathered = Some(set),
@@ -124,13 +157,26 @@ impl<C: Checkpoint> CheckpointThread<C> {
         }
     }
 
-    fn take_in(&mut self, set: &WriteSet) {
-        loop {
-            if self.gave_up {
-                return;
-            }
-            match self.checkpoint.write(set) {
-                Ok(()) => break,
+    fn install(&mut self, install: &Install) {
+        let members = install.members.as_deref();
+        let installed = self.until_there_is_room(|checkpoint| checkpoint.install(&install.state, members));
+        let Some(applied) = installed else { return };
+        self.unflushed = Unflushed::default();
+        if let Some(digest) = &install.staged {
+            self.shared.staging.forget(digest);
+        }
+        // As in `flush`.
+        let _ = self.shared.raft.push(Event::Flushed(applied));
+    }
+
+    /// Does work on the copy, again and again while the disk is full; `None` once that was given up.
+    fn until_there_is_room<T>(
+        &mut self,
+        mut work: impl FnMut(&mut C) -> Result<T, CheckpointError>,
+    ) -> Option<T> {
+        while !self.gave_up {
+            match work(&mut self.checkpoint) {
+                Ok(done) => return Some(done),
                 Err(CheckpointError::Full(error)) if self.shared.progress.is_stopping() => {
                     tracing::warn!(
                         "stopping without the last rows in the durable copy of the state: {error}"
@@ -143,6 +189,16 @@ impl<C: Checkpoint> CheckpointThread<C> {
                 }
                 Err(CheckpointError::Failed(error)) => fatal("the durable copy of the state failed", &error),
             }
+        }
+        None
+    }
+
+    fn take_in(&mut self, set: &WriteSet) {
+        if self
+            .until_there_is_room(|checkpoint| checkpoint.write(set))
+            .is_none()
+        {
+            return;
         }
         self.unflushed.rows += set.writes.len();
         self.unflushed.bytes += set.writes.iter().map(weight).sum::<usize>();

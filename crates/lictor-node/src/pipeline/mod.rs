@@ -17,7 +17,7 @@ use lictor_proto::{LogIndex, ReadyNo};
 use lictor_raft::{MonoTime, Proposal};
 
 pub(crate) use apply::{ApplyWork, ApplyWorker};
-pub(crate) use checkpoint::{BACKLOG_BYTES, CheckpointThread};
+pub(crate) use checkpoint::{BACKLOG_BYTES, CheckpointThread, SPACE_MIN_BYTES};
 pub(crate) use log::{LogWork, LogWorker};
 pub(crate) use raft::RaftThread;
 pub(crate) use stage::Stage;

@@ -11,11 +11,13 @@
 
 mod load;
 mod open;
+mod place;
 #[cfg(test)]
 mod tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::{fs, io};
 
 use bytes::Bytes;
 use lictor_node::{Checkpoint, CheckpointError, WriteSet};
@@ -29,10 +31,17 @@ use crate::StoreError;
 
 type Db = DBWithThreadMode<MultiThreaded>;
 
+/// Bytes of rows that go into a new copy at once.
+const INSTALL_BATCH_BYTES: usize = 1 << 20;
+
 /// The durable copy of the state. Owned by the checkpoint thread.
 pub struct StateStore {
     db: Db,
+    /// Where the first copy was; see [`place`].
+    first: PathBuf,
+    /// Where this one is.
     path: PathBuf,
+    memtables_bytes: usize,
     meta: MetaRow,
     write_options: WriteOptions,
 }
@@ -44,6 +53,8 @@ pub struct OpenedState {
     pub state: State,
     /// The encoded members as of the last flush; `None` before the first one.
     pub members: Option<Vec<u8>>,
+    /// Whether the state was installed whole at its applied index, rather than reached by applying entries.
+    pub is_installed: bool,
 }
 
 impl StateStore {
@@ -55,22 +66,31 @@ impl StateStore {
         Self::open_with(path, open::MEMTABLES_BYTES)
     }
 
-    fn open_with(path: &Path, memtables_bytes: usize) -> Result<(Self, OpenedState), StoreError> {
+    fn open_with(first: &Path, memtables_bytes: usize) -> Result<(Self, OpenedState), StoreError> {
+        let path = &place::find(first)?;
         let (db, was_there) = open::open(path, memtables_bytes)?;
         let (meta, state) = load::load(&db, path)?;
         if was_there {
             open::start_compaction(&db, path)?;
         }
         let members = (!meta.conf_state.is_empty()).then(|| meta.conf_state.to_vec());
+        let is_installed = meta.installed_index != 0 && meta.installed_index == meta.applied_index;
         let mut write_options = WriteOptions::default();
         write_options.disable_wal(true);
         let store = Self {
             db,
-            path: path.to_owned(),
+            first: first.to_owned(),
+            path: path.clone(),
+            memtables_bytes,
             meta,
             write_options,
         };
-        Ok((store, OpenedState { state, members }))
+        let opened = OpenedState {
+            state,
+            members,
+            is_installed,
+        };
+        Ok((store, opened))
     }
 
     /// Records the members of a cluster that begins, durably.
@@ -84,6 +104,56 @@ impl StateStore {
             writes: Vec::new(),
         })?;
         self.flush().map(drop)
+    }
+
+    /// Makes a whole new copy beside this one; nothing of it is in force yet.
+    fn make(&self, state: &State, members: Option<&[u8]>) -> Result<Self, CheckpointError> {
+        let path = place::after(&self.first, &self.path);
+        match fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io_failure(&error)),
+            _ => {}
+        }
+        let (db, _) =
+            open::open(&path, self.memtables_bytes).map_err(|error| failure_of(&error.to_string()))?;
+        let mut write_options = WriteOptions::default();
+        write_options.disable_wal(true);
+        let mut meta = MetaRow {
+            cluster_id: self.meta.cluster_id.clone(),
+            ..state.meta()
+        };
+        meta.format = crate::dir::FORMAT;
+        meta.installed_index = meta.applied_index;
+        meta.conf_state = match members {
+            Some(members) => Bytes::copy_from_slice(members),
+            None => self.meta.conf_state.clone(),
+        };
+        let mut copy = Self {
+            db,
+            first: self.first.clone(),
+            path,
+            memtables_bytes: self.memtables_bytes,
+            meta,
+            write_options,
+        };
+        copy.fill(state)?;
+        copy.flush()?;
+        Ok(copy)
+    }
+
+    /// Writes all rows, and then the meta row that says which state they belong to.
+    fn fill(&mut self, state: &State) -> Result<(), CheckpointError> {
+        let columns = self.columns()?;
+        let mut batch = WriteBatch::default();
+        for row in state.dump() {
+            batch.put_cf(&columns[row.table() as usize], row.key_bytes(), row.value_bytes());
+            if batch.size_in_bytes() >= INSTALL_BATCH_BYTES {
+                self.db
+                    .write_opt(std::mem::take(&mut batch), &self.write_options)
+                    .map_err(failure)?;
+            }
+        }
+        batch.put_cf(&columns[Table::Meta as usize], b"", self.meta.encode_to_vec());
+        self.db.write_opt(batch, &self.write_options).map_err(failure)
     }
 
     fn column(&self, table: Table) -> Result<Arc<BoundColumnFamily<'_>>, CheckpointError> {
@@ -106,6 +176,7 @@ impl Checkpoint for StateStore {
             None => self.meta.conf_state.clone(),
         };
         meta.cluster_id = self.meta.cluster_id.clone();
+        meta.installed_index = self.meta.installed_index;
         let mut batch = WriteBatch::default();
         let columns = self.columns()?;
         for (at, write) in set.writes.iter().enumerate() {
@@ -130,6 +201,18 @@ impl Checkpoint for StateStore {
         self.db.write_opt(batch, &self.write_options).map_err(failure)?;
         self.meta = meta;
         Ok(())
+    }
+
+    fn install(&mut self, state: &State, members: Option<&[u8]>) -> Result<LogIndex, CheckpointError> {
+        let copy = self.make(state, members)?;
+        place::switch(&self.first, &copy.path).map_err(|error| io_failure(&error))?;
+        let replaced = std::mem::replace(self, copy);
+        let old = replaced.path.clone();
+        drop(replaced);
+        if let Err(error) = fs::remove_dir_all(&old) {
+            tracing::warn!(path = %old.display(), %error, "a copy of the state that was replaced is removed at the next start");
+        }
+        Ok(LogIndex(self.meta.applied_index))
     }
 
     fn flush(&mut self) -> Result<LogIndex, CheckpointError> {
@@ -163,7 +246,18 @@ fn behind_all(db: &Db, column: &Arc<BoundColumnFamily<'_>>, highest: Option<Byte
 
 #[expect(clippy::needless_pass_by_value, reason = "used as a function for map_err")]
 fn failure(error: rocksdb::Error) -> CheckpointError {
-    let text = error.to_string();
+    failure_of(&error.to_string())
+}
+
+fn io_failure(error: &io::Error) -> CheckpointError {
+    match error.kind() {
+        io::ErrorKind::StorageFull => CheckpointError::Full(error.to_string()),
+        _ => CheckpointError::Failed(error.to_string()),
+    }
+}
+
+fn failure_of(text: &str) -> CheckpointError {
+    let text = text.to_owned();
     // RocksDB reports a full disk as an IO error (or, while it recovers by itself, with the sub-code
     // NoSpace).
     if text.contains("No space left") || text.contains("NoSpace") || text.contains("Space limit") {

@@ -518,3 +518,117 @@ proptest! {
         assert_same(&opened.state, &pair.state);
     }
 }
+
+/// The folder that a data directory is, with the copy's name in it.
+fn first(root: &tempfile::TempDir) -> PathBuf {
+    root.path().join("state")
+}
+
+/// Another state than any that `pair` had, at a later index.
+fn other_state() -> State {
+    let mut state = State::default();
+    let mut out = Effects::default();
+    for (at, key) in [(40, "new/a"), (41, "new/b")] {
+        state.apply(LogIndex(at), Term(3), &set(key, "other"), &mut out);
+    }
+    state.apply(LogIndex(42), Term(3), &register("other"), &mut out);
+    state
+}
+
+fn keys(state: &State) -> Vec<String> {
+    let key = |row: &lictor_state::KvRow| String::from_utf8_lossy(row.key()).into_owned();
+    state.kv_list(b"").map(key).collect()
+}
+
+#[test]
+fn an_installed_state_takes_the_place_of_the_whole_copy() {
+    let root = tempfile::tempdir().unwrap();
+    let mut pair = Pair::open(&first(&root));
+    pair.store
+        .found(&pair.state.clone(), b"members".to_vec())
+        .unwrap();
+    pair.apply_batch(&[set("old", "1"), register("old")]);
+    pair.store.flush().unwrap();
+
+    for round in 0..3 {
+        assert_eq!(
+            pair.store.install(&other_state(), None).unwrap(),
+            LogIndex(42),
+            "{round}"
+        );
+    }
+    pair.state = other_state();
+    pair.apply(&set("later", "1"));
+    pair.store.flush().unwrap();
+    drop(pair);
+
+    let (_, opened) = StateStore::open(&first(&root)).unwrap();
+    assert_eq!(keys(&opened.state), ["later", "new/a", "new/b"]);
+    assert_eq!(opened.state.nodes().count(), 1);
+    assert_eq!(opened.state.applied(), (LogIndex(43), Term(1)));
+    assert_eq!(opened.members.as_deref(), Some(&b"members"[..]));
+    assert!(!opened.is_installed);
+    let folders = std::fs::read_dir(root.path()).unwrap().count();
+    assert_eq!(folders, 2, "the copy and the file that names it");
+}
+
+#[test]
+fn an_installed_state_brings_its_members_and_says_that_it_was_installed() {
+    let root = tempfile::tempdir().unwrap();
+    let mut pair = Pair::open(&first(&root));
+    pair.apply(&set("old", "1"));
+
+    pair.store.install(&other_state(), Some(b"others")).unwrap();
+    drop(pair);
+
+    let (_, opened) = StateStore::open(&first(&root)).unwrap();
+    assert_eq!(opened.members.as_deref(), Some(&b"others"[..]));
+    assert!(opened.is_installed);
+}
+
+#[test]
+fn a_crash_during_an_installation_leaves_the_old_state_or_the_new() {
+    let root = tempfile::tempdir().unwrap();
+    let first = first(&root);
+    let mut pair = Pair::open(&first);
+    pair.apply(&set("old", "1"));
+    pair.store.flush().unwrap();
+
+    // Before the new copy is whole, and after, but before it is in force.
+    std::fs::create_dir(root.path().join("state-1")).unwrap();
+    std::fs::write(root.path().join("state-1/000001.sst"), "half").unwrap();
+    drop(pair);
+    let pair = Pair::open(&first);
+    assert_eq!(keys(&pair.state), ["old"]);
+    drop(pair.store.make(&other_state(), None).unwrap());
+    drop(pair);
+    let mut pair = Pair::open(&first);
+    assert_eq!(keys(&pair.state), ["old"]);
+    assert!(!root.path().join("state-1").exists());
+
+    // In force, with the old copy still there.
+    let copy = pair.store.make(&other_state(), None).unwrap();
+    place::switch(&first, &copy.path).unwrap();
+    drop(copy);
+    drop(pair);
+    pair = Pair::open(&first);
+    assert_eq!(keys(&pair.state), ["new/a", "new/b"]);
+    assert!(!first.exists());
+}
+
+#[test]
+fn a_name_that_leads_nowhere_is_damage() {
+    let root = tempfile::tempdir().unwrap();
+    let first = first(&root);
+    drop(Pair::open(&first));
+
+    for name in ["state-9", "elsewhere", "state-x", ""] {
+        std::fs::write(root.path().join("state.at"), name).unwrap();
+        let refused = StateStore::open(&first).map(drop);
+        assert!(
+            matches!(refused, Err(StoreError::Damaged { .. })),
+            "{name}: {refused:?}"
+        );
+        assert!(first.exists());
+    }
+}

@@ -91,7 +91,7 @@ fn start_node(config: &RuntimeConfig, dir: &DataDir) -> anyhow::Result<Node> {
     let applied = LogPosition { index, term };
     let mark = StateMark {
         applied,
-        installed: applied == LogPosition::FOUNDING,
+        installed: opened.is_installed || applied == LogPosition::FOUNDING,
         members,
     };
     // A state that was installed whole may be ahead of the log; one that was reached by applying may not.
@@ -113,6 +113,7 @@ fn start_node(config: &RuntimeConfig, dir: &DataDir) -> anyhow::Result<Node> {
         identity,
         raft,
         limit_watches: WATCHES_MAX,
+        staging: dir.path().join("restore"),
     };
     Ok(Node::start(options, log, store, state, &mark)?)
 }

@@ -1,0 +1,310 @@
+//! Restoring an archive (rule R9).
+//!
+//! ```text
+//! upload ──> file in the staging folder ──check──> renamed to its digest, synced, its rows in memory
+//!                                                       │
+//!            Restore{digest} through the log ──> apply takes the staged rows ──> view, timers, all watchers
+//!                                                       └──> checkpoint thread: durable copy replaced, file removed
+//! ```
+//! Why a crash leaves the old or the new state and never a mix: before the entry is committed nothing was changed; from
+//! then on a restart applies it again, from the file, which stays until the durable copy was replaced whole
+//! (`a_restore_that_was_cut_short_is_done_after_the_restart`).
+//!
+//! Only `apply` may change the state, and it does no I/O on a network: an archive that is not here cannot be applied here.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Seek as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use lictor_archive::{ArchiveError, Contents, Meta, Saved, Server};
+use lictor_proto::Command;
+use lictor_proto::v1::Restore;
+use lictor_state::{Outcome, State};
+use parking_lot::Mutex;
+use sha2::{Digest as _, Sha256};
+
+use crate::pipeline::SPACE_MIN_BYTES;
+use crate::{Node, ProposeError};
+
+/// The SHA-256 of an archive.
+pub(crate) type Digest = [u8; 32];
+
+/// The largest archive that is taken in.
+const ARCHIVE_MAX_BYTES: u64 = 16 << 30;
+/// The free space is looked at each time this much came in.
+const LOOK_EVERY_BYTES: u64 = 16 << 20;
+/// What the names of files end with that are not whole yet.
+const HALF: &str = "new";
+
+/// Why an archive was not restored. But for [`RestoreError::Propose`] with an unknown outcome, nothing was changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RestoreError {
+    /// It is no archive, or a damaged one.
+    #[error(transparent)]
+    Refused(#[from] ArchiveError),
+    /// It cannot be kept here.
+    #[error("the archive cannot be staged: {0}")]
+    Staging(#[from] io::Error),
+    /// It could not be put into the log.
+    #[error(transparent)]
+    Propose(#[from] ProposeError),
+}
+
+/// Archives that were taken in and wait to be applied.
+#[derive(Debug)]
+pub(crate) struct Staging {
+    folder: PathBuf,
+    /// One restore at a time.
+    turn: tokio::sync::Mutex<()>,
+    /// The rows of the archive that is being restored, so that apply need not read it.
+    loaded: Mutex<Option<(Digest, State)>>,
+}
+
+impl Staging {
+    /// The archives of `folder`, which is created when one comes. Removes files that a crash left half written.
+    pub(crate) fn new(folder: PathBuf) -> Self {
+        let is_half = |path: &PathBuf| path.extension().is_some_and(|end| end == HALF);
+        let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
+        for path in entries.map(|entry| entry.path()).filter(is_half) {
+            if let Err(error) = fs::remove_file(&path) {
+                tracing::warn!(path = %path.display(), %error, "a file that is of no use could not be removed");
+            }
+        }
+        Self {
+            folder,
+            turn: tokio::sync::Mutex::new(()),
+            loaded: Mutex::new(None),
+        }
+    }
+
+    /// The state of a staged archive, read from its file if a restart has come between.
+    pub(crate) fn take(&self, digest: &Digest) -> Result<State, RestoreError> {
+        if let Some((_, state)) = self.loaded.lock().take_if(|(loaded, _)| loaded == digest) {
+            return Ok(state);
+        }
+        let file = File::open(self.path(digest))?;
+        Ok(lictor_archive::read(file)?.state)
+    }
+
+    /// Removes an archive that is part of the durable state now.
+    pub(crate) fn forget(&self, digest: &Digest) {
+        let path = self.path(digest);
+        if let Err(error) = fs::remove_file(&path)
+            && error.kind() != ErrorKind::NotFound
+        {
+            tracing::warn!(path = %path.display(), %error, "a restored archive could not be removed");
+        }
+    }
+
+    fn path(&self, digest: &Digest) -> PathBuf {
+        self.folder.join(hex::encode(digest))
+    }
+
+    /// Makes room: what is here belongs to restores that ended without one, or are durable already. Needs the turn.
+    fn clear(&self) -> io::Result<()> {
+        fs::create_dir_all(&self.folder)?;
+        for entry in fs::read_dir(&self.folder)? {
+            let path = entry?.path();
+            if path.extension().is_none() {
+                fs::remove_file(path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks an archive, and keeps it until it is applied, durably. Needs the turn.
+    fn stage(&self, upload: Upload) -> Result<Digest, RestoreError> {
+        let Upload {
+            mut scratch, digest, ..
+        } = upload;
+        scratch.seek(io::SeekFrom::Start(0))?;
+        let Contents { state, left_out, .. } = lictor_archive::read(&mut scratch)?;
+        if !left_out.is_empty() {
+            let kinds: Vec<_> = left_out
+                .iter()
+                .map(|(kind, count)| format!("{kind} ({count})"))
+                .collect();
+            tracing::warn!(kinds = kinds.join(", "), "the archive has rows that are left out");
+        }
+        let digest = digest.finalize().into();
+        self.clear()?;
+        scratch.file.sync_all()?;
+        fs::rename(&scratch.path, self.path(&digest))?;
+        File::open(&self.folder)?.sync_all()?;
+        *self.loaded.lock() = Some((digest, state));
+        Ok(digest)
+    }
+
+    /// Forgets the rows in memory; the file stays if a restart may need it.
+    fn unload(&self) {
+        *self.loaded.lock() = None;
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        // Goes if nothing is in it; it need not be there.
+        let _ = fs::remove_dir(&self.folder);
+    }
+}
+
+/// An archive on its way in. Dropped, it is gone.
+#[derive(Debug)]
+pub struct Upload {
+    scratch: Scratch,
+    digest: Sha256,
+    len_bytes: u64,
+}
+
+impl Upload {
+    /// Takes the next bytes. Blocks.
+    ///
+    /// # Errors
+    /// Those of the disk; [`ErrorKind::StorageFull`] before the disk is full, since the Raft log needs room too;
+    /// [`ErrorKind::FileTooLarge`] for an archive beyond all bounds.
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let len_bytes = self.len_bytes + bytes.len() as u64;
+        if len_bytes > ARCHIVE_MAX_BYTES {
+            return Err(ErrorKind::FileTooLarge.into());
+        }
+        let looked_at = self.len_bytes / LOOK_EVERY_BYTES;
+        if self.len_bytes == 0 || len_bytes / LOOK_EVERY_BYTES != looked_at {
+            self.check_room()?;
+        }
+        self.digest.update(bytes);
+        self.scratch.write_all(bytes)?;
+        self.len_bytes = len_bytes;
+        Ok(())
+    }
+
+    fn check_room(&self) -> io::Result<()> {
+        let found = rustix::fs::fstatvfs(&self.scratch.file)?;
+        let least = SPACE_MIN_BYTES.min(found.f_blocks * found.f_frsize / 8);
+        if found.f_bavail * found.f_frsize < least + LOOK_EVERY_BYTES {
+            return Err(ErrorKind::StorageFull.into());
+        }
+        Ok(())
+    }
+}
+
+impl Node {
+    /// Room for an archive that comes in.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub fn upload(&self) -> io::Result<Upload> {
+        Ok(Upload {
+            scratch: Scratch::new(&self.shared().staging.folder)?,
+            digest: Sha256::new(),
+            len_bytes: 0,
+        })
+    }
+
+    /// Restores an archive: all of it, or nothing. Carried through even if the caller stops waiting.
+    ///
+    /// # Errors
+    /// See [`RestoreError`].
+    pub async fn restore(&self, upload: Upload) -> Result<(), RestoreError> {
+        let node = self.clone();
+        let task = tokio::spawn(async move { node.stage_and_propose(upload).await });
+        task.await
+            .unwrap_or_else(|error| Err(io::Error::other(error).into()))
+    }
+
+    async fn stage_and_propose(&self, upload: Upload) -> Result<(), RestoreError> {
+        let shared = self.shared();
+        let _turn = shared.staging.turn.lock().await;
+        let staging = Arc::clone(shared);
+        let staged = tokio::task::spawn_blocking(move || staging.staging.stage(upload)).await;
+        let digest = staged.map_err(io::Error::other)??;
+        let sha256 = digest.to_vec().into();
+        let outcome = self.propose(Command::Restore(Restore { sha256 })).await;
+        shared.staging.unload();
+        match outcome {
+            Ok(Outcome::Failed(error)) => Err(io::Error::other(error).into()),
+            Ok(_) => Ok(()),
+            Err(error @ ProposeError::OutcomeUnknown) => Err(error.into()),
+            Err(error) => {
+                shared.staging.forget(&digest);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Makes an archive of the state as it is now; writes go on meanwhile.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub async fn save(&self) -> io::Result<Saved<Scratch>> {
+        let state = State::clone(&self.view());
+        let identity = self.identity();
+        let server = Server {
+            suffrage: 0,
+            id: identity.node_id.clone(),
+            address: format!("{}:{}", identity.address, identity.server_port),
+        };
+        let shared = Arc::clone(self.shared());
+        let save = move || {
+            let (index, term) = state.applied();
+            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let now_ms = u64::try_from(since.as_millis()).unwrap_or_default();
+            let meta = Meta::new(state.visible(index).0, term.0, now_ms, vec![server]);
+            let scratch = Scratch::new(&shared.staging.folder)?;
+            Saved::new(&state, &state.meta(), meta, scratch)
+        };
+        tokio::task::spawn_blocking(save)
+            .await
+            .map_err(io::Error::other)?
+    }
+}
+
+/// A file in the data directory that is gone when this is dropped.
+#[derive(Debug)]
+pub struct Scratch {
+    file: File,
+    path: PathBuf,
+}
+
+impl Scratch {
+    fn new(folder: &Path) -> io::Result<Self> {
+        fs::create_dir_all(folder)?;
+        let path = folder.join(format!("{}.{HALF}", uuid::Uuid::new_v4()));
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&path)?;
+        Ok(Self { file, path })
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // Renamed when it was kept; else it is removed at the next restore at the latest.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+impl io::Read for Scratch {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.file.read(buffer)
+    }
+}
+
+impl io::Write for Scratch {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl io::Seek for Scratch {
+    fn seek(&mut self, to: io::SeekFrom) -> io::Result<u64> {
+        self.file.seek(to)
+    }
+}
