@@ -6,6 +6,7 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::StatusCode;
 use hyper::body::Body;
+use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
 use crate::error::ApiError;
@@ -55,6 +56,30 @@ where
         }
     }
     Ok(if rest.is_empty() { first } else { rest.freeze() })
+}
+
+/// Hands a body on piece by piece, of any length but within the bounds of time of [`read`]; stops when nobody takes the
+/// pieces any more.
+///
+/// # Errors
+/// 400 when the client breaks off, 408 when it is too slow.
+pub(crate) async fn pour<B>(mut body: B, grace: Duration, to: mpsc::Sender<Bytes>) -> Result<(), ApiError>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let mut due = Instant::now() + grace;
+    while let Some(frame) = timeout_at(due, body.frame()).await.map_err(|_| too_slow())? {
+        let frame = frame.map_err(|_| ApiError::bad_request("Request body could not be read"))?;
+        let Ok(data) = frame.into_data() else { continue };
+        let earned = TIME_PER_BYTE * u32::try_from(data.len()).unwrap_or(u32::MAX);
+        // A disk that is slow is not the client's fault.
+        let handed_on_from = Instant::now();
+        if to.send(data).await.is_err() {
+            return Ok(());
+        }
+        due += earned + handed_on_from.elapsed();
+    }
+    Ok(())
 }
 
 fn too_slow() -> ApiError {

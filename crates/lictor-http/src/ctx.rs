@@ -224,6 +224,11 @@ impl Ctx {
         }
     }
 
+    /// The body, to be read piece by piece; `None` when it was already taken.
+    pub(crate) fn take_body(&mut self) -> Option<Incoming> {
+        self.body.take()
+    }
+
     /// Reads the body; empty when it was already taken.
     ///
     /// # Errors

@@ -1,8 +1,8 @@
 //! What a handler answers, and the one place that turns it into an HTTP response with its headers.
 
-use std::convert::Infallible;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -13,6 +13,8 @@ use hyper::body::{Frame, SizeHint};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 use lictor_node::ReadMeta;
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
 
 use crate::json;
 use crate::list::{Pieces, Rest};
@@ -23,6 +25,19 @@ pub(crate) enum Body {
     Whole(Full<Bytes>),
     /// A long list, written as the client takes it.
     Pieces(Box<Pieces>),
+    /// What another task makes as the client takes it.
+    Flow(Flow),
+}
+
+/// Pieces of a body that another task makes. A clone shares them, so that only one can be sent.
+#[derive(Debug, Clone)]
+pub(crate) struct Flow(Arc<Mutex<mpsc::Receiver<io::Result<Bytes>>>>);
+
+impl Flow {
+    /// Ends when all senders are gone, or is broken off by the first error.
+    pub(crate) fn new(pieces: mpsc::Receiver<io::Result<Bytes>>) -> Self {
+        Self(Arc::new(Mutex::new(pieces)))
+    }
 }
 
 impl Default for Body {
@@ -33,15 +48,19 @@ impl Default for Body {
 
 impl hyper::body::Body for Body {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = io::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         match &mut *self {
-            Self::Whole(whole) => Pin::new(whole).poll_frame(cx),
+            Self::Whole(whole) => Pin::new(whole).poll_frame(cx).map_err(|never| match never {}),
             Self::Pieces(pieces) => Poll::Ready(pieces.next().map(|piece| Ok(Frame::data(piece)))),
+            Self::Flow(flow) => {
+                let piece = flow.0.lock().poll_recv(cx);
+                piece.map(|piece| piece.map(|piece| piece.map(Frame::data)))
+            }
         }
     }
 
@@ -49,13 +68,14 @@ impl hyper::body::Body for Body {
         match self {
             Self::Whole(whole) => whole.is_end_stream(),
             Self::Pieces(pieces) => pieces.is_over(),
+            Self::Flow(_) => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(whole) => whole.size_hint(),
-            Self::Pieces(_) => SizeHint::default(),
+            Self::Pieces(_) | Self::Flow(_) => SizeHint::default(),
         }
     }
 }
@@ -125,6 +145,8 @@ enum Payload {
     List(Bytes, Box<Rest>, Layout),
     /// A stored value as it is, with headers that keep a browser from running it.
     Raw(Bytes),
+    /// What comes piece by piece, with a Content-Type of its own.
+    Flow(Flow),
 }
 
 /// The answer of a handler.
@@ -193,6 +215,11 @@ impl Reply {
         Self::new(StatusCode::OK, Payload::Raw(value))
     }
 
+    /// 200 with what comes piece by piece.
+    pub(crate) fn flow(pieces: Flow) -> Self {
+        Self::new(StatusCode::OK, Payload::Flow(pieces))
+    }
+
     pub(crate) fn with_status(mut self, status: StatusCode) -> Self {
         self.status = status;
         self
@@ -220,7 +247,7 @@ impl Reply {
     pub(crate) fn body_len(&self) -> usize {
         match &self.payload {
             Payload::Nothing => 0,
-            Payload::List(..) => usize::MAX,
+            Payload::List(..) | Payload::Flow(_) => usize::MAX,
             Payload::Json(body) | Payload::Text(body) | Payload::Raw(body) => body.len(),
         }
     }
@@ -279,6 +306,7 @@ impl Reply {
                 headers.insert(header::CONTENT_TYPE, JSON);
                 Body::Pieces(Box::new(Pieces::new(first, *rest, layout)))
             }
+            Payload::Flow(pieces) => Body::Flow(pieces),
             Payload::Text(body) => {
                 headers.insert(header::CONTENT_TYPE, TEXT);
                 whole(body)

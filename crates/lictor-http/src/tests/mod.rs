@@ -4,6 +4,7 @@ mod client;
 mod limits;
 mod lists;
 mod options;
+mod snapshots;
 mod sockets;
 mod watches;
 
