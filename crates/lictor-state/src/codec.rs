@@ -301,8 +301,19 @@ impl State {
 }
 
 fn encode_kv(row: &KvRow) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(kv_len(row));
+    put_kv(row, &mut bytes);
+    bytes
+}
+
+/// The length of a KV row's value as it is stored.
+pub(crate) fn kv_len(row: &KvRow) -> usize {
+    KV_HEAD + row.session().unwrap_or_default().len() + row.value().len()
+}
+
+/// Appends a KV row's value as it is stored.
+pub(crate) fn put_kv(row: &KvRow, bytes: &mut Vec<u8>) {
     let session = row.session().unwrap_or_default().as_bytes();
-    let mut bytes = Vec::with_capacity(KV_HEAD + session.len() + row.value().len());
     for number in [
         row.create_index(),
         row.modify_index(),
@@ -314,7 +325,6 @@ fn encode_kv(row: &KvRow) -> Vec<u8> {
     bytes.push(u8::try_from(session.len()).unwrap_or(0));
     bytes.extend_from_slice(session);
     bytes.extend_from_slice(row.value());
-    bytes
 }
 
 fn decode_kv(key: &[u8], value: &[u8]) -> Result<Write, CodecError> {

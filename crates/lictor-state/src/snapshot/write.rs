@@ -4,10 +4,12 @@ use std::io;
 
 use lictor_proto::v1::{MetaRow, SnapshotRow, SnapshotTrailer};
 use prost::Message;
+use prost::encoding::{encode_varint, encoded_len_varint};
 use sha2::{Digest, Sha256};
 
 use super::{FORMAT, FRAME_BYTES, FRAME_MAX_BYTES, MAGIC, Summary, TABLES};
-use crate::{State, Write};
+use crate::codec::{kv_len, put_kv};
+use crate::{KvRow, State, Table, Write};
 
 /// Writes all of `state`. `meta` is [`State::meta`] with what its owner knows beyond that: members, cluster id.
 ///
@@ -50,6 +52,10 @@ impl<'a, W: io::Write> Frames<'a, W> {
     }
 
     fn row(&mut self, row: &Write) -> io::Result<()> {
+        if let Write::Kv(row) = row {
+            self.put_kv(row);
+            return self.close_full_frame();
+        }
         self.record(&SnapshotRow {
             table: row.table().number(),
             key: row.key_bytes(),
@@ -62,6 +68,29 @@ impl<'a, W: io::Write> Frames<'a, W> {
         message
             .encode_length_delimited(&mut self.plain)
             .map_err(io::Error::other)?;
+        self.close_full_frame()
+    }
+
+    /// A `SnapshotRow` with a KV row, written without a copy of its key and value: nearly all rows are of this kind.
+    fn put_kv(&mut self, row: &KvRow) {
+        const TABLE_TAG: u8 = 0x08;
+        const KEY_TAG: u8 = 0x12;
+        const VALUE_TAG: u8 = 0x1a;
+        let (key_len, value_len) = (row.key().len() as u64, kv_len(row) as u64);
+        let lengths_len = encoded_len_varint(key_len) + encoded_len_varint(value_len);
+        // The three tags, and the number of the table, which is below 128.
+        encode_varint(4 + lengths_len as u64 + key_len + value_len, &mut self.plain);
+        self.plain.push(TABLE_TAG);
+        encode_varint(Table::Kv.number().into(), &mut self.plain);
+        self.plain.push(KEY_TAG);
+        encode_varint(key_len, &mut self.plain);
+        self.plain.extend_from_slice(row.key());
+        self.plain.push(VALUE_TAG);
+        encode_varint(value_len, &mut self.plain);
+        put_kv(row, &mut self.plain);
+    }
+
+    fn close_full_frame(&mut self) -> io::Result<()> {
         if self.plain.len() >= FRAME_BYTES {
             self.close_frame()?;
         }
