@@ -14,7 +14,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Seek as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -24,6 +24,7 @@ use lictor_proto::v1::Restore;
 use lictor_state::{Outcome, State};
 use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::pipeline::SPACE_MIN_BYTES;
 use crate::{Node, ProposeError};
@@ -35,6 +36,8 @@ pub(crate) type Digest = [u8; 32];
 const ARCHIVE_MAX_BYTES: u64 = 16 << 30;
 /// The free space is looked at each time this much came in.
 const LOOK_EVERY_BYTES: u64 = 16 << 20;
+/// Archives that are on their way in or out at a time; each may be as large as the state.
+const SLOTS: usize = 8;
 /// What the names of files end with that are not whole yet.
 const HALF: &str = "new";
 
@@ -57,6 +60,8 @@ pub enum RestoreError {
 #[derive(Debug)]
 pub(crate) struct Staging {
     folder: PathBuf,
+    /// For archives on their way in or out.
+    slots: Arc<Semaphore>,
     /// One restore at a time.
     turn: tokio::sync::Mutex<()>,
     /// The rows of the archive that is being restored, so that apply need not read it.
@@ -75,6 +80,7 @@ impl Staging {
         }
         Self {
             folder,
+            slots: Arc::new(Semaphore::new(SLOTS)),
             turn: tokio::sync::Mutex::new(()),
             loaded: Mutex::new(None),
         }
@@ -138,6 +144,26 @@ impl Staging {
         Ok(digest)
     }
 
+    /// A file for an archive on its way in or out.
+    fn scratch(&self) -> io::Result<Scratch> {
+        let slot = Arc::clone(&self.slots).try_acquire_owned();
+        let slot =
+            slot.map_err(|_| io::Error::new(ErrorKind::ResourceBusy, "too many snapshots at a time"))?;
+        fs::create_dir_all(&self.folder)?;
+        let path = self.folder.join(format!("{}.{HALF}", uuid::Uuid::new_v4()));
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&path)?;
+        Ok(Scratch {
+            file,
+            path,
+            until_look_bytes: 0,
+            _slot: slot,
+        })
+    }
+
     /// Forgets the rows in memory; the file stays if a restart may need it.
     fn unload(&self) {
         *self.loaded.lock() = None;
@@ -163,29 +189,16 @@ impl Upload {
     /// Takes the next bytes. Blocks.
     ///
     /// # Errors
-    /// Those of the disk; [`ErrorKind::StorageFull`] before the disk is full, since the Raft log needs room too;
+    /// Those of the disk, [`ErrorKind::StorageFull`] when it is nearly full among them;
     /// [`ErrorKind::FileTooLarge`] for an archive beyond all bounds.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         let len_bytes = self.len_bytes + bytes.len() as u64;
         if len_bytes > ARCHIVE_MAX_BYTES {
             return Err(ErrorKind::FileTooLarge.into());
         }
-        let looked_at = self.len_bytes / LOOK_EVERY_BYTES;
-        if self.len_bytes == 0 || len_bytes / LOOK_EVERY_BYTES != looked_at {
-            self.check_room()?;
-        }
         self.digest.update(bytes);
         self.scratch.write_all(bytes)?;
         self.len_bytes = len_bytes;
-        Ok(())
-    }
-
-    fn check_room(&self) -> io::Result<()> {
-        let found = rustix::fs::fstatvfs(&self.scratch.file)?;
-        let least = SPACE_MIN_BYTES.min(found.f_blocks * found.f_frsize / 8);
-        if found.f_bavail * found.f_frsize < least + LOOK_EVERY_BYTES {
-            return Err(ErrorKind::StorageFull.into());
-        }
         Ok(())
     }
 }
@@ -194,10 +207,10 @@ impl Node {
     /// Room for an archive that comes in.
     ///
     /// # Errors
-    /// Those of the disk.
+    /// Those of the disk; [`ErrorKind::ResourceBusy`] when too many archives come and go already.
     pub fn upload(&self) -> io::Result<Upload> {
         Ok(Upload {
-            scratch: Scratch::new(&self.shared().staging.folder)?,
+            scratch: self.shared().staging.scratch()?,
             digest: Sha256::new(),
             len_bytes: 0,
         })
@@ -237,7 +250,7 @@ impl Node {
     /// Makes an archive of the state as it is now; writes go on meanwhile.
     ///
     /// # Errors
-    /// Those of the disk.
+    /// As for [`Self::upload`] and [`Upload::write`].
     pub async fn save(&self) -> io::Result<Saved<Scratch>> {
         let state = State::clone(&self.view());
         let identity = self.identity();
@@ -252,7 +265,7 @@ impl Node {
             let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             let now_ms = u64::try_from(since.as_millis()).unwrap_or_default();
             let meta = Meta::new(state.visible(index).0, term.0, now_ms, vec![server]);
-            let scratch = Scratch::new(&shared.staging.folder)?;
+            let scratch = shared.staging.scratch()?;
             Saved::new(&state, &state.meta(), meta, scratch)
         };
         tokio::task::spawn_blocking(save)
@@ -266,18 +279,19 @@ impl Node {
 pub struct Scratch {
     file: File,
     path: PathBuf,
+    /// What may still be written before the free space is looked at.
+    until_look_bytes: u64,
+    _slot: OwnedSemaphorePermit,
 }
 
 impl Scratch {
-    fn new(folder: &Path) -> io::Result<Self> {
-        fs::create_dir_all(folder)?;
-        let path = folder.join(format!("{}.{HALF}", uuid::Uuid::new_v4()));
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(&path)?;
-        Ok(Self { file, path })
+    fn check_room(&self) -> io::Result<()> {
+        let found = rustix::fs::fstatvfs(&self.file)?;
+        let least = SPACE_MIN_BYTES.min(found.f_blocks * found.f_frsize / 8);
+        if found.f_bavail * found.f_frsize < least + LOOK_EVERY_BYTES {
+            return Err(ErrorKind::StorageFull.into());
+        }
+        Ok(())
     }
 }
 
@@ -295,8 +309,15 @@ impl io::Read for Scratch {
 }
 
 impl io::Write for Scratch {
+    /// [`ErrorKind::StorageFull`] before the disk is full, since the Raft log needs room too.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write(bytes)
+        if self.until_look_bytes == 0 {
+            self.check_room()?;
+            self.until_look_bytes = LOOK_EVERY_BYTES;
+        }
+        let written = self.file.write(bytes)?;
+        self.until_look_bytes = self.until_look_bytes.saturating_sub(written as u64);
+        Ok(written)
     }
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()

@@ -286,3 +286,27 @@ async fn a_consuls_archive_is_taken_over_with_its_indexes() {
     assert!(set(&node, "app/a", "new").await > 18);
     stop(node).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn archives_on_their_way_are_bounded() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = node(folder.path());
+    node.read(Consistency::Default).await.unwrap();
+    let mut uploads = Vec::new();
+
+    let refused = loop {
+        match node.upload() {
+            Ok(upload) => uploads.push(upload),
+            Err(error) => break error,
+        }
+        assert!(uploads.len() < 100);
+    };
+    assert_eq!(refused.kind(), std::io::ErrorKind::ResourceBusy);
+    assert!(node.save().await.is_err());
+    uploads.pop();
+
+    assert!(node.save().await.is_ok());
+    drop(uploads);
+    stop(node).await;
+    assert_eq!(files(folder.path()), 0);
+}

@@ -33,10 +33,8 @@ pub(crate) async fn serve(ctx: Ctx) -> Result<Reply, ApiError> {
 }
 
 async fn save(ctx: &Ctx, read: lictor_node::ReadMeta) -> Result<Reply, ApiError> {
-    let saved = ctx.shared.node.save().await.map_err(|error| {
-        tracing::error!(%error, "a snapshot could not be saved");
-        ApiError::internal(format!("failed to save snapshot: {error}"))
-    })?;
+    let saved = ctx.shared.node.save().await;
+    let saved = saved.map_err(|error| failed("save", &error))?;
     let index = saved.meta().index;
     let (sender, receiver) = mpsc::channel(PIECES_MAX);
     // Ends with the connection: then nobody takes the pieces.
@@ -114,8 +112,16 @@ fn write(mut upload: Upload, mut pieces: mpsc::Receiver<Bytes>) -> io::Result<Up
 }
 
 fn unstaged(error: &io::Error) -> ApiError {
-    tracing::error!(%error, "an archive could not be taken in");
-    ApiError::internal(format!("failed to stage snapshot: {error}"))
+    failed("stage", error)
+}
+
+fn failed(to_do: &'static str, error: &io::Error) -> ApiError {
+    let text = format!("failed to {to_do} snapshot: {error}");
+    if error.kind() == io::ErrorKind::ResourceBusy {
+        return ApiError::new(StatusCode::TOO_MANY_REQUESTS, text);
+    }
+    tracing::error!("{text}");
+    ApiError::internal(text)
 }
 
 impl From<RestoreError> for ApiError {
