@@ -3,7 +3,7 @@
 //! builds and tests without a storage engine.
 //!
 //! ```text
-//! argv ─> args ─┬─> commands (kv, session, tls, version) ─> client ─> HTTP
+//! argv ─> args ─┬─> commands (kv, lock, members, ...) ─> client ─> HTTP
 //!               └─> config ─> RuntimeConfig ─> life (log, signals, pid file) ─> the server, given by the binary
 //! ```
 //!
@@ -29,7 +29,7 @@ pub use commands::version::{CONSUL_VERSION, VERSION};
 pub use life::{Control, Handle, Leave, LevelHandle, Reload};
 
 use args::{Cli, Command};
-use commands::{Outcome, Ui};
+use commands::{Exit, Failure, Ui};
 
 /// Consul's exit code for a command that does not exist.
 const NO_SUCH_COMMAND: u8 = 127;
@@ -88,36 +88,63 @@ impl Usage {
 }
 
 fn client_command(command: Command) -> ExitCode {
-    let (mut stdout, mut stdin) = (io::stdout().lock(), io::stdin().lock());
+    let (mut stdout, mut stderr, mut stdin) = (io::stdout().lock(), io::stderr().lock(), io::stdin().lock());
     let mut ui = Ui {
         out: BufWriter::new(&mut stdout),
+        err: &mut stderr,
         input: &mut stdin,
         env: &|name| std::env::var_os(name),
         interactive: io::stderr().is_terminal(),
     };
-    let outcome = run_client_command(command, &mut ui).and_then(|()| Ok(ui.out.flush()?));
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+    let exit = run_client_command(command, &mut ui);
+    // What was printed before a failure is part of the answer.
+    let exit = ui.out.flush().map_err(Failure::from).and(exit);
+    match exit {
+        Ok(code) => ExitCode::from(code),
         Err(failure) => {
-            eprintln!("{}", failure.0);
+            // A closed terminal is no reason to fail twice.
+            let _ = writeln!(ui.err, "{}", failure.0);
             ExitCode::FAILURE
         }
     }
 }
 
-fn run_client_command(command: Command, ui: &mut Ui<'_>) -> Outcome {
+fn run_client_command(command: Command, ui: &mut Ui<'_>) -> Exit {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(async {
-        match command {
-            Command::Kv(command) => commands::kv::run(command, ui).await,
-            Command::Session(command) => commands::session::run(command, ui).await,
-            Command::Tls(command) => commands::tls::run(command, std::path::Path::new("."), ui),
-            Command::Version(args) => commands::version::run(&args, ui),
-            Command::Agent(_) => unreachable!("main runs the agent"),
-        }
-    })
+    runtime.block_on(Box::pin(dispatch(command, ui)))
+}
+
+async fn dispatch(command: Command, ui: &mut Ui<'_>) -> Exit {
+    match command {
+        Command::Catalog(command) => commands::catalog::run(command, ui).await,
+        Command::Completion(args) => commands::completion::run(&args, ui),
+        Command::Debug(args) => commands::debug::run(*args, ui).await,
+        Command::Event(args) => commands::event::run(args, ui).await,
+        Command::Exec(_) => commands::node::exec(),
+        Command::ForceLeave(args) => commands::cluster::force_leave(&args, ui).await,
+        Command::Info(args) => commands::node::info(&args, ui).await,
+        Command::Join(args) => commands::cluster::join(&args, ui).await,
+        Command::Keygen => commands::keygen::run(ui),
+        Command::Kv(command) => commands::kv::run(command, ui).await,
+        Command::Leave(args) => commands::cluster::leave(&args, ui).await,
+        Command::Lock(args) => return commands::lock::run(*args, ui).await,
+        Command::Maint(args) => commands::maint::run(&args, ui).await,
+        Command::Members(args) => return commands::members::run(&args, ui).await,
+        Command::Monitor(args) => commands::monitor::run(&args, ui).await,
+        Command::Operator(command) => commands::operator::run(command, ui).await,
+        Command::Reload(args) => commands::node::reload(&args, ui).await,
+        Command::Rtt(args) => commands::rtt::run(&args, ui).await,
+        Command::Services(command) => commands::services::run(command, ui).await,
+        Command::Session(command) => commands::session::run(command, ui).await,
+        Command::Tls(command) => commands::tls::run(command, std::path::Path::new("."), ui),
+        Command::Validate(args) => commands::validate::run(args, ui),
+        Command::Version(args) => commands::version::run(&args, ui),
+        Command::Watch(args) => return commands::watch::run(&args, ui).await,
+        Command::Agent(_) => unreachable!("main runs the agent"),
+    }
+    .map(|()| 0)
 }
 
 #[cfg(test)]
@@ -148,6 +175,60 @@ mod tests {
         }
     }
 
+    /// Every command that can be run, as in `operator raft list-peers`.
+    fn commands() -> Vec<String> {
+        fn below(command: &clap::Command, path: &str, found: &mut Vec<String>) {
+            for sub in command.get_subcommands() {
+                let path = format!("{path}{}", sub.get_name());
+                if sub.has_subcommands() {
+                    below(sub, &format!("{path} "), found);
+                } else {
+                    found.push(path);
+                }
+            }
+        }
+        let mut found = Vec::new();
+        below(&Cli::command(), "", &mut found);
+        found
+    }
+
+    fn page(name: &str) -> String {
+        let root = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo names the crate's folder");
+        let path = std::path::PathBuf::from(root).join("../../docs").join(name);
+        std::fs::read_to_string(path).expect("a page of the documentation")
+    }
+
+    #[test]
+    fn the_page_on_compatibility_lists_every_command_and_no_other() {
+        let page = page("compatibility.md");
+        let table = page
+            .split("| command | state |\n")
+            .nth(1)
+            .expect("the table of commands");
+        let rows = table.lines().skip(1).take_while(|line| line.starts_with('|'));
+        let first = rows.filter_map(|row| row.split('|').nth(1));
+        let mut listed: Vec<_> = first
+            .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+            .map(str::to_owned)
+            .collect();
+        listed.sort();
+
+        let mut there = commands();
+        there.sort();
+        assert_eq!(listed, there);
+    }
+
+    #[test]
+    fn the_page_on_the_command_line_shows_every_command() {
+        let page = page("cli.md");
+        for command in commands().iter().filter(|command| *command != "exec") {
+            let shown = page.contains(&format!("lictor {command}")) || page.contains(&format!("`{command}"));
+            // A settings command is named beside the one that shows them.
+            let last = command.rsplit(' ').next().unwrap_or_default();
+            assert!(shown || page.contains(&format!("`{last}`")), "{command}");
+        }
+    }
+
     #[test]
     fn every_command_line_that_harnesses_use_is_understood() {
         for line in [
@@ -157,6 +238,11 @@ mod tests {
             "lictor agent -server=true -bootstrap-expect=1 -data-dir d -bind 127.0.0.1 -client 0.0.0.0",
             "lictor agent -retry-join a -retry-join b -encrypt k -node-meta a:b -enable-script-checks=false",
             "lictor kv get -recurse -http-addr=127.0.0.1:1 -stale a",
+            "lictor lock -n=2 -shell=false -monitor-retry 5 -try=10s p sleep -n 3",
+            "lictor watch -type=service -service=web -tag a -tag=b -shell=false -namespace=default ls -l",
+            "lictor members -wan -detailed -status=alive",
+            "lictor operator raft transfer-leader -id=x",
+            "lictor debug -archive=false -capture agent -capture=host -duration=20s",
             "lictor session create -ttl=10s -behavior=delete -node-check=serfHealth",
         ] {
             let parsed = parse(line.split(' ').map(OsString::from));

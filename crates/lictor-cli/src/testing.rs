@@ -13,6 +13,10 @@ pub(crate) struct Ran {
     /// Each request as `METHOD target body`.
     pub(crate) asked: Vec<String>,
     pub(crate) out: String,
+    /// What went to standard error beside the failure.
+    pub(crate) err: String,
+    /// The exit code; 1 with a failure.
+    pub(crate) code: u8,
     /// The line on standard error; `None` with exit code 0.
     pub(crate) failed: Option<String>,
 }
@@ -38,18 +42,17 @@ pub(crate) fn run(line: &str, stdin: &str, answers: &[(u16, &str)]) -> Ran {
         .split(' ')
         .map(|word| OsString::from(if word == "_" { "" } else { word }));
     let command = crate::parse(words).expect("a valid command line").command;
-    let mut out = Vec::new();
+    let (mut out, mut err) = (Vec::new(), Vec::new());
     let mut input = Cursor::new(stdin.as_bytes().to_vec());
     let env = |name: &str| (name == "CONSUL_HTTP_ADDR").then(|| OsString::from(&address));
     let mut ui = Ui {
         out: BufWriter::new(&mut out),
+        err: &mut err,
         input: &mut input,
         env: &env,
         interactive: false,
     };
-    let failed = crate::run_client_command(command, &mut ui)
-        .err()
-        .map(|failure| failure.0);
+    let exit = crate::run_client_command(command, &mut ui);
     ui.out.flush().expect("a vector takes everything");
     drop(ui);
 
@@ -59,7 +62,9 @@ pub(crate) fn run(line: &str, stdin: &str, answers: &[(u16, &str)]) -> Ran {
     Ran {
         asked: requests.into_iter().collect(),
         out: String::from_utf8_lossy(&out).into_owned(),
-        failed,
+        err: String::from_utf8_lossy(&err).into_owned(),
+        code: *exit.as_ref().unwrap_or(&1),
+        failed: exit.err().map(|failure| failure.0),
     }
 }
 

@@ -4,6 +4,7 @@ mod bad_input;
 mod blocking;
 mod checks;
 mod cli;
+mod commands;
 mod config;
 mod data_dir;
 mod disk_full;

@@ -36,4 +36,10 @@ pub(crate) struct ClientArgs {
     /// Let any server answer, even with old data.
     #[arg(long)]
     pub(crate) stale: Option<bool>,
+    /// Only the default namespace is there.
+    #[arg(long, value_name = "NAME", hide = true)]
+    pub(crate) namespace: Option<String>,
+    /// Only the default partition is there.
+    #[arg(long, value_name = "NAME", hide = true)]
+    pub(crate) partition: Option<String>,
 }

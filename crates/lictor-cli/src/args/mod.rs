@@ -3,10 +3,17 @@
 
 pub(crate) mod agent;
 pub(crate) mod argv;
+pub(crate) mod catalog;
 pub(crate) mod client;
+pub(crate) mod cluster;
 pub(crate) mod kv;
+pub(crate) mod lock;
+pub(crate) mod node;
+pub(crate) mod operator;
+pub(crate) mod services;
 pub(crate) mod session;
 pub(crate) mod tls;
+pub(crate) mod watch;
 
 use clap::{Parser, Subcommand};
 
@@ -27,9 +34,48 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run the server in the foreground.
     Agent(Box<agent::AgentArgs>),
+    /// Look into the catalog.
+    #[command(subcommand)]
+    Catalog(catalog::CatalogCommand),
+    /// Print a completion script for a shell.
+    Completion(CompletionArgs),
+    /// Gather what is needed to look into a problem, over some time, into an archive.
+    Debug(Box<node::DebugArgs>),
+    /// Fire an event.
+    Event(cluster::EventArgs),
+    /// Not available: running commands on other hosts is left to other tools.
+    Exec(ExecArgs),
+    /// Take a member that is gone for good off the cluster.
+    ForceLeave(cluster::ForceLeaveArgs),
+    /// Print what the agent knows of itself.
+    Info(node::PlainArgs),
+    /// Join the agent to a cluster.
+    Join(cluster::JoinArgs),
+    /// Make a new cluster key.
+    Keygen,
     /// Read and write the key-value store.
     #[command(subcommand)]
     Kv(kv::KvCommand),
+    /// Leave the cluster and stop the agent.
+    Leave(cluster::LeaveArgs),
+    /// Run a command while holding a lock.
+    Lock(Box<lock::LockArgs>),
+    /// Begin or end maintenance of the node or a service.
+    Maint(node::MaintArgs),
+    /// List the members of the cluster.
+    Members(cluster::MembersArgs),
+    /// Print the agent's log as it is written.
+    Monitor(node::MonitorArgs),
+    /// Tools for those who run the cluster.
+    #[command(subcommand)]
+    Operator(operator::OperatorCommand),
+    /// Have the agent read its configuration again.
+    Reload(node::PlainArgs),
+    /// Estimate the round trip time between two nodes.
+    Rtt(cluster::RttArgs),
+    /// Register and remove services of the agent.
+    #[command(subcommand)]
+    Services(services::ServicesCommand),
     /// Create, renew, show and end sessions.
     #[command(subcommand)]
     Session(session::SessionCommand),
@@ -38,6 +84,24 @@ pub(crate) enum Command {
     Tls(tls::TlsCommand),
     /// Print the version.
     Version(VersionArgs),
+    /// Check configuration files without starting an agent.
+    Validate(node::ValidateArgs),
+    /// Run a command whenever something changes.
+    Watch(Box<watch::WatchArgs>),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct CompletionArgs {
+    /// The shell.
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ExecArgs {
+    /// Whatever is asked for, the answer is the same.
+    #[arg(hide = true, allow_hyphen_values = true)]
+    pub(crate) rest: Vec<String>,
 }
 
 #[derive(Debug, clap::Args)]

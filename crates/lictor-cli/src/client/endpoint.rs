@@ -25,7 +25,13 @@ pub(crate) struct Endpoint {
     /// What stands before `/v1`, without a slash at the end.
     pub(crate) base_path: String,
     pub(crate) token: Option<String>,
+    /// Name and password for a proxy in front of the server, as `name:password`.
+    pub(crate) basic_auth: Option<String>,
     pub(crate) datacenter: Option<String>,
+    /// A namespace other than the default one, for the server to refuse.
+    pub(crate) namespace: Option<String>,
+    /// A partition other than the default one, likewise.
+    pub(crate) partition: Option<String>,
     pub(crate) stale: bool,
     pub(crate) tls: TlsSettings,
 }
@@ -89,7 +95,10 @@ impl Endpoint {
             address,
             base_path,
             token: token.filter(|token| !token.is_empty()),
+            basic_auth: text("HTTP_AUTH"),
             datacenter: args.datacenter.clone().filter(|name| !name.is_empty()),
+            namespace: not_default(args.namespace.clone().or_else(|| text("NAMESPACE"))),
+            partition: not_default(args.partition.clone().or_else(|| text("PARTITION"))),
             stale: args.stale.unwrap_or(false),
             tls: TlsSettings {
                 ca_file: path(&args.ca_file, "CACERT"),
@@ -103,8 +112,13 @@ impl Endpoint {
     }
 }
 
+/// What everything is in anyway need not be said.
+fn not_default(name: Option<String>) -> Option<String> {
+    name.filter(|name| !name.is_empty() && name != "default")
+}
+
 /// Go's spellings of a truth value.
-fn parse_bool(text: &str) -> Option<bool> {
+pub(crate) fn parse_bool(text: &str) -> Option<bool> {
     match text {
         "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
         "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
@@ -252,6 +266,17 @@ mod tests {
         assert_eq!(skips("false"), Ok(true));
         assert_eq!(skips("true"), Ok(false));
         assert!(skips("maybe").is_err());
+    }
+
+    #[test]
+    fn only_a_namespace_that_is_not_there_is_sent() {
+        let namespace = |value| resolve(&ClientArgs::default(), &[("CONSUL_NAMESPACE", value)]);
+
+        assert_eq!(namespace("default").expect("valid").namespace, None);
+        assert_eq!(
+            namespace("team").expect("valid").namespace.as_deref(),
+            Some("team")
+        );
     }
 
     #[test]

@@ -7,6 +7,8 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
@@ -68,10 +70,30 @@ pub(crate) enum ClientError {
     Answer(String),
 }
 
+impl ClientError {
+    fn refused(status: StatusCode, body: &[u8]) -> Self {
+        Self::Refused {
+            status,
+            body: String::from_utf8_lossy(body).trim().to_owned(),
+        }
+    }
+
+    /// Whether the same question may be answered in a moment: the server could not be reached, or is not able to.
+    pub(crate) fn may_pass(&self) -> bool {
+        match self {
+            Self::Transport { .. } => true,
+            Self::Refused { status, .. } => status.is_server_error(),
+            Self::Setup(_) | Self::Answer(_) => false,
+        }
+    }
+}
+
 /// An answer with status 200, or 404 to a GET, which means "nothing there".
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
+    /// `X-Consul-Index`; what a blocking query waits beyond.
+    pub(crate) index: Option<u64>,
     pub(crate) body: Bytes,
 }
 
@@ -79,6 +101,25 @@ impl Answer {
     /// Whether a conditional write was done.
     pub(crate) fn is_true(&self) -> bool {
         self.body.trim_ascii() == b"true"
+    }
+
+    /// The body as JSON.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub(crate) fn json<T: serde::de::DeserializeOwned>(&self) -> Result<T, ClientError> {
+        serde_json::from_slice(&self.body).map_err(|error| ClientError::Answer(error.to_string()))
+    }
+
+    /// Nothing there is an error where something must be.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] with the server's words.
+    pub(crate) fn found(self) -> Result<Self, ClientError> {
+        if self.status == StatusCode::OK {
+            return Ok(self);
+        }
+        Err(ClientError::refused(self.status, &self.body))
     }
 }
 
@@ -112,6 +153,15 @@ impl<'a> Call<'a> {
         }
     }
 
+    pub(crate) fn post(path: &'a str) -> Self {
+        Self {
+            method: Method::POST,
+            path,
+            query: Vec::new(),
+            body: Bytes::new(),
+        }
+    }
+
     pub(crate) fn delete(path: &'a str) -> Self {
         Self {
             method: Method::DELETE,
@@ -124,6 +174,49 @@ impl<'a> Call<'a> {
     pub(crate) fn with(mut self, name: &'a str, value: impl Into<String>) -> Self {
         self.query.push((name, value.into()));
         self
+    }
+
+    /// With a value that may be absent.
+    pub(crate) fn with_some(self, name: &'a str, value: Option<impl Into<String>>) -> Self {
+        match value {
+            Some(value) => self.with(name, value),
+            None => self,
+        }
+    }
+
+    /// With a name that counts by being there.
+    pub(crate) fn with_flag(self, name: &'a str, given: Option<bool>) -> Self {
+        if given == Some(true) {
+            self.with(name, "1")
+        } else {
+            self
+        }
+    }
+}
+
+type Opened = (Response<Incoming>, SendRequest<Full<Bytes>>, String);
+
+/// The body of an answer that comes in pieces.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    body: Incoming,
+    /// Closes when dropped.
+    _connection: SendRequest<Full<Bytes>>,
+}
+
+impl Stream {
+    /// The next piece; `None` at the end. May be dropped and called again.
+    ///
+    /// # Errors
+    /// When the server breaks off.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, ClientError> {
+        while let Some(frame) = self.body.frame().await {
+            let frame = frame.map_err(|error| ClientError::Answer(error.to_string()))?;
+            if let Ok(data) = frame.into_data() {
+                return Ok(Some(data));
+            }
+        }
+        Ok(None)
     }
 }
 
@@ -152,22 +245,83 @@ impl Client {
         })
     }
 
+    /// Another connection to the same server.
+    pub(crate) fn another(&self) -> Self {
+        Self {
+            endpoint: self.endpoint.clone(),
+            tls: self.tls.clone(),
+            connection: None,
+        }
+    }
+
+    /// GETs what must be there and reads it as JSON.
+    ///
+    /// # Errors
+    /// As for [`Self::send`]; 404 is an error, too.
+    pub(crate) async fn fetch<T: serde::de::DeserializeOwned>(
+        &mut self,
+        call: Call<'_>,
+    ) -> Result<T, ClientError> {
+        self.send(call).await?.found()?.json()
+    }
+
     /// Sends, and reads the whole answer.
     ///
     /// # Errors
     /// All of [`ClientError`]; a status other than 200, and 404 to a GET, is [`ClientError::Refused`].
     pub(crate) async fn send(&mut self, call: Call<'_>) -> Result<Answer, ClientError> {
-        let mut target = self.target(&call);
+        let (response, connection, target) = self.open(&call).await?;
+        let status = response.status();
+        let index = response.headers().get("X-Consul-Index");
+        let index = index.and_then(|index| index.to_str().ok()?.parse().ok());
+        let body = response.into_body().collect().await;
+        let body = body
+            .map_err(|error| self.failed(&call, &target, &error))?
+            .to_bytes();
+        // Kept only now: a connection with an answer half read takes no other request.
+        self.connection = Some(connection);
+        match status {
+            StatusCode::OK => Ok(Answer { status, index, body }),
+            StatusCode::NOT_FOUND if call.method == Method::GET => Ok(Answer { status, index, body }),
+            _ => Err(ClientError::refused(status, &body)),
+        }
+    }
+
+    /// Sends, and answers the body piece by piece; for answers without an end.
+    ///
+    /// # Errors
+    /// All of [`ClientError`]; a status other than 200 is [`ClientError::Refused`].
+    pub(crate) async fn stream(&mut self, call: Call<'_>) -> Result<Stream, ClientError> {
+        let (response, connection, target) = self.open(&call).await?;
+        if response.status() == StatusCode::OK {
+            return Ok(Stream {
+                body: response.into_body(),
+                _connection: connection,
+            });
+        }
+        let status = response.status();
+        let body = response.into_body().collect().await;
+        let body = body
+            .map_err(|error| self.failed(&call, &target, &error))?
+            .to_bytes();
+        Err(ClientError::refused(status, &body))
+    }
+
+    fn failed(&self, call: &Call<'_>, target: &str, reason: &dyn std::fmt::Display) -> ClientError {
+        let method = call.method.as_str();
+        let method = format!("{}{}", &method[..1], method[1..].to_ascii_lowercase());
+        ClientError::Transport {
+            method,
+            url: format!("{}{target}", self.endpoint.address),
+            reason: reason.to_string(),
+        }
+    }
+
+    /// Sends, follows redirects, and answers the response with its body unread, the connection it comes over, and
+    /// what was asked for in the end.
+    async fn open(&mut self, call: &Call<'_>) -> Result<Opened, ClientError> {
+        let mut target = self.target(call);
         for _ in 0..=REDIRECTS_MAX {
-            let failed = |reason: String| {
-                let method = call.method.as_str();
-                let method = format!("{}{}", &method[..1], method[1..].to_ascii_lowercase());
-                ClientError::Transport {
-                    method,
-                    url: format!("{}{target}", self.endpoint.address),
-                    reason,
-                }
-            };
             let connection = match self
                 .connection
                 .take()
@@ -176,34 +330,20 @@ impl Client {
                 Some(connection) => Ok(connection),
                 None => self.connect().await,
             };
-            let mut connection = connection.map_err(failed)?;
-            let request = self.request(&call, &target)?;
+            let mut connection = connection.map_err(|error| self.failed(call, &target, &error))?;
+            let request = self.request(call, &target)?;
             let response = connection
                 .send_request(request)
                 .await
-                .map_err(|error| failed(error.to_string()))?;
-            let status = response.status();
-            let location = local_target(&response);
-            let body = response
-                .into_body()
-                .collect()
-                .await
-                .map_err(|error| failed(error.to_string()))?
-                .to_bytes();
-            // Kept only now: a connection with an answer half read takes no other request.
-            self.connection = Some(connection);
-            if let (true, Some(location)) = (status.is_redirection(), location) {
-                target = location;
-                continue;
+                .map_err(|error| self.failed(call, &target, &error))?;
+            match local_target(&response).filter(|_| response.status().is_redirection()) {
+                Some(location) => target = location,
+                None => return Ok((response, connection, target)),
             }
-            return match status {
-                StatusCode::OK => Ok(Answer { status, body }),
-                StatusCode::NOT_FOUND if call.method == Method::GET => Ok(Answer { status, body }),
-                _ => Err(ClientError::Refused {
-                    status,
-                    body: String::from_utf8_lossy(&body).trim().to_owned(),
-                }),
-            };
+            // The redirect's own body is of no interest, but lies before the next answer.
+            if response.into_body().collect().await.is_ok() {
+                self.connection = Some(connection);
+            }
         }
         Err(ClientError::Answer("too many redirects".to_owned()))
     }
@@ -217,8 +357,15 @@ impl Client {
         let mut separator = '?';
         let datacenter = self.endpoint.datacenter.clone().map(|name| ("dc", name));
         let stale = self.endpoint.stale.then(|| ("stale", String::new()));
+        let namespace = self.endpoint.namespace.clone().map(|name| ("ns", name));
+        let partition = self.endpoint.partition.clone().map(|name| ("partition", name));
+        let common = datacenter
+            .into_iter()
+            .chain(stale)
+            .chain(namespace)
+            .chain(partition);
         let own = call.query.iter().map(|(name, value)| (*name, value.clone()));
-        for (name, value) in own.chain(datacenter).chain(stale) {
+        for (name, value) in own.chain(common) {
             target.push(separator);
             target.push_str(name);
             if !value.is_empty() {
@@ -247,6 +394,15 @@ impl Client {
             .header(header::USER_AGENT, concat!("lictor/", env!("CARGO_PKG_VERSION")));
         if let Some(token) = &self.endpoint.token {
             request = request.header("X-Consul-Token", token);
+        }
+        if let Some(auth) = &self.endpoint.basic_auth {
+            // Without a password the name alone is sent, as Go's client does it.
+            let auth = if auth.contains(':') {
+                auth.clone()
+            } else {
+                format!("{auth}:")
+            };
+            request = request.header(header::AUTHORIZATION, format!("Basic {}", STANDARD.encode(auth)));
         }
         request
             .body(Full::new(call.body.clone()))

@@ -177,7 +177,10 @@ mod tests {
                 address,
                 base_path,
                 token,
+                basic_auth: None,
                 datacenter,
+                namespace: None,
+                partition: None,
                 stale: false,
                 tls: settings,
             };

@@ -1,9 +1,26 @@
 //! What the commands do. Each takes its arguments and a [`Ui`] and answers an exit code.
 
+pub(crate) mod catalog;
+pub(crate) mod cluster;
+pub(crate) mod completion;
+pub(crate) mod debug;
+pub(crate) mod event;
+pub(crate) mod keygen;
 pub(crate) mod kv;
+pub(crate) mod lock;
+pub(crate) mod maint;
+pub(crate) mod members;
+pub(crate) mod monitor;
+pub(crate) mod node;
+pub(crate) mod operator;
+pub(crate) mod process;
+pub(crate) mod rtt;
+pub(crate) mod services;
 pub(crate) mod session;
 pub(crate) mod tls;
+pub(crate) mod validate;
 pub(crate) mod version;
+pub(crate) mod watch;
 
 use std::fmt::Display;
 use std::io::{self, BufWriter, Read, Write};
@@ -31,9 +48,14 @@ impl From<io::Error> for Failure {
 
 pub(crate) type Outcome = Result<(), Failure>;
 
+/// Of commands that can also end with another code than 0 without having failed.
+pub(crate) type Exit = Result<u8, Failure>;
+
 /// The outside of a command: streams and environment. Tests put their own in.
 pub(crate) struct Ui<'a> {
     pub(crate) out: BufWriter<&'a mut dyn Write>,
+    /// For what is said beside the result. Not buffered.
+    pub(crate) err: &'a mut dyn Write,
     pub(crate) input: &'a mut dyn Read,
     pub(crate) env: &'a dyn Fn(&str) -> Option<std::ffi::OsString>,
     /// Whether somebody watches standard error.
@@ -44,6 +66,18 @@ impl Ui<'_> {
     /// Writes one line.
     pub(crate) fn line(&mut self, text: impl Display) -> io::Result<()> {
         writeln!(self.out, "{text}")
+    }
+
+    /// Writes one line to standard error, behind all that was written to standard output.
+    pub(crate) fn warn(&mut self, text: impl Display) -> io::Result<()> {
+        self.out.flush()?;
+        writeln!(self.err, "{text}")
+    }
+
+    /// Writes one line to standard output at once.
+    pub(crate) fn tell(&mut self, text: impl Display) -> io::Result<()> {
+        self.line(text)?;
+        self.out.flush()
     }
 
     /// A client as flags and environment say.
@@ -81,6 +115,27 @@ fn cannot_connect(error: ClientError) -> Failure {
 #[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
 pub(crate) fn query_failed(error: ClientError) -> Failure {
     Failure(format!("Error querying Consul agent: {error}"))
+}
+
+/// Prints JSON as Consul's commands do, indented by four blanks.
+pub(crate) fn json(ui: &mut Ui<'_>, value: &impl serde::Serialize) -> Outcome {
+    let four = serde_json::ser::PrettyFormatter::with_indent(b"    ");
+    value
+        .serialize(&mut serde_json::Serializer::with_formatter(&mut ui.out, four))
+        .map_err(|error| Failure::error(format_args!("Failed to write the output: {error}")))?;
+    ui.line("")?;
+    Ok(())
+}
+
+/// No argument is wanted, in the words that most commands have for it.
+pub(crate) fn no_arguments(rest: &[String]) -> Outcome {
+    if rest.is_empty() {
+        return Ok(());
+    }
+    Err(Failure(format!(
+        "Too many arguments (expected 0, got {})",
+        rest.len()
+    )))
 }
 
 /// Prints rows in columns, each as wide as its widest cell.

@@ -157,6 +157,7 @@ mod tests {
         let mut out = Vec::new();
         let mut ui = Ui {
             out: BufWriter::new(&mut out),
+            err: &mut std::io::sink(),
             input: &mut Cursor::new(Vec::new()),
             env: &|_| None,
             interactive: false,

@@ -30,6 +30,17 @@ pub enum Place {
     Folder(PathBuf),
 }
 
+impl Place {
+    /// A folder if there is one of this name, else a file.
+    pub(crate) fn of(path: PathBuf) -> Self {
+        if path.is_dir() {
+            Self::Folder(path)
+        } else {
+            Self::File(path)
+        }
+    }
+}
+
 /// Everything a configuration is made from. Kept for the life of the process, so that a reload reads it again.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
@@ -52,6 +63,29 @@ impl Sources {
     /// The first thing that is wrong, see [`ConfigError`].
     pub fn load(&self) -> Result<RuntimeConfig, ConfigError> {
         let mut absent = Vec::new();
+        let mut merged = self.merged(&mut absent)?;
+        let flags = check::check("command line", Value::Object(self.flags.clone()), &mut absent)?;
+        check::merge(&mut merged, flags);
+        for fragment in &self.fragments {
+            add(&mut merged, "-hcl", fragment, Format::Hcl, &mut absent)?;
+        }
+        resolve::resolve(merged, absent, self.dev)
+    }
+
+    /// The services that the files define, whether or not these make up a whole configuration.
+    ///
+    /// # Errors
+    /// As for [`Self::load`], but for what is missing.
+    pub(crate) fn services(&self) -> Result<Vec<Value>, ConfigError> {
+        let mut merged = self.merged(&mut Vec::new())?;
+        match merged.remove("services") {
+            Some(Value::Array(services)) => Ok(services),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// What the files say.
+    fn merged(&self, absent: &mut Vec<String>) -> Result<Map<String, Value>, ConfigError> {
         let mut merged = Map::new();
         for path in self.files()? {
             let text = read(&path)?;
@@ -59,20 +93,9 @@ impl Sources {
                 .format
                 .or_else(|| format_of(&path))
                 .ok_or(ConfigError::UnknownFormat { path: path.clone() })?;
-            add(
-                &mut merged,
-                &path.display().to_string(),
-                &text,
-                format,
-                &mut absent,
-            )?;
+            add(&mut merged, &path.display().to_string(), &text, format, absent)?;
         }
-        let flags = check::check("command line", Value::Object(self.flags.clone()), &mut absent)?;
-        check::merge(&mut merged, flags);
-        for fragment in &self.fragments {
-            add(&mut merged, "-hcl", fragment, Format::Hcl, &mut absent)?;
-        }
-        resolve::resolve(merged, absent, self.dev)
+        Ok(merged)
     }
 
     fn files(&self) -> Result<Vec<PathBuf>, ConfigError> {

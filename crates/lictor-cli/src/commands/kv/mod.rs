@@ -27,21 +27,21 @@ pub(crate) async fn run(command: KvCommand, ui: &mut Ui<'_>) -> Outcome {
 /// One entry as the API gives it.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Entry {
-    key: String,
+pub(crate) struct Entry {
+    pub(crate) key: String,
     #[serde(default)]
-    value: Option<String>,
-    flags: u64,
-    lock_index: u64,
-    create_index: u64,
-    modify_index: u64,
+    pub(crate) value: Option<String>,
+    pub(crate) flags: u64,
+    pub(crate) lock_index: u64,
+    pub(crate) create_index: u64,
+    pub(crate) modify_index: u64,
     #[serde(default)]
-    session: String,
+    pub(crate) session: String,
 }
 
 impl Entry {
     /// The value's bytes.
-    fn bytes(&self) -> Result<Vec<u8>, Failure> {
+    pub(crate) fn bytes(&self) -> Result<Vec<u8>, Failure> {
         STANDARD
             .decode(self.value.as_deref().unwrap_or_default())
             .map_err(|error| Failure(format!("Error decoding the value of {}: {error}", self.key)))
