@@ -138,6 +138,7 @@ async fn dispatch(command: Command, ui: &mut Ui<'_>) -> Exit {
         Command::Rtt(args) => commands::rtt::run(&args, ui).await,
         Command::Services(command) => commands::services::run(command, ui).await,
         Command::Session(command) => commands::session::run(command, ui).await,
+        Command::Snapshot(command) => commands::snapshot::run(command, ui).await,
         Command::Tls(command) => commands::tls::run(command, std::path::Path::new("."), ui),
         Command::Validate(args) => commands::validate::run(args, ui),
         Command::Version(args) => commands::version::run(&args, ui),

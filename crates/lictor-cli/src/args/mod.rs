@@ -12,6 +12,7 @@ pub(crate) mod node;
 pub(crate) mod operator;
 pub(crate) mod services;
 pub(crate) mod session;
+pub(crate) mod snapshot;
 pub(crate) mod tls;
 pub(crate) mod watch;
 
@@ -79,6 +80,9 @@ pub(crate) enum Command {
     /// Create, renew, show and end sessions.
     #[command(subcommand)]
     Session(session::SessionCommand),
+    /// Save, restore and look into the whole state.
+    #[command(subcommand)]
+    Snapshot(snapshot::SnapshotCommand),
     /// Make an authority and certificates for TLS.
     #[command(subcommand)]
     Tls(tls::TlsCommand),

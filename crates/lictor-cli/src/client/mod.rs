@@ -2,6 +2,7 @@
 
 pub(crate) mod endpoint;
 mod tls;
+pub(crate) mod transfer;
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{Method, Request, Response, StatusCode, header};
@@ -21,6 +22,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
 use endpoint::{Address, Endpoint};
+use transfer::Sent;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A server redirects once, to the cleaned path of a key.
@@ -131,7 +133,7 @@ pub(crate) struct Call<'a> {
     pub(crate) path: &'a str,
     /// Names and values, not escaped; a value that is empty is left out.
     pub(crate) query: Vec<(&'a str, String)>,
-    pub(crate) body: Bytes,
+    pub(crate) body: Sent,
 }
 
 impl<'a> Call<'a> {
@@ -140,11 +142,11 @@ impl<'a> Call<'a> {
             method: Method::GET,
             path,
             query: Vec::new(),
-            body: Bytes::new(),
+            body: Sent::default(),
         }
     }
 
-    pub(crate) fn put(path: &'a str, body: impl Into<Bytes>) -> Self {
+    pub(crate) fn put(path: &'a str, body: impl Into<Sent>) -> Self {
         Self {
             method: Method::PUT,
             path,
@@ -158,7 +160,7 @@ impl<'a> Call<'a> {
             method: Method::POST,
             path,
             query: Vec::new(),
-            body: Bytes::new(),
+            body: Sent::default(),
         }
     }
 
@@ -167,7 +169,7 @@ impl<'a> Call<'a> {
             method: Method::DELETE,
             path,
             query: Vec::new(),
-            body: Bytes::new(),
+            body: Sent::default(),
         }
     }
 
@@ -194,14 +196,14 @@ impl<'a> Call<'a> {
     }
 }
 
-type Opened = (Response<Incoming>, SendRequest<Full<Bytes>>, String);
+type Opened = (Response<Incoming>, SendRequest<Sent>, String);
 
 /// The body of an answer that comes in pieces.
 #[derive(Debug)]
 pub(crate) struct Stream {
     body: Incoming,
     /// Closes when dropped.
-    _connection: SendRequest<Full<Bytes>>,
+    _connection: SendRequest<Sent>,
 }
 
 impl Stream {
@@ -225,7 +227,7 @@ impl Stream {
 pub(crate) struct Client {
     endpoint: Endpoint,
     tls: Option<Arc<rustls::ClientConfig>>,
-    connection: Option<SendRequest<Full<Bytes>>>,
+    connection: Option<SendRequest<Sent>>,
 }
 
 impl Client {
@@ -377,7 +379,7 @@ impl Client {
         target
     }
 
-    fn request(&self, call: &Call<'_>, target: &str) -> Result<Request<Full<Bytes>>, ClientError> {
+    fn request(&self, call: &Call<'_>, target: &str) -> Result<Request<Sent>, ClientError> {
         let host = match &self.endpoint.address {
             Address::Unix(_) => "localhost".to_owned(),
             address @ Address::Tcp { .. } => {
@@ -405,11 +407,11 @@ impl Client {
             request = request.header(header::AUTHORIZATION, format!("Basic {}", STANDARD.encode(auth)));
         }
         request
-            .body(Full::new(call.body.clone()))
+            .body(call.body.clone())
             .map_err(|error| ClientError::Setup(error.to_string()))
     }
 
-    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, String> {
+    async fn connect(&self) -> Result<SendRequest<Sent>, String> {
         let connecting = async {
             match &self.endpoint.address {
                 Address::Unix(path) => {
@@ -461,7 +463,7 @@ pub(crate) fn os_error(error: &std::io::Error) -> String {
         .collect()
 }
 
-async fn handshake<S>(stream: S) -> Result<SendRequest<Full<Bytes>>, String>
+async fn handshake<S>(stream: S) -> Result<SendRequest<Sent>, String>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

@@ -17,6 +17,7 @@ pub(crate) mod process;
 pub(crate) mod rtt;
 pub(crate) mod services;
 pub(crate) mod session;
+pub(crate) mod snapshot;
 pub(crate) mod tls;
 pub(crate) mod validate;
 pub(crate) mod version;
