@@ -45,7 +45,10 @@ fn a_command_runs_alone_and_leaves_nothing_behind() -> Result<()> {
                         Child terminated, releasing lock\nCleanup succeeded\n";
         assert_eq!((code, said.as_str(), errors.as_str()), (Some(0), expected, ""));
         assert_eq!(server.get("/v1/kv/work/?recurse")?.status, 404);
-        assert_eq!(server.get("/v1/session/list")?.json()?, json!([]));
+        // Consul's may leave its session behind when it has waited in vain.
+        if program.path == lictor_tests::binary()? {
+            assert_eq!(server.get("/v1/session/list")?.json()?, json!([]));
+        }
         Ok(())
     })
 }
@@ -80,12 +83,12 @@ fn the_end_of_the_session_ends_the_command() -> Result<()> {
 fn a_signal_reaches_the_command_and_the_lock_is_free_at_once() -> Result<()> {
     with_each(|server, program| {
         for (signal, name) in [(Signal::TERM, "TERM"), (Signal::INT, "INT")] {
+            let got = format!("got {name}");
             let folder = tempfile::tempdir()?;
             let file = folder.path().join("said");
             let script = format!(
-                "trap 'echo got {1} >>{0}; exit 0' {1}; echo held >>{0}; while :; do sleep 0.1; done",
-                file.display(),
-                name
+                "for s in TERM INT; do trap \"echo got $s >>{0}; exit 0\" $s; done; echo held >>{0}; while :; do sleep 0.1; done",
+                file.display()
             );
             // Consul's may leave a lock-delay behind, so each has a lock of its own.
             let lock = program.start(&["lock", "-verbose", &format!("told/{name}"), &script])?;
@@ -96,7 +99,9 @@ fn a_signal_reaches_the_command_and_the_lock_is_free_at_once() -> Result<()> {
             let (code, said, _) = lock.end()?;
             assert_eq!(code, Some(0));
             assert!(said.contains("Shutdown triggered, killing child\n"), "{said}");
-            await_file(&file, &format!("got {name}"))?;
+            // Consul's sends SIGTERM beside what it was sent itself; the command takes what comes first.
+            let own = program.path == lictor_tests::binary()?;
+            await_file(&file, if own { &got } else { "got " })?;
             assert_eq!(holder(server, &format!("told/{name}/.lock"))?, None);
             assert_eq!(server.get("/v1/session/list")?.json()?, json!([]));
         }
@@ -223,11 +228,12 @@ fn a_semaphore_has_as_many_holders_as_it_says() -> Result<()> {
             "{said}"
         );
         assert_eq!((one.end()?.0, two.end()?.0), (Some(0), Some(0)));
-        // Of several that leave at once, Consul's may all leave the key to another.
+        // Consul's leaves its session behind when it has waited in vain, and of several that end at once each may leave
+        // the key to another.
         if program.path == lictor_tests::binary()? {
             assert_eq!(server.get("/v1/kv/sem/?recurse")?.status, 404);
+            assert_eq!(server.get("/v1/session/list")?.json()?, json!([]));
         }
-        assert_eq!(server.get("/v1/session/list")?.json()?, json!([]));
         Ok(())
     })
 }
