@@ -91,7 +91,7 @@ fn with_names(file: &str, names: &str, datacenter: Option<&str>) -> String {
             "dc" => datacenter,
             _ => None,
         };
-        for text in text {
+        if let Some(text) = text {
             appended.push('-');
             appended.push_str(text);
         }
