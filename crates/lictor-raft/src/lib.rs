@@ -55,7 +55,7 @@ pub use io::{
 };
 pub use log::{
     DecodeError, EntryKind, HardState, LogEntry, LogError, LogPosition, LogReader, LogStore, LogTask,
-    LogWriter, Mark, MemLog, MemReader, MemWriter, Recovered, SimDisk,
+    LogWriter, Mark, MemLog, MemReader, MemWriter, Recovered, SimDisk, SplitMix,
 };
 pub use member::{MemberChange, Membership};
 pub use message::PeerMessage;

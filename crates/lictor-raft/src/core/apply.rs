@@ -48,6 +48,11 @@ impl Applying {
         }
     }
 
+    /// Whether apply stands, or will stand, at a conf change.
+    pub(super) fn is_at_barrier(&self) -> bool {
+        self.barrier.is_some()
+    }
+
     pub(super) fn is_held(&self, config: &Config) -> bool {
         self.barrier.is_some()
             || self.given.0 - self.applied.0 >= config.max_applying_entries

@@ -106,7 +106,7 @@ fn step(cluster: &mut Cluster, random: &mut SplitMix, history: &mut History, num
         88..90 => cluster.node(id).hold_install = random.below(2) == 0,
         90..93 => {
             let rate = cluster.node(id).rate;
-            let (disk, _) = cluster.crash(id, random.next());
+            let (disk, _) = cluster.crash(id, random.draw());
             cluster.start(config(id, number), disk);
             cluster.node(id).rate = rate;
         }

@@ -189,7 +189,9 @@ impl<R: LogReader> Core<R> {
         };
         heartbeat.set_msg_type(MessageType::MsgHeartbeat);
         self.step(heartbeat);
-        if self.snapshots.is_installing() || self.is_leader() || !members.names(self.config.id) {
+        // Apply that stands at a conf change gets its members first; the leader tells again.
+        let busy = self.snapshots.is_installing() || self.applying.is_at_barrier();
+        if busy || self.is_leader() || !members.names(self.config.id) {
             return;
         }
         out.push(Output::Install {

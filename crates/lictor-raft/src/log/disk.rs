@@ -126,11 +126,14 @@ impl SimDisk {
     }
 }
 
-/// A small generator with one word of state (Steele, Lea, Flood 2014).
-pub(crate) struct SplitMix(pub(crate) u64);
+/// A small generator with one word of state, its seed (Steele, Lea, Flood 2014). For simulations, so that a seed
+/// replays; not for secrets.
+#[derive(Debug, Clone)]
+pub struct SplitMix(pub u64);
 
 impl SplitMix {
-    pub(crate) fn next(&mut self) -> u64 {
+    /// Any number.
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut word = self.0;
         word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -139,8 +142,8 @@ impl SplitMix {
     }
 
     /// A number below `bound`, which is not 0.
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.draw() % bound
     }
 }
 

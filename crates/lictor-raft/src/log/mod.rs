@@ -15,9 +15,7 @@ pub(crate) mod storage;
 mod tests;
 
 pub use codec::Mark;
-pub use disk::SimDisk;
-#[cfg(test)]
-pub(crate) use disk::SplitMix;
+pub use disk::{SimDisk, SplitMix};
 pub use mem::{MemLog, MemReader, MemWriter};
 
 use std::fmt;
