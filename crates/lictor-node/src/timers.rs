@@ -4,12 +4,9 @@
 //! proposes what it says. Nothing ticks while nothing is due. The manager's lock is held for a few lines only, by
 //! this thread, by the apply thread (effects) and by request tasks (renewals, lock-delay checks).
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use lictor_proto::v1::{
-    KvTxnOp, KvVerb, LockDelayOver, LockDelayRef, ReapTombstones, SessionDestroy, Txn, txn_op,
-};
+use lictor_proto::v1::{LockDelayOver, LockDelayRef, ReapTombstones, SessionDestroy};
 use lictor_proto::{Command, ConsulIndex, MonoTime, SessionId};
 use lictor_session::{Armed, Renewal, SessionManager};
 use lictor_state::{Effect, State};
@@ -62,18 +59,8 @@ impl Timers {
 
     /// Arms everything that the state holds, when this server begins to lead.
     pub(crate) fn lead(&self, state: &State) {
-        let indexes = state.table_indexes();
-        let unreaped = indexes.tombstones > indexes.tombstone_horizon;
-        let session =
-            |row: &Arc<lictor_proto::v1::SessionRow>| Some((SessionId::from_slice(&row.id)?, row.ttl_ms));
-        let found = Armed {
-            sessions: state.sessions().filter_map(session).collect(),
-            delays: state.lock_delays().cloned().collect(),
-            tombstone: unreaped.then_some(ConsulIndex(indexes.tombstones)),
-            index: state.visible(state.applied().0),
-        };
         let mut guarded = self.guarded.lock();
-        guarded.manager.become_leader(self.clock.now(), found);
+        guarded.manager.become_leader(self.clock.now(), Armed::of(state));
         self.wake_if_earlier(&guarded);
     }
 
@@ -85,28 +72,7 @@ impl Timers {
     /// Takes in what apply did, up to the visible index `through`.
     pub(crate) fn fold(&self, effects: &[Effect], through: ConsulIndex) {
         let mut guarded = self.guarded.lock();
-        let manager = &mut guarded.manager;
-        if !effects.is_empty() {
-            let now = self.clock.now();
-            for effect in effects {
-                match effect {
-                    Effect::SessionCreated { id, ttl_ms } => manager.session_created(*id, *ttl_ms, now),
-                    Effect::SessionGone { id } => manager.session_gone(*id),
-                    Effect::LockDelay {
-                        key,
-                        set_index,
-                        delay_ms,
-                    } => {
-                        manager.lock_delay_set(key.clone(), ConsulIndex(*set_index), *delay_ms, now);
-                    }
-                    Effect::LockDelayGone { key, set_index } => {
-                        manager.lock_delay_gone(key, ConsulIndex(*set_index));
-                    }
-                    Effect::Tombstone { index } => manager.tombstone(ConsulIndex(*index), now),
-                }
-            }
-        }
-        manager.folded(through);
+        guarded.manager.take_in(effects, through, self.clock.now());
         self.wake_if_earlier(&guarded);
     }
 
@@ -118,47 +84,12 @@ impl Timers {
     /// Refuses lock verbs on keys whose lock-delay runs, and notes in the command up to where delays were known
     /// (rule R15).
     pub(crate) fn check_locks(&self, command: &mut Command) -> Result<(), ProposeError> {
-        match command {
-            Command::KvLock(lock) => {
-                let checked = self
-                    .guarded
-                    .lock()
-                    .manager
-                    .check_lock(&lock.key, self.clock.now());
-                lock.checked_at = checked.ok_or_else(|| ProposeError::LockDelay(vec![0]))?.0;
-                Ok(())
-            }
-            Command::Txn(txn) => self.check_txn(txn),
-            _ => Ok(()),
-        }
-    }
-
-    fn check_txn(&self, txn: &mut Txn) -> Result<(), ProposeError> {
-        let is_lock = |op: &KvTxnOp| op.verb == i32::from(KvVerb::Lock);
-        let locks = txn.ops.iter().enumerate().filter_map(|(at, op)| match &op.op {
-            Some(txn_op::Op::Kv(op)) if is_lock(op) => Some((at, &op.key)),
-            _ => None,
-        });
-        let mut locks = locks.peekable();
-        if locks.peek().is_none() {
+        if !matches!(command, Command::KvLock(_) | Command::Txn(_)) {
             return Ok(());
         }
         let guarded = self.guarded.lock();
-        let now = self.clock.now();
-        let mut refused = Vec::new();
-        let mut checked_at = 0;
-        for (at, key) in locks {
-            match guarded.manager.check_lock(key, now) {
-                Some(index) => checked_at = index.0,
-                None => refused.push(at),
-            }
-        }
-        drop(guarded);
-        if !refused.is_empty() {
-            return Err(ProposeError::LockDelay(refused));
-        }
-        txn.checked_at = checked_at;
-        Ok(())
+        let checked = guarded.manager.check_command(command, self.clock.now());
+        checked.map_err(ProposeError::LockDelay)
     }
 
     /// Ends the thread.

@@ -45,6 +45,7 @@
 //!   (`r15_a_lock_carries_the_index_up_to_which_delays_are_known`).
 
 mod delays;
+mod feed;
 mod manager;
 mod sessions;
 #[cfg(test)]
