@@ -1,5 +1,6 @@
 # make run     build and start a server in development mode
 # make test    all tests
+# make sim     simulated clusters under faults: SEEDS=1000 FROM=1 of them, or SEED=7 in detail
 # make lint    formatting, clippy, licences and advisories, documentation
 # make bench   measure; CONSUL=/path/to/consul measures that beside it
 # make doc     the crates' documentation
@@ -14,10 +15,13 @@ export LICTOR_TOOLS := $(CACHE)/tools
 BIN := $(CARGO_TARGET_DIR)/release/lictor
 
 # Built and tested without RocksDB, in the quick profile.
-PURE := -p lictor-proto -p lictor-state -p lictor-raft -p lictor-session -p lictor-node -p lictor-agent -p lictor-http -p lictor-cli
+PURE := -p lictor-proto -p lictor-state -p lictor-raft -p lictor-session -p lictor-sim -p lictor-node -p lictor-agent -p lictor-http -p lictor-cli
 DURABLE := -p lictor-store -p lictor -p lictor-bench -p lictor-tests -p lictor-examples
 
-.PHONY: run build test lint bench doc needs
+# Not in the folder of the release profile: it needs nothing of RocksDB.
+SIM := cargo run --quiet --profile sim -p lictor-sim --
+
+.PHONY: run build test sim lint bench doc needs
 .DEFAULT_GOAL := build
 
 needs:
@@ -34,6 +38,9 @@ test: needs
 	    "tests without RocksDB" "cargo test $(PURE)" \
 	    "server and load program" "cargo build --release -p lictor -p lictor-bench" \
 	    "tests with RocksDB" "cargo test --release $(DURABLE)"
+
+sim: needs
+	$(SIM) $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000) $(if $(FROM),--from $(FROM)))
 
 lint: needs
 	@scripts/stages \

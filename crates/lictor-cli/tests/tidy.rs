@@ -14,9 +14,13 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("lictor-proto", &[]),
     ("lictor-state", &["lictor-proto"]),
     ("lictor-raft", &["lictor-proto"]),
-    ("lictor-session", &["lictor-proto"]),
+    ("lictor-session", &["lictor-proto", "lictor-state"]),
     ("lictor-peer", &["lictor-proto"]),
     ("lictor-archive", &["lictor-proto", "lictor-state"]),
+    (
+        "lictor-sim",
+        &["lictor-proto", "lictor-state", "lictor-raft", "lictor-session"],
+    ),
     (
         "lictor-node",
         &[

@@ -1,0 +1,90 @@
+//! What clients ask of servers, and servers of each other.
+
+use bytes::Bytes;
+use lictor_proto::{Command, LogIndex, SessionId};
+use lictor_raft::PeerMessage;
+use lictor_state::Outcome;
+
+/// How fresh a read must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    Stale,
+    Default,
+    Consistent,
+}
+
+/// What a read asks for.
+#[derive(Debug, Clone)]
+pub(crate) enum Query {
+    Key(Bytes),
+    Below(Bytes),
+}
+
+/// What a client asks for.
+#[derive(Debug, Clone)]
+pub(crate) enum Request {
+    Read(Query, Mode),
+    Write(Box<Command>),
+    Renew(SessionId),
+}
+
+/// A row as a client sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Row {
+    pub(crate) key: Bytes,
+    pub(crate) value: Bytes,
+    pub(crate) modify_index: u64,
+}
+
+/// What a client is told.
+#[derive(Debug, Clone)]
+pub(crate) enum Reply {
+    Rows(Vec<Row>),
+    Done(Box<Outcome>),
+    Renewed(bool),
+    /// Nothing was done, and nothing will be.
+    Refused,
+    /// It may have been done, or may be yet.
+    Unknown,
+}
+
+/// Who waits for a reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Caller {
+    Client { client: usize, call: u64 },
+    Server { server: u64, life: u64, call: u64 },
+    Nobody,
+}
+
+/// What travels between servers.
+#[derive(Debug, Clone)]
+pub(crate) enum Body {
+    Raft(PeerMessage),
+    Call {
+        life: u64,
+        call: u64,
+        request: Request,
+    },
+    /// `index`: what the caller must have applied before it passes the reply on.
+    Answer {
+        life: u64,
+        call: u64,
+        reply: Reply,
+        index: LogIndex,
+    },
+    /// Asks for a snapshot's rows.
+    Fetch {
+        life: u64,
+        pin: u64,
+    },
+    /// The rows; `None` if the view is gone.
+    Rows {
+        life: u64,
+        pin: u64,
+        rows: Option<Bytes>,
+    },
+    /// All rows are in place.
+    Fetched {
+        pin: u64,
+    },
+}
