@@ -8,6 +8,12 @@ pub const KV_VALUE_MAX_BYTES: usize = 512 * 1024;
 pub const TXN_OPS_MAX: usize = 128;
 /// Largest body of a transaction, in bytes (Consul: `txn_max_req_len`).
 pub const TXN_BODY_MAX_BYTES: usize = 512 * 1024;
+/// Most rows that a transaction may answer with. Part of what the log means: one server must not refuse what another
+/// carries out.
+pub const TXN_RESULT_ROWS_MAX: usize = 256 * 1024;
+/// Most bytes of keys and values that a transaction may answer with; 128 reads of the largest values stay far below it.
+/// As [`TXN_RESULT_ROWS_MAX`] in all else.
+pub const TXN_RESULT_BYTES_MAX: usize = 512 * 1024 * 1024;
 /// Largest encoded command, in bytes.
 pub const ENTRY_MAX_BYTES: usize = 4 * 1024 * 1024;
 /// Shortest session TTL (Consul: `session_ttl_min`).

@@ -677,6 +677,58 @@ fn a_reading_transaction_reads_and_refuses_to_write() {
     assert_eq!(log.state.kv_get(b"k").unwrap().value(), b"v");
 }
 
+#[test]
+fn a_transaction_that_reads_too_many_rows_fails_as_a_whole() {
+    use lictor_proto::limits::TXN_RESULT_ROWS_MAX;
+    let mut log = Log::default();
+    let keys = 2100;
+    for at in 0..keys {
+        log.set(&format!("t/{at}"), "v");
+    }
+    log.set("k", "v");
+    let trees = TXN_RESULT_ROWS_MAX / keys;
+    let ops = |trees: usize| {
+        let mut ops = vec![
+            kv_op(KvVerb::Get, "none", "", 0, ""),
+            kv_op(KvVerb::Set, "k", "w", 0, ""),
+        ];
+        ops.resize(2 + trees, kv_op(KvVerb::GetTree, "t/", "", 0, ""));
+        ops
+    };
+
+    let refused = log.txn(ops(trees + 1));
+    let read = log.state.txn_read(&v1::Txn {
+        ops: ops(trees + 1).split_off(2),
+        checked_at: 0,
+    });
+    let done = log.txn(ops(trees).split_off(1));
+
+    assert_eq!((refused.errors.len(), refused.errors[0].op_index), (1, 2 + trees));
+    assert!(refused.errors[0].what.starts_with("transaction reads too much"));
+    assert!(refused.results.is_empty());
+    assert_eq!((read.errors.len(), read.errors[0].op_index), (1, trees));
+    assert_eq!((done.errors.len(), done.results.len()), (0, 1 + trees * keys));
+}
+
+#[test]
+fn a_transaction_with_a_tree_that_is_too_large_is_undone() {
+    let mut log = Log::default();
+    let value = "x".repeat(512 * 1024);
+    for at in 0..9 {
+        log.set(&format!("t/{at}"), &value);
+    }
+    let mut ops = vec![kv_op(KvVerb::Set, "k", "w", 0, "")];
+    ops.resize(1 + 127, kv_op(KvVerb::GetTree, "t/", "", 0, ""));
+
+    let refused = log.txn(ops.clone());
+
+    // Nine values of 512 KiB are read 113 times at most.
+    assert_eq!((refused.errors.len(), refused.errors[0].op_index), (1, 114));
+    assert!(log.state.kv_get(b"k").is_none() && log.silent());
+    ops.truncate(114);
+    assert!(log.txn(ops).errors.is_empty());
+}
+
 // ---------------------------------------------------------------- the index offset, loading
 
 #[test]

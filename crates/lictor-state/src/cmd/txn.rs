@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use lictor_proto::limits::{TXN_RESULT_BYTES_MAX, TXN_RESULT_ROWS_MAX};
 use lictor_proto::v1::txn_op::Op;
 use lictor_proto::v1::{CatalogVerb, CheckTxnOp, KvTxnOp, KvVerb, NodeTxnOp, ServiceTxnOp, Txn, TxnOp};
 
@@ -24,12 +25,19 @@ pub(crate) fn txn_read(state: &State, txn: &Txn) -> TxnOutcome {
     })
 }
 
-/// Every operation is tried, later ones after a failure too, so that all errors are told at once.
+/// Every operation is tried, later ones after a failure too, so that all errors are told at once. Only results beyond
+/// their bounds end it, so that a small request cannot ask for many times the whole store.
 fn collect(ops: &[TxnOp], mut run: impl FnMut(&Op) -> Done) -> TxnOutcome {
     let mut outcome = TxnOutcome::default();
+    let mut size = Size::default();
     for (op_index, op) in ops.iter().enumerate() {
         match op.op.as_ref().map_or(Ok(Vec::new()), &mut run) {
-            Ok(rows) => outcome.results.extend(rows),
+            Ok(rows) => {
+                if !rows.iter().all(|row| size.add(row)) {
+                    return too_large(op_index);
+                }
+                outcome.results.extend(rows);
+            }
             Err(what) => outcome.errors.push(TxnError { op_index, what }),
         }
     }
@@ -37,6 +45,38 @@ fn collect(ops: &[TxnOp], mut run: impl FnMut(&Op) -> Done) -> TxnOutcome {
         outcome.results.clear();
     }
     outcome
+}
+
+/// How much a transaction answers with.
+#[derive(Debug, Default)]
+struct Size {
+    rows: usize,
+    bytes: usize,
+}
+
+impl Size {
+    /// Counts a row; whether it is within the bounds. Rows of the catalog count as rows only: each operation shows one.
+    fn add(&mut self, row: &TxnResult) -> bool {
+        self.rows += 1;
+        if let TxnResult::Kv { row, with_value } = row {
+            self.bytes += row.key().len();
+            if *with_value {
+                self.bytes += row.value().len();
+            }
+        }
+        self.rows <= TXN_RESULT_ROWS_MAX && self.bytes <= TXN_RESULT_BYTES_MAX
+    }
+}
+
+fn too_large(op_index: usize) -> TxnOutcome {
+    let what = format!(
+        "transaction reads too much: its results may have {TXN_RESULT_ROWS_MAX} rows and {TXN_RESULT_BYTES_MAX} bytes \
+         of keys and values"
+    );
+    TxnOutcome {
+        results: Vec::new(),
+        errors: vec![TxnError { op_index, what }],
+    }
 }
 
 /// Carries out an operation that only reads; `None` for one that writes.
@@ -67,7 +107,9 @@ fn read_kv(state: &State, op: &KvTxnOp) -> Option<Done> {
         },
         KvVerb::GetTree => {
             let rows = state.kv_list(&op.key);
+            // One more than may be shown tells that there are too many.
             Ok(rows
+                .take(TXN_RESULT_ROWS_MAX + 1)
                 .map(|row| TxnResult::Kv {
                     row: row.clone(),
                     with_value: true,
@@ -174,10 +216,7 @@ fn check_name(node: &str, id: &str) -> String {
 fn can_fail(op: &TxnOp) -> bool {
     match &op.op {
         None => false,
-        Some(Op::Kv(op)) => !matches!(
-            op.verb(),
-            KvVerb::Set | KvVerb::Delete | KvVerb::DeleteTree | KvVerb::GetOrEmpty | KvVerb::GetTree
-        ),
+        Some(Op::Kv(op)) => !matches!(op.verb(), KvVerb::Set | KvVerb::Delete | KvVerb::DeleteTree),
         Some(_) => true,
     }
 }
