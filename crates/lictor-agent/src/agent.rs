@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::ca::CertificateAuthority;
-use crate::definition::{CheckDefinition, CheckKind, Health, ReadError, ServiceDefinition};
+use crate::definition::{CheckDefinition, CheckKind, Health, OUTPUT_MAX_BYTES, ReadError, ServiceDefinition};
 use crate::events::Events;
 use crate::local::{Local, LocalError, NODE_MAINTENANCE, Restored, Source};
 use crate::reconcile::Own;
@@ -98,6 +98,8 @@ pub struct Config {
     pub node_meta: BTreeMap<String, String>,
     /// The port that members are shown with.
     pub serf_lan_port: u16,
+    /// How much of a check's output is kept, in bytes; 0 for [`OUTPUT_MAX_BYTES`].
+    pub output_max_bytes: usize,
     /// Reads the configuration again; without it a reload changes nothing.
     pub request_reload: Option<RequestReload>,
     /// Stops the server; without it a leave does nothing.
@@ -128,6 +130,8 @@ pub(crate) struct Shared {
     tasks: TaskTracker,
     version: String,
     serf_lan_port: u16,
+    /// How much of a check's output is kept.
+    pub(crate) output_max_bytes: usize,
     request_reload: Option<RequestReload>,
     leave: Option<Leave>,
 }
@@ -141,7 +145,11 @@ impl Agent {
         let store = Store::open(config.data_dir.as_deref())?;
         let ca = CertificateAuthority::open(config.data_dir.as_deref())?;
         let own = own_rows(&node, &config);
-        let mut local = Local::new(&own.node.node);
+        let output_max_bytes = match config.output_max_bytes {
+            0 => OUTPUT_MAX_BYTES,
+            given => given,
+        };
+        let mut local = Local::new(&own.node.node, output_max_bytes);
         let now = Instant::now();
         let stored = store.load();
         let health: BTreeMap<&str, &Restored> = stored
@@ -188,6 +196,7 @@ impl Agent {
             tasks: TaskTracker::new(),
             version: config.version,
             serf_lan_port: config.serf_lan_port,
+            output_max_bytes,
             request_reload: config.request_reload,
             leave: config.leave,
         });

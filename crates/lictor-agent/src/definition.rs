@@ -15,7 +15,8 @@ pub const INTERVAL_MIN: Duration = Duration::from_secs(1);
 pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 /// The shortest `DeregisterCriticalServiceAfter` that acts.
 pub const DEREGISTER_AFTER_MIN: Duration = Duration::from_secs(60);
-/// How much of a check's output is kept that names no limit, in bytes.
+/// How much of a check's output is kept unless the configuration says otherwise, in bytes (Consul:
+/// `check_output_max_size`).
 pub const OUTPUT_MAX_BYTES: usize = 4096;
 
 /// The health of a check.
@@ -518,12 +519,12 @@ impl CheckDefinition {
             .then(|| nanos(self.deregister_critical_service_after).max(DEREGISTER_AFTER_MIN))
     }
 
-    /// How much output is kept, in bytes.
-    pub fn output_max_bytes(&self) -> usize {
+    /// How much output is kept, in bytes, of at most `most`.
+    pub fn output_max_bytes(&self, most: usize) -> usize {
         if self.output_max_size > 0 {
-            self.output_max_size.min(OUTPUT_MAX_BYTES)
+            self.output_max_size.min(most)
         } else {
-            OUTPUT_MAX_BYTES
+            most
         }
     }
 }

@@ -151,6 +151,8 @@ impl Pending {
 #[derive(Debug)]
 pub(crate) struct Local {
     node: String,
+    /// How much of a check's output is kept that names no limit of its own.
+    output_max_bytes: usize,
     services: BTreeMap<String, LocalService>,
     checks: BTreeMap<String, LocalCheck>,
     timers: BinaryHeap<Timer>,
@@ -172,9 +174,10 @@ pub(crate) struct Restored {
 }
 
 impl Local {
-    pub(crate) fn new(node: &str) -> Self {
+    pub(crate) fn new(node: &str, output_max_bytes: usize) -> Self {
         Self {
             node: node.to_owned(),
+            output_max_bytes,
             services: BTreeMap::new(),
             checks: BTreeMap::new(),
             timers: BinaryHeap::new(),
@@ -364,7 +367,7 @@ impl Local {
             self.timers
                 .push(Reverse((expires, Due::Expire, check.generation, id.to_owned())));
         }
-        let output = cut(output, check.definition.output_max_bytes());
+        let output = cut(output, check.definition.output_max_bytes(self.output_max_bytes));
         self.fed = true;
         self.set(id, health, &output, now);
         Ok(())

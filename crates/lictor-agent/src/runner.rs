@@ -59,7 +59,7 @@ async fn act(shared: &Shared, runs: &mut JoinSet<Ran>, action: Action) {
             generation,
             definition,
         } => {
-            runs.spawn(one(id, generation, definition));
+            runs.spawn(one(id, generation, definition, shared.output_max_bytes));
         }
         Action::Removed { service, checks } => {
             tracing::info!(service, "a service was critical for too long and was removed");
@@ -76,7 +76,7 @@ async fn act(shared: &Shared, runs: &mut JoinSet<Ran>, action: Action) {
     }
 }
 
-async fn one(id: String, generation: u64, definition: Arc<CheckDefinition>) -> Ran {
-    let finding = run::run(&definition).await;
+async fn one(id: String, generation: u64, definition: Arc<CheckDefinition>, output_max_bytes: usize) -> Ran {
+    let finding = run::run(&definition, output_max_bytes).await;
     (id, generation, finding)
 }

@@ -47,6 +47,13 @@ impl Clients {
     }
 }
 
+impl Slot {
+    /// Whose connection it is.
+    pub(crate) fn address(&self) -> IpAddr {
+        self.address
+    }
+}
+
 impl Drop for Slot {
     fn drop(&mut self) {
         if self.clients.limit == 0 {

@@ -7,13 +7,12 @@ use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderName};
 use lictor_node::Consistency;
-use lictor_proto::limits::{WAIT_DEFAULT, WAIT_MAX};
 
 use crate::acl::{Access, Resource};
 use crate::error::ApiError;
 use crate::query::Query;
 use crate::reply::{Indent, Layout};
-use crate::server::Shared;
+use crate::server::{Limits, Shared};
 use lictor_proto::go;
 
 const X_TOKEN: HeaderName = HeaderName::from_static("x-consul-token");
@@ -85,12 +84,6 @@ pub(crate) struct ReadOptions {
 }
 
 impl ReadOptions {
-    pub(crate) const DEFAULT: Self = Self {
-        consistency: Consistency::Default,
-        min_index: 0,
-        wait: WAIT_DEFAULT,
-    };
-
     /// What `X-Consul-Effective-Consistency` says.
     pub(crate) fn effective_consistency(self) -> &'static str {
         match self.consistency {
@@ -194,7 +187,7 @@ impl Ctx {
     /// # Errors
     /// 400 in Consul's words.
     pub(crate) fn read_options(&self) -> Result<ReadOptions, ApiError> {
-        read_options(self.query(), self.facts)
+        read_options(self.query(), self.facts, &self.shared.limits)
     }
 
     /// Refuses a datacenter that is not this one.
@@ -264,9 +257,16 @@ pub(crate) fn check_datacenter(query: Query<'_>, shared: &Shared) -> Result<(), 
 }
 
 /// See [`Ctx::read_options`].
-pub(crate) fn read_options(query: Query<'_>, facts: HeaderFacts) -> Result<ReadOptions, ApiError> {
-    let mut options = ReadOptions::DEFAULT;
-    options.consistency = consistency(query)?;
+pub(crate) fn read_options(
+    query: Query<'_>,
+    facts: HeaderFacts,
+    limits: &Limits,
+) -> Result<ReadOptions, ApiError> {
+    let mut options = ReadOptions {
+        consistency: consistency(query)?,
+        min_index: 0,
+        wait: limits.wait_default,
+    };
     if facts.bad_cache_control {
         return Err(ApiError::bad_request("Invalid Cache-Control header."));
     }
@@ -274,7 +274,7 @@ pub(crate) fn read_options(query: Query<'_>, facts: HeaderFacts) -> Result<ReadO
         let nanos = go::parse_duration(&wait).map_err(|_| ApiError::bad_request("Invalid wait time"))?;
         // Zero and less mean the default, as if nothing had been asked for.
         if let Ok(nanos @ 1..) = u64::try_from(nanos) {
-            options.wait = Duration::from_nanos(nanos).min(WAIT_MAX);
+            options.wait = Duration::from_nanos(nanos).min(limits.wait_max);
         }
     }
     if let Some(index) = query.non_empty("index") {
@@ -392,10 +392,13 @@ fn cache_control_parses(value: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use lictor_proto::limits::{WAIT_DEFAULT, WAIT_MAX};
+
     use super::*;
 
     fn parsed(query: &str) -> Result<ReadOptions, String> {
-        read_options(Query::new(query.as_bytes()), HeaderFacts::default()).map_err(|e| e.text().to_owned())
+        let (query, limits) = (Query::new(query.as_bytes()), Limits::default());
+        read_options(query, HeaderFacts::default(), &limits).map_err(|e| e.text().to_owned())
     }
 
     #[test]

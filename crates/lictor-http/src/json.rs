@@ -13,13 +13,19 @@ const HEX: &[u8; 16] = b"0123456789abcdef";
 /// programming error and gives `null`.
 pub(crate) fn to_vec<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
     let mut out = Vec::with_capacity(128);
-    let mut serializer = serde_json::Serializer::with_formatter(&mut out, GoFormatter);
+    push(&mut out, value);
+    out
+}
+
+/// [`to_vec`] behind what is written already.
+pub(crate) fn push<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
+    let before = out.len();
+    let mut serializer = serde_json::Serializer::with_formatter(&mut *out, GoFormatter);
     if let Err(error) = value.serialize(&mut serializer) {
         tracing::error!(%error, "a value could not be written as JSON");
-        out.clear();
+        out.truncate(before);
         out.extend_from_slice(b"null");
     }
-    out
 }
 
 struct GoFormatter;

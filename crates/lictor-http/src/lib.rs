@@ -14,6 +14,7 @@
 //! A blocking query waits in [`blocking`](blocking/index.html) and holds neither hyper's buffers nor a thread.
 
 mod acl;
+mod answer;
 mod blocking;
 mod body;
 mod clients;
@@ -34,7 +35,9 @@ mod server;
 mod service;
 #[cfg(test)]
 mod tests;
+mod timed;
 mod wire;
 mod workers;
 
+pub use ipnet::IpNet;
 pub use server::{Api, Handle, Limits, Listener, Options, serve};

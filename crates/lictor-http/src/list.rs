@@ -1,11 +1,16 @@
-//! Lists of keys, written piece by piece.
+//! Lists, written piece by piece.
 //!
-//! A list that is short goes out as one buffer with its length. A long one is never in memory as a whole: its first
-//! piece is written by the handler, and the others from the same snapshot of the state as the connection takes them.
-//! A client that reads slowly slows the writing.
+//! A list that is short goes out as one buffer with its length. The text of a long one is never in memory as a whole:
+//! its first piece is written by the handler, and the others from the same snapshot of the state as the connection
+//! takes them. A client that reads slowly slows the writing.
+//!
+//! Lists of keys go on from the snapshot itself. All others hold on to the rows that they are going to show, which are
+//! shared with the state.
 
+use std::fmt;
 use std::io::Write as _;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use flate2::Compression;
@@ -21,7 +26,46 @@ const WHOLE_MAX_BYTES: usize = 1024 * 1024;
 /// The pieces of a longer one, after the first.
 const PIECE_BYTES: usize = 128 * 1024;
 
-/// What is listed.
+/// An entry of a list that is no list of keys: rows shared with the state.
+pub(crate) trait Entry: fmt::Debug + Send + Sync + 'static {
+    /// Writes it as compact JSON.
+    fn push(&self, out: &mut Vec<u8>);
+}
+
+/// A JSON list of these entries.
+pub(crate) fn of<E: Entry>(entries: impl Iterator<Item = E>) -> Reply {
+    within(b"[".to_vec(), entries, &b"]"[..])
+}
+
+/// A list of these entries within a larger text: `head` ends in the bracket that opens the list, `tail` begins with
+/// the one that closes it.
+pub(crate) fn within<E: Entry>(
+    head: Vec<u8>,
+    mut entries: impl Iterator<Item = E>,
+    tail: impl Into<Bytes>,
+) -> Reply {
+    let (mut first, tail) = (head, tail.into());
+    let bracket = first.len();
+    while first.len() < WHOLE_MAX_BYTES {
+        let Some(entry) = entries.next() else {
+            first.extend_from_slice(&tail);
+            return Reply::json_bytes(first);
+        };
+        if first.len() > bracket {
+            first.push(b',');
+        }
+        entry.push(&mut first);
+    }
+    let left: Vec<E> = entries.collect();
+    let rest = Entries {
+        of_one_kind: Arc::new(left),
+        next: 0,
+        tail,
+    };
+    Reply::list(first.into(), Rest(Source::Entries(rest)))
+}
+
+/// What is listed of keys.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Form<'a> {
     /// Rows as JSON objects.
@@ -30,13 +74,13 @@ pub(crate) enum Form<'a> {
     Keys { separator: &'a [u8] },
 }
 
-/// The list below a prefix; `None` if there is nothing.
-pub(crate) fn reply(state: &State, prefix: &[u8], form: Form<'_>) -> Option<Reply> {
+/// The list of keys below a prefix; `None` if there is nothing.
+pub(crate) fn of_keys(state: &State, prefix: &[u8], form: Form<'_>) -> Option<Reply> {
     let mut first = Vec::with_capacity(4096);
     first.push(b'[');
     let next = push(state, prefix, form, prefix, &mut first, WHOLE_MAX_BYTES);
     if let Some(next) = next {
-        let rest = Rest {
+        let rest = Keys {
             state: state.clone(),
             prefix: Bytes::copy_from_slice(prefix),
             separator: match form {
@@ -45,7 +89,7 @@ pub(crate) fn reply(state: &State, prefix: &[u8], form: Form<'_>) -> Option<Repl
             },
             next: Some(next),
         };
-        return Some(Reply::list(first.into(), rest));
+        return Some(Reply::list(first.into(), Rest(Source::Keys(Box::new(rest)))));
     }
     if first.len() == 1 {
         return None;
@@ -95,9 +139,29 @@ fn comma(out: &mut Vec<u8>) {
     }
 }
 
-/// A list whose first piece is written: a snapshot, and where to go on.
+/// What is left of a list whose first piece is written.
 #[derive(Debug, Clone)]
-pub(crate) struct Rest {
+pub(crate) struct Rest(Source);
+
+#[derive(Debug, Clone)]
+enum Source {
+    Keys(Box<Keys>),
+    Entries(Entries),
+}
+
+impl Rest {
+    /// Writes the next piece; whether it is not the last.
+    fn push(&mut self, out: &mut Vec<u8>, full: usize) -> bool {
+        match &mut self.0 {
+            Source::Keys(keys) => keys.push(out, full),
+            Source::Entries(entries) => entries.push(out, full),
+        }
+    }
+}
+
+/// A snapshot, and where to go on.
+#[derive(Debug, Clone)]
+struct Keys {
     state: State,
     prefix: Bytes,
     /// Of a list of names.
@@ -106,8 +170,7 @@ pub(crate) struct Rest {
     next: Option<Vec<u8>>,
 }
 
-impl Rest {
-    /// Writes the next piece; whether it is not the last.
+impl Keys {
     fn push(&mut self, out: &mut Vec<u8>, full: usize) -> bool {
         let form = match &self.separator {
             None => Form::Rows,
@@ -120,6 +183,46 @@ impl Rest {
             out.push(b']');
         }
         self.next.is_some()
+    }
+}
+
+/// The entries that stand behind a first piece, which has at least one.
+#[derive(Debug, Clone)]
+struct Entries {
+    of_one_kind: Arc<dyn Numbered>,
+    next: usize,
+    tail: Bytes,
+}
+
+impl Entries {
+    fn push(&mut self, out: &mut Vec<u8>, full: usize) -> bool {
+        while out.len() < full {
+            let comma_at = out.len();
+            out.push(b',');
+            if !self.of_one_kind.push_entry(self.next, out) {
+                out.truncate(comma_at);
+                out.extend_from_slice(&self.tail);
+                return false;
+            }
+            self.next += 1;
+        }
+        true
+    }
+}
+
+/// Entries of one kind.
+trait Numbered: fmt::Debug + Send + Sync {
+    /// Writes one; whether there is one of this number.
+    fn push_entry(&self, number: usize, out: &mut Vec<u8>) -> bool;
+}
+
+impl<E: Entry> Numbered for Vec<E> {
+    fn push_entry(&self, number: usize, out: &mut Vec<u8>) -> bool {
+        let entry = self.get(number);
+        if let Some(entry) = entry {
+            entry.push(out);
+        }
+        entry.is_some()
     }
 }
 
@@ -236,7 +339,7 @@ mod tests {
     }
 
     fn rest(state: &State, prefix: &'static [u8], form: Form<'static>) -> Rest {
-        Rest {
+        Rest(Source::Keys(Box::new(Keys {
             state: state.clone(),
             prefix: Bytes::from_static(prefix),
             separator: match form {
@@ -244,6 +347,50 @@ mod tests {
                 Form::Keys { separator } => Some(Bytes::from_static(separator)),
             },
             next: Some(prefix.to_vec()),
+        })))
+    }
+
+    /// One of 100,000 bytes.
+    #[derive(Debug)]
+    struct Long(u8);
+
+    impl Entry for Long {
+        fn push(&self, out: &mut Vec<u8>) {
+            json::push_str(out, &vec![self.0; 100_000 - 2]);
+        }
+    }
+
+    fn long(count: u8) -> Reply {
+        within(
+            b"{\"L\":[".to_vec(),
+            (b'a'..b'a' + count).map(Long),
+            &b"],\"E\":null}"[..],
+        )
+    }
+
+    #[test]
+    fn entries_of_a_short_list_are_one_buffer() {
+        assert_eq!(long(0).body_text(), "{\"L\":[],\"E\":null}");
+        assert_eq!(long(10).body_text().len(), 6 + 10 * 100_000 + 9 + 11);
+    }
+
+    #[test]
+    fn entries_of_a_long_list_come_in_pieces() {
+        for count in [11, 12, 13, 26] {
+            let mut pieces = long(count).into_pieces();
+            let mut text = Vec::new();
+            while let Some(piece) = pieces.next() {
+                assert!(piece.len() <= WHOLE_MAX_BYTES + 100_000);
+                text.extend_from_slice(&piece);
+            }
+
+            let shown: serde_json::Value = serde_json::from_slice(&text).unwrap();
+            let entries = shown["L"].as_array().unwrap();
+            assert_eq!(entries.len(), usize::from(count));
+            for (at, entry) in entries.iter().enumerate() {
+                assert_eq!(entry.as_str().unwrap().as_bytes()[99_997], b'a' + at as u8);
+            }
+            assert!(shown["E"].is_null());
         }
     }
 
@@ -259,7 +406,7 @@ mod tests {
         let state = state();
         for prefix in [&b""[..], b"d", b"d/", b"e/"] {
             for form in FORMS {
-                let whole = reply(&state, prefix, form).unwrap().body_text();
+                let whole = of_keys(&state, prefix, form).unwrap().body_text();
                 for full in 1..whole.len() {
                     let mut rest = rest(&state, prefix, form);
                     let mut joined = b"[".to_vec();
@@ -284,7 +431,7 @@ mod tests {
     #[test]
     fn pieces_come_from_the_state_that_the_list_began_with() {
         let mut state = state();
-        let expected = reply(&state, b"", Form::Rows).unwrap().body_text();
+        let expected = of_keys(&state, b"", Form::Rows).unwrap().body_text();
         let mut pieces = Pieces::new(
             Bytes::from_static(b"["),
             rest(&state, b"", Form::Rows),

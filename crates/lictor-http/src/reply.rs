@@ -1,84 +1,18 @@
 //! What a handler answers, and the one place that turns it into an HTTP response with its headers.
 
-use std::io::{self, Write as _};
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::io::Write as _;
 
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use http_body_util::Full;
-use hyper::body::{Frame, SizeHint};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 use lictor_node::ReadMeta;
-use parking_lot::Mutex;
-use tokio::sync::mpsc;
 
+use crate::answer::{Body, Flow};
 use crate::json;
 use crate::list::{Pieces, Rest};
-
-/// The body of every response.
-pub(crate) enum Body {
-    /// All of it at once; its length is announced.
-    Whole(Full<Bytes>),
-    /// A long list, written as the client takes it.
-    Pieces(Box<Pieces>),
-    /// What another task makes as the client takes it.
-    Flow(Flow),
-}
-
-/// Pieces of a body that another task makes. A clone shares them, so that only one can be sent.
-#[derive(Debug, Clone)]
-pub(crate) struct Flow(Arc<Mutex<mpsc::Receiver<io::Result<Bytes>>>>);
-
-impl Flow {
-    /// Ends when all senders are gone, or is broken off by the first error.
-    pub(crate) fn new(pieces: mpsc::Receiver<io::Result<Bytes>>) -> Self {
-        Self(Arc::new(Mutex::new(pieces)))
-    }
-}
-
-impl Default for Body {
-    fn default() -> Self {
-        Self::Whole(Full::default())
-    }
-}
-
-impl hyper::body::Body for Body {
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        match &mut *self {
-            Self::Whole(whole) => Pin::new(whole).poll_frame(cx).map_err(|never| match never {}),
-            Self::Pieces(pieces) => Poll::Ready(pieces.next().map(|piece| Ok(Frame::data(piece)))),
-            Self::Flow(flow) => {
-                let piece = flow.0.lock().poll_recv(cx);
-                piece.map(|piece| piece.map(|piece| piece.map(Frame::data)))
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Whole(whole) => whole.is_end_stream(),
-            Self::Pieces(pieces) => pieces.is_over(),
-            Self::Flow(_) => false,
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Whole(whole) => whole.size_hint(),
-            Self::Pieces(_) | Self::Flow(_) => SizeHint::default(),
-        }
-    }
-}
 
 /// Bodies below this many bytes are never compressed (Consul: gzip from 1400 bytes).
 const GZIP_MIN_BYTES: usize = 1400;
@@ -91,6 +25,7 @@ const X_EFFECTIVE_CONSISTENCY: HeaderName = HeaderName::from_static("x-consul-ef
 const X_DEFAULT_ACL_POLICY: HeaderName = HeaderName::from_static("x-consul-default-acl-policy");
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 /// What stored values are sent as; Consul names no encoding.
 const RAW: HeaderValue = HeaderValue::from_static("text/plain");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -141,6 +76,8 @@ enum Payload {
     Json(Bytes),
     /// Text for people.
     Text(Bytes),
+    /// A page for a browser.
+    Html(Bytes),
     /// The first piece of a long list, compact, and what the others are written from.
     List(Bytes, Box<Rest>, Layout),
     /// A stored value as it is, with headers that keep a browser from running it.
@@ -200,6 +137,11 @@ impl Reply {
         Self::new(status, Payload::Text(text.into()))
     }
 
+    /// A status with a page.
+    pub(crate) fn html(status: StatusCode, page: impl Into<Bytes>) -> Self {
+        Self::new(status, Payload::Html(page.into()))
+    }
+
     /// A status without a body or Content-Type.
     pub(crate) fn empty(status: StatusCode) -> Self {
         Self::new(status, Payload::Nothing)
@@ -248,7 +190,9 @@ impl Reply {
         match &self.payload {
             Payload::Nothing => 0,
             Payload::List(..) | Payload::Flow(_) => usize::MAX,
-            Payload::Json(body) | Payload::Text(body) | Payload::Raw(body) => body.len(),
+            Payload::Json(body) | Payload::Text(body) | Payload::Html(body) | Payload::Raw(body) => {
+                body.len()
+            }
         }
     }
 
@@ -309,6 +253,10 @@ impl Reply {
             Payload::Flow(pieces) => Body::Flow(pieces),
             Payload::Text(body) => {
                 headers.insert(header::CONTENT_TYPE, TEXT);
+                whole(body)
+            }
+            Payload::Html(body) => {
+                headers.insert(header::CONTENT_TYPE, HTML);
                 whole(body)
             }
             Payload::Raw(body) => {
@@ -431,6 +379,14 @@ mod tests {
     }
 
     impl Reply {
+        /// A body that comes in pieces.
+        pub(crate) fn into_pieces(self) -> Pieces {
+            match self.payload {
+                Payload::List(first, rest, layout) => Pieces::new(first, *rest, layout),
+                other => panic!("not in pieces: {other:?}"),
+            }
+        }
+
         /// A body that is JSON in one piece.
         pub(crate) fn body_text(&self) -> String {
             match &self.payload {

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hyper::header::HeaderMap;
+use ipnet::IpNet;
 use lictor_agent::Agent;
 use lictor_node::Node;
 use lictor_state::Dirty;
@@ -44,6 +45,8 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// For a request's body, beside the time that each byte of it earns (500 bytes a second); beyond it 408.
     pub body_grace: Duration,
+    /// How long a client may take nothing of an answer that is being sent; then its connection is closed.
+    pub write_timeout: Duration,
     /// Largest head of a request, in bytes; beyond it 431.
     pub header_max_bytes: usize,
     /// For a TLS handshake.
@@ -56,6 +59,10 @@ pub struct Limits {
     pub txn_body_max_bytes: usize,
     /// Shortest TTL of a session (Consul: `session_ttl_min`).
     pub session_ttl_min: Duration,
+    /// `wait` of a blocking query that names none (Consul: `default_query_time`).
+    pub wait_default: Duration,
+    /// Longest `wait` that is granted (Consul: `max_query_time`).
+    pub wait_max: Duration,
 }
 
 impl Default for Limits {
@@ -64,12 +71,15 @@ impl Default for Limits {
             connections_per_client: 200,
             header_timeout: Duration::from_secs(10),
             body_grace: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(60),
             header_max_bytes: 64 * 1024,
             handshake_timeout: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(5),
             kv_value_max_bytes: lictor_proto::limits::KV_VALUE_MAX_BYTES,
             txn_body_max_bytes: lictor_proto::limits::TXN_BODY_MAX_BYTES,
             session_ttl_min: lictor_proto::limits::SESSION_TTL_MIN,
+            wait_default: lictor_proto::limits::WAIT_DEFAULT,
+            wait_max: lictor_proto::limits::WAIT_MAX,
         }
     }
 }
@@ -84,6 +94,9 @@ pub struct Options {
     pub response_headers: Arc<HeaderMap>,
     /// Paths below `/v1/` that begin with one of these are answered by 403 (Consul: `http_config.block_endpoints`).
     pub blocked_prefixes: Vec<String>,
+    /// The networks that may write; an empty list means all (Consul: `http_config.allow_write_http_from`). Unix sockets
+    /// are in no network.
+    pub writers: Vec<IpNet>,
 }
 
 impl Options {
@@ -91,6 +104,12 @@ impl Options {
     pub(crate) fn is_blocked(&self, path: &[u8]) -> bool {
         let mut prefixes = self.blocked_prefixes.iter();
         prefixes.any(|prefix| path.starts_with(prefix.as_bytes()))
+    }
+
+    /// Whether a client may write; `None` is one on a Unix socket.
+    pub(crate) fn may_write(&self, client: Option<IpAddr>) -> bool {
+        let within = |client| self.writers.iter().any(|network| network.contains(&client));
+        self.writers.is_empty() || client.is_some_and(within)
     }
 }
 

@@ -4,6 +4,7 @@
 //! request; everything else becomes a boxed future.
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,13 +12,14 @@ use std::task::{Context, Poll};
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::http::request::Parts;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode};
 
+use crate::answer::Body;
 use crate::ctx::{Ctx, Verb};
 use crate::error::ApiError;
 use crate::path::{self, BadPath};
 use crate::query::Query;
-use crate::reply::{Body, Layout, Policy, Reply};
+use crate::reply::{Layout, Policy, Reply};
 use crate::route::{self, Answer, Found, Route};
 use crate::routes::kv;
 use crate::server::Shared;
@@ -48,12 +50,12 @@ impl Future for Answering {
     }
 }
 
-/// Answers one request.
-pub(crate) fn call(shared: &Arc<Shared>, request: Request<Incoming>) -> Answering {
+/// Answers one request. `client` is `None` on a Unix socket.
+pub(crate) fn call(shared: &Arc<Shared>, request: Request<Incoming>, client: Option<IpAddr>) -> Answering {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path();
     if let Some(clean) = path::cleaned(path) {
-        return unserved(redirect(&clean, parts.uri.query()), parts.headers);
+        return unserved(redirect(&parts.method, &clean, parts.uri.query()), parts.headers);
     }
     let decoded = match path::decoded(path) {
         Ok(decoded) => decoded,
@@ -67,7 +69,10 @@ pub(crate) fn call(shared: &Arc<Shared>, request: Request<Incoming>) -> Answerin
     };
     let (route, param_at) = match route::find(&decoded) {
         Found::Route(route, at) => (route, at),
-        Found::Redirect => return unserved(redirect(&format!("{path}/"), parts.uri.query()), parts.headers),
+        Found::Redirect => {
+            let below = format!("{path}/");
+            return unserved(redirect(&parts.method, &below, parts.uri.query()), parts.headers);
+        }
         Found::Nothing => {
             let configured = &shared.options.response_headers;
             let response = unknown(&decoded).into_response(parts.headers, Policy::Unserved, configured);
@@ -89,6 +94,10 @@ pub(crate) fn call(shared: &Arc<Shared>, request: Request<Incoming>) -> Answerin
     let Some(verb) = Verb::parse(&parts.method).filter(|verb| route.verbs.contains(verb)) else {
         return served(shared, wrong_method(route, &parts), parts.headers);
     };
+    if verb != Verb::Get && !shared.options.may_write(client) {
+        let text = "Access is restricted";
+        return served(shared, Reply::text(StatusCode::FORBIDDEN, text), parts.headers);
+    }
     let param = &decoded[param_at..];
     if route.path == kv::PATH
         && verb == Verb::Get
@@ -127,15 +136,40 @@ fn unserved(reply: Reply, reuse: HeaderMap) -> Answering {
 }
 
 /// 307 rather than Go's 301: it keeps the method, so that a PUT does not turn into a GET on the way.
-fn redirect(path: &str, query: Option<&str>) -> Reply {
-    let location = match query {
+///
+/// As Go does it, reads get a page with a link.
+fn redirect(method: &Method, path: &str, query: Option<&str>) -> Reply {
+    const STATUS: StatusCode = StatusCode::TEMPORARY_REDIRECT;
+    let target = match query {
         Some(query) => format!("{path}?{query}"),
         None => path.to_owned(),
     };
-    match HeaderValue::from_str(&location) {
-        Ok(location) => Reply::empty(StatusCode::TEMPORARY_REDIRECT).with_header(header::LOCATION, location),
-        Err(_) => Reply::empty(StatusCode::BAD_REQUEST),
+    let Ok(location) = HeaderValue::from_str(&target) else {
+        return Reply::empty(StatusCode::BAD_REQUEST);
+    };
+    let reply = if matches!(*method, Method::GET | Method::HEAD) {
+        let page = format!("<a href=\"{}\">Temporary Redirect</a>.\n\n", escaped(&target));
+        Reply::html(STATUS, page)
+    } else {
+        Reply::empty(STATUS)
+    };
+    reply.with_header(header::LOCATION, location)
+}
+
+/// A text as it stands in HTML.
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&#34;"),
+            '\'' => out.push_str("&#39;"),
+            c => out.push(c),
+        }
     }
+    out
 }
 
 fn unknown(path: &[u8]) -> Reply {
@@ -152,7 +186,7 @@ fn unknown(path: &[u8]) -> Reply {
 
 /// OPTIONS, or 405.
 fn wrong_method(route: &Route, parts: &Parts) -> Reply {
-    let reply = if parts.method == hyper::Method::OPTIONS {
+    let reply = if parts.method == Method::OPTIONS {
         Reply::empty_json()
     } else {
         Reply::text(

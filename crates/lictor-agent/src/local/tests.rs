@@ -1,4 +1,5 @@
 use super::*;
+use crate::definition::OUTPUT_MAX_BYTES;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -24,7 +25,7 @@ fn http(id: &str) -> CheckDefinition {
 }
 
 fn with(definition: CheckDefinition, now: Instant) -> Local {
-    let mut local = Local::new("n1");
+    let mut local = Local::new("n1", OUTPUT_MAX_BYTES);
     local
         .put_check(definition, Source::Api, None, SECOND, now)
         .unwrap();
@@ -129,6 +130,29 @@ fn another_output_alone_reaches_the_catalog_later() {
 }
 
 #[test]
+fn how_much_output_is_kept_is_a_setting_and_a_check_may_want_less() {
+    let now = Instant::now();
+    for (of_agent, of_check, kept) in [(3, 0, "yyy"), (3, 2, "yy"), (3, 9, "yyy")] {
+        let mut local = Local::new("n1", of_agent);
+        let definition = CheckDefinition {
+            output_max_size: of_check,
+            ..ttl("c", SECOND, None)
+        };
+        local
+            .put_check(definition, Source::Api, None, SECOND, now)
+            .unwrap();
+
+        local.report("c", Health::Passing, "yyyy", now).unwrap();
+
+        assert!(
+            health(&local, "c")
+                .1
+                .starts_with(&format!("{kept} ... (captured"))
+        );
+    }
+}
+
+#[test]
 fn long_reports_are_cut() {
     let now = Instant::now();
     let mut local = with(ttl("c", SECOND, None), now);
@@ -161,7 +185,7 @@ fn a_running_check_runs_again_after_its_interval() {
 #[test]
 fn registering_again_and_again_does_not_grow_the_heap_without_bound() {
     let now = Instant::now();
-    let mut local = Local::new("n1");
+    let mut local = Local::new("n1", OUTPUT_MAX_BYTES);
 
     for _ in 0..10_000 {
         let definition = ttl("c", 86_400 * SECOND, Some(Health::Passing));
@@ -228,7 +252,7 @@ fn thresholds_hold_the_health_back() {
 #[test]
 fn a_service_goes_with_its_checks_when_it_was_critical_for_too_long() {
     let now = Instant::now();
-    let mut local = Local::new("n1");
+    let mut local = Local::new("n1", OUTPUT_MAX_BYTES);
     let service = ServiceDefinition {
         id: "web".into(),
         name: "web".into(),
@@ -260,7 +284,8 @@ fn a_service_goes_with_its_checks_when_it_was_critical_for_too_long() {
 fn a_check_needs_its_service() {
     let mut definition = ttl("c", SECOND, None);
     definition.service_id = "none".into();
-    let error = Local::new("n1").put_check(definition, Source::Api, None, SECOND, Instant::now());
+    let error =
+        Local::new("n1", OUTPUT_MAX_BYTES).put_check(definition, Source::Api, None, SECOND, Instant::now());
 
     assert_eq!(
         error.unwrap_err().to_string(),
@@ -271,7 +296,7 @@ fn a_check_needs_its_service() {
 #[test]
 fn a_restored_ttl_has_only_the_rest_of_its_time() {
     let now = Instant::now();
-    let mut local = Local::new("n1");
+    let mut local = Local::new("n1", OUTPUT_MAX_BYTES);
     let restored = Restored {
         health: Health::Passing,
         output: "fine".into(),
@@ -296,7 +321,7 @@ fn a_restored_ttl_has_only_the_rest_of_its_time() {
 #[test]
 fn a_check_that_moves_to_another_service_goes_with_that_one() {
     let now = Instant::now();
-    let mut local = Local::new("n1");
+    let mut local = Local::new("n1", OUTPUT_MAX_BYTES);
     let put = |local: &mut Local, service: &str| {
         let mut definition = ttl("c", SECOND, None);
         definition.service_id = service.into();

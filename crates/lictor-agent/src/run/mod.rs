@@ -25,12 +25,14 @@ impl Finding {
     }
 }
 
-/// Runs a check once, within its timeout. Dropping the future ends the run.
-pub(crate) async fn run(definition: &CheckDefinition) -> Finding {
+/// Runs a check once, within its timeout, and keeps so much of its output unless it says otherwise. Dropping the future
+/// ends the run.
+pub(crate) async fn run(definition: &CheckDefinition, output_max_bytes: usize) -> Finding {
     let limit = definition.run_timeout();
+    let output_max_bytes = definition.output_max_bytes(output_max_bytes);
     match &definition.kind {
         CheckKind::Http(request) => {
-            let ran = tokio::time::timeout(limit, http::get(request, definition.output_max_bytes())).await;
+            let ran = tokio::time::timeout(limit, http::get(request, output_max_bytes)).await;
             ran.unwrap_or_else(|_| {
                 let late = "context deadline exceeded (Client.Timeout exceeded while awaiting headers)";
                 Finding::new(

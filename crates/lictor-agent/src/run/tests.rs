@@ -5,7 +5,11 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::definition::HttpRequest;
+use crate::definition::{HttpRequest, OUTPUT_MAX_BYTES};
+
+async fn run(definition: &CheckDefinition) -> Finding {
+    super::run(definition, OUTPUT_MAX_BYTES).await
+}
 
 /// Serves one canned answer per connection and hands back what was asked.
 async fn server(answers: Vec<String>) -> (String, tokio::task::JoinHandle<Vec<String>>) {

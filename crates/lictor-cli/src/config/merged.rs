@@ -19,10 +19,12 @@ pub(crate) struct Merged {
     pub(crate) bootstrap_expect: Option<i64>,
     pub(crate) ca_file: Option<PathBuf>,
     pub(crate) cert_file: Option<PathBuf>,
+    pub(crate) check_output_max_size: Option<i64>,
     pub(crate) checks: Vec<Value>,
     pub(crate) client_addr: Option<String>,
     pub(crate) data_dir: Option<PathBuf>,
     pub(crate) datacenter: Option<String>,
+    pub(crate) default_query_time: Option<String>,
     pub(crate) enable_local_script_checks: Option<bool>,
     pub(crate) enable_script_checks: Option<bool>,
     pub(crate) encrypt: Option<String>,
@@ -33,6 +35,7 @@ pub(crate) struct Merged {
     pub(crate) log_file: Option<PathBuf>,
     pub(crate) log_json: Option<bool>,
     pub(crate) log_level: Option<String>,
+    pub(crate) max_query_time: Option<String>,
     pub(crate) node_id: Option<String>,
     pub(crate) node_meta: BTreeMap<String, String>,
     pub(crate) node_name: Option<String>,
@@ -97,6 +100,7 @@ pub(crate) struct MergedAutopilot {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct MergedHttp {
+    pub(crate) allow_write_http_from: Vec<String>,
     pub(crate) block_endpoints: Vec<String>,
     pub(crate) max_header_bytes: Option<i64>,
     pub(crate) response_headers: BTreeMap<String, String>,

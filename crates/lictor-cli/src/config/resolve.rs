@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use ipnet::IpNet;
 use serde_json::{Map, Value};
 use tracing::level_filters::LevelFilter;
 
@@ -26,6 +27,8 @@ const SERF_LAN_PORT: u16 = 8301;
 const RAFT_MULTIPLIER: (u32, u32) = (5, 10);
 /// Consul: `limits.http_max_conns_per_client`.
 const HTTP_CONNS_PER_CLIENT: usize = 200;
+/// Consul: `check_output_max_size`.
+const CHECK_OUTPUT_MAX_SIZE: usize = 4096;
 /// Consul: `limits.https_handshake_timeout`.
 const HTTPS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Consul: `performance.leave_drain_time`.
@@ -93,6 +96,7 @@ pub(crate) fn resolve(
         tls,
         response_headers: response_headers(&raw.http_config.response_headers)?,
         block_endpoints: block_endpoints(raw.http_config.block_endpoints)?,
+        allow_write_http_from: networks(&raw.http_config.allow_write_http_from)?,
         limits,
         acl: acl(raw.acl)?,
         raft_multiplier: raft_multiplier(raw.performance.raft_multiplier)?,
@@ -272,12 +276,11 @@ fn limits(merged: &Merged) -> Result<Limits> {
     )?;
     let txn_default = limits::TXN_BODY_MAX_BYTES.max(kv_max_value_size);
     Ok(Limits {
-        http_max_conns_per_client: number(
-            "limits.http_max_conns_per_client",
-            raw.http_max_conns_per_client,
-            HTTP_CONNS_PER_CLIENT,
-            (1, 10_000_000),
-        )?,
+        http_max_conns_per_client: match raw.http_max_conns_per_client {
+            None => HTTP_CONNS_PER_CLIENT,
+            // Nothing and less than nothing mean no limit, as in Consul.
+            Some(given) => usize::try_from(given).unwrap_or(0),
+        },
         https_handshake_timeout: match duration(
             "limits.https_handshake_timeout",
             raw.https_handshake_timeout.as_deref(),
@@ -298,7 +301,33 @@ fn limits(merged: &Merged) -> Result<Limits> {
             given => Some(number("http_config.max_header_bytes", given, 0, (1024, 1 << 20))?),
         },
         session_ttl_min,
+        default_query_time: duration(
+            "default_query_time",
+            merged.default_query_time.as_deref(),
+            limits::WAIT_DEFAULT,
+        )?,
+        max_query_time: duration(
+            "max_query_time",
+            merged.max_query_time.as_deref(),
+            limits::WAIT_MAX,
+        )?,
+        check_output_max_size: number(
+            "check_output_max_size",
+            merged.check_output_max_size,
+            CHECK_OUTPUT_MAX_SIZE,
+            (1, VALUE_MAX_BYTES),
+        )?,
     })
+}
+
+fn networks(texts: &[String]) -> Result<Vec<IpNet>> {
+    let parsed = texts.iter().map(|text| match text.parse() {
+        Ok(network) => Ok(network),
+        Err(_) => invalid(format!(
+            "http_config.allow_write_http_from: {text:?} is no network such as \"10.0.0.0/8\""
+        )),
+    });
+    parsed.collect()
 }
 
 /// Headers that frame a message are not the operator's to set.
@@ -573,9 +602,10 @@ mod tests {
                 json!({"limits": {"kv_max_value_size": 0}}),
                 "limits.kv_max_value_size: 0",
             ),
+            (json!({"check_output_max_size": 0}), "check_output_max_size: 0"),
             (
-                json!({"limits": {"http_max_conns_per_client": -1}}),
-                "limits.http_max_conns_per_client: -1",
+                json!({"http_config": {"allow_write_http_from": ["127.0.0.1"]}}),
+                "http_config.allow_write_http_from: \"127.0.0.1\" is no network",
             ),
             (
                 json!({"session_ttl_min": "48h"}),
@@ -666,8 +696,14 @@ mod tests {
     fn what_http_is_told_is_taken_over() {
         let config = dev(&json!({
             "session_ttl_min": "0s",
-            "http_config": {"response_headers": {"X-A": "b"}, "block_endpoints": ["/v1/agent"]},
-            "limits": {"https_handshake_timeout": "7s"},
+            "http_config": {
+                "response_headers": {"X-A": "b"}, "block_endpoints": ["/v1/agent"],
+                "allow_write_http_from": ["127.0.0.5/8", "::1/128"],
+            },
+            "default_query_time": "1s",
+            "max_query_time": "2s",
+            "check_output_max_size": 10,
+            "limits": {"https_handshake_timeout": "7s", "http_max_conns_per_client": -1},
             "performance": {"leave_drain_time": "3s"},
         }))
         .expect("valid");
@@ -677,6 +713,11 @@ mod tests {
         assert_eq!(config.block_endpoints, ["/v1/agent"]);
         assert_eq!(config.limits.https_handshake_timeout, Duration::from_secs(7));
         assert_eq!(config.limits.leave_drain_time, Duration::from_secs(3));
+        assert_eq!(config.limits.http_max_conns_per_client, 0);
+        assert_eq!(config.limits.default_query_time, Duration::from_secs(1));
+        assert_eq!(config.limits.max_query_time, Duration::from_secs(2));
+        assert_eq!(config.limits.check_output_max_size, 10);
+        assert_eq!(config.allow_write_http_from.len(), 2);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use hyper::header::HeaderMap;
+use ipnet::IpNet;
 use serde_json::Value;
 
 use super::addr::Listen;
@@ -55,6 +56,8 @@ pub struct RuntimeConfig {
     pub response_headers: HeaderMap,
     /// Paths that begin with one of these are refused.
     pub block_endpoints: Vec<String>,
+    /// Networks that may write over HTTP; an empty list means all.
+    pub allow_write_http_from: Vec<IpNet>,
     /// Bounds.
     pub limits: Limits,
     /// Access control.
@@ -125,7 +128,7 @@ pub struct TlsFiles {
 /// Bounds that an operator may move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// HTTP connections of one client address.
+    /// HTTP connections of one client address; 0 for no limit.
     pub http_max_conns_per_client: usize,
     /// How long a TLS handshake may take.
     pub https_handshake_timeout: Duration,
@@ -139,6 +142,12 @@ pub struct Limits {
     pub max_header_bytes: Option<usize>,
     /// Shortest session TTL.
     pub session_ttl_min: Duration,
+    /// How long a blocking query waits that does not say.
+    pub default_query_time: Duration,
+    /// How long a blocking query waits at most.
+    pub max_query_time: Duration,
+    /// Bytes of a check's output that are kept.
+    pub check_output_max_size: usize,
 }
 
 /// Access control.

@@ -1,5 +1,7 @@
 //! The fields of catalog rows in expressions (Consul: the "filtering" table of each list endpoint).
 
+use std::sync::Arc;
+
 use lictor_proto::v1::{CheckRow, NodeRow, ServiceAddress, ServiceRow};
 
 use super::{Field, Kind, Row, Value};
@@ -96,7 +98,7 @@ pub(crate) struct CatalogService<'a> {
 pub(crate) struct ServiceHealth<'a> {
     pub(crate) node: &'a NodeRow,
     pub(crate) service: &'a ServiceRow,
-    pub(crate) checks: &'a [&'a CheckRow],
+    pub(crate) checks: &'a [Arc<CheckRow>],
 }
 
 impl Row for NodeRow {
@@ -195,7 +197,7 @@ impl Row for ServiceHealth<'_> {
             "Node" => Some(Value::Row(self.node)),
             "Service" => Some(Value::Row(self.service)),
             "Checks" => Some(Value::Rows(
-                self.checks.iter().map(|check| *check as &dyn Row).collect(),
+                self.checks.iter().map(|check| &**check as &dyn Row).collect(),
             )),
             _ => None,
         }
@@ -241,14 +243,14 @@ mod tests {
             port: 80,
         };
         let tagged_addresses = [("lan".to_owned(), address)].into();
-        let (node, check) = (NodeRow::default(), CheckRow::default());
+        let (node, check) = (NodeRow::default(), Arc::<CheckRow>::default());
         let service = ServiceRow {
             tagged_addresses,
             ..ServiceRow::default()
         };
 
         all_are_there(&node, NODE);
-        all_are_there(&check, CHECK);
+        all_are_there(&*check, CHECK);
         all_are_there(&service, SERVICE);
         all_are_there(
             &CatalogService {
@@ -261,7 +263,7 @@ mod tests {
             &ServiceHealth {
                 node: &node,
                 service: &service,
-                checks: &[&check],
+                checks: &[Arc::clone(&check)],
             },
             SERVICE_HEALTH,
         );

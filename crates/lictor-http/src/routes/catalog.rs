@@ -15,6 +15,8 @@ use crate::blocking::{self, ViewOf};
 use crate::ctx::{Ctx, ReadOptions};
 use crate::error::ApiError;
 use crate::filter::{Field, Filter, Row, Validate, fields};
+use crate::json;
+use crate::list;
 use crate::reply::Reply;
 use crate::wire;
 
@@ -30,29 +32,24 @@ pub(crate) async fn datacenters(ctx: Ctx) -> Result<Reply, ApiError> {
 
 /// `GET /v1/catalog/nodes`.
 pub(crate) async fn nodes(ctx: Ctx) -> Result<Reply, ApiError> {
-    let list = List::new(&ctx, fields::NODE)?;
+    let params = List::new(&ctx, fields::NODE)?;
     let view = ViewOf {
         index: |state: &State| state.area_index(Area::Nodes).0,
         render: |state: &State| {
             let kept = state
                 .nodes()
-                .filter(|node| list.meta_matches(node) && list.keeps(&***node));
+                .filter(|node| params.meta_matches(node) && params.keeps(&***node));
             let mut nodes: Vec<_> = kept.filter(|node| may_read_node(&ctx, node)).collect();
-            list.put_near_first(&ctx, &mut nodes, |node| &node.node);
-            Reply::json(
-                &nodes
-                    .into_iter()
-                    .map(|node| wire::Node::of(node))
-                    .collect::<Vec<_>>(),
-            )
+            params.put_near_first(&ctx, &mut nodes, |node| &node.node);
+            list::of(nodes.into_iter().map(|node| ListedNode(Arc::clone(node))))
         },
     };
-    list.read(&ctx, Topic::Row(Area::Nodes, b""), &view).await
+    params.read(&ctx, Topic::Row(Area::Nodes, b""), &view).await
 }
 
 /// `GET /v1/catalog/services`: names with the tags of all their instances.
 pub(crate) async fn services(ctx: Ctx) -> Result<Reply, ApiError> {
-    let list = List::new(&ctx, fields::CATALOG_SERVICE)?;
+    let params = List::new(&ctx, fields::CATALOG_SERVICE)?;
     let view = ViewOf {
         index: |state: &State| state.area_index(Area::Services).0,
         render: |state: &State| {
@@ -61,8 +58,8 @@ pub(crate) async fn services(ctx: Ctx) -> Result<Reply, ApiError> {
                 let Some(node) = state.node(&service.node) else {
                     continue;
                 };
-                if list.meta_matches(node)
-                    && list.keeps(&fields::CatalogService { node, service })
+                if params.meta_matches(node)
+                    && params.keeps(&fields::CatalogService { node, service })
                     && may_read_service(&ctx, service)
                 {
                     names
@@ -74,94 +71,106 @@ pub(crate) async fn services(ctx: Ctx) -> Result<Reply, ApiError> {
             Reply::json(&names)
         },
     };
-    list.read_cached(&ctx, Topic::Row(Area::Services, b""), &view)
+    params
+        .read_cached(&ctx, Topic::Row(Area::Services, b""), &view)
         .await
 }
 
 /// `GET /v1/catalog/service/:service`.
 pub(crate) async fn service(ctx: Ctx) -> Result<Reply, ApiError> {
     let name = wanted(&ctx, "Missing service name")?;
-    let list = List::new(&ctx, fields::CATALOG_SERVICE)?;
+    let params = List::new(&ctx, fields::CATALOG_SERVICE)?;
     let view = ViewOf {
         index: |state: &State| state.service_index(&name).0,
         render: |state: &State| {
-            let mut instances = instances(&ctx, &list, state, &name);
-            instances.retain(|(node, service)| list.keeps(&fields::CatalogService { node, service }));
-            let shown = instances
-                .iter()
-                .map(|(node, service)| wire::catalog::CatalogService::of(node, service));
-            Reply::json(&shown.collect::<Vec<_>>())
+            let mut instances = instances(&ctx, &params, state, &name);
+            instances.retain(|(node, service)| params.keeps(&fields::CatalogService { node, service }));
+            list::of(instances.into_iter().map(|(node, service)| Instance {
+                node: Arc::clone(node),
+                service: Arc::clone(service),
+            }))
         },
     };
-    list.read_cached(
-        &ctx,
-        Topic::Row(Area::Service, name.to_lowercase().as_bytes()),
-        &view,
-    )
-    .await
+    params
+        .read_cached(
+            &ctx,
+            Topic::Row(Area::Service, name.to_lowercase().as_bytes()),
+            &view,
+        )
+        .await
 }
 
 /// `GET /v1/catalog/node/:node`: `null` for one that is not there.
 pub(crate) async fn node(ctx: Ctx) -> Result<Reply, ApiError> {
     let name = wanted(&ctx, "Missing node name")?;
-    let list = List::new(&ctx, fields::SERVICE)?;
+    let params = List::new(&ctx, fields::SERVICE)?;
     let view = ViewOf {
         index: |state: &State| state.node_index(&name).0,
         render: |state: &State| {
-            let found = find_node(&ctx, state, &name).map(|node| wire::catalog::NodeServices {
-                node: wire::Node::of(node),
-                services: services_on(&ctx, &list, state, node)
-                    .map(|service| (service.id.as_str(), wire::Service::listed(service)))
-                    .collect(),
-            });
-            Reply::json(&found)
+            let Some(node) = find_node(&ctx, state, &name) else {
+                return Reply::json(&());
+            };
+            let mut services: Vec<_> = services_on(&ctx, &params, state, node).collect();
+            services.sort_by(|a, b| a.id.cmp(&b.id));
+            let mut head = b"{\"Node\":".to_vec();
+            json::push(&mut head, &wire::Node::of(node));
+            head.extend_from_slice(b",\"Services\":{");
+            let services = services
+                .into_iter()
+                .map(|service| NamedService(Arc::clone(service)));
+            list::within(head, services, &b"}}"[..])
         },
     };
-    list.read(
-        &ctx,
-        Topic::Row(Area::Node, name.to_lowercase().as_bytes()),
-        &view,
-    )
-    .await
+    params
+        .read(
+            &ctx,
+            Topic::Row(Area::Node, name.to_lowercase().as_bytes()),
+            &view,
+        )
+        .await
 }
 
 /// `GET /v1/catalog/node-services/:node`: the same with the services as a list.
 pub(crate) async fn node_services(ctx: Ctx) -> Result<Reply, ApiError> {
     let name = wanted(&ctx, "Missing node name")?;
-    let list = List::new(&ctx, fields::SERVICE)?;
+    let params = List::new(&ctx, fields::SERVICE)?;
     let view = ViewOf {
         index: |state: &State| state.node_index(&name).0,
         render: |state: &State| {
-            let node = find_node(&ctx, state, &name);
-            let services: Vec<_> = node
-                .into_iter()
-                .flat_map(|node| services_on(&ctx, &list, state, node))
-                .map(|service| wire::Service::listed(service))
-                .collect();
-            Reply::json(&wire::catalog::NodeServiceList {
-                node: node.map(|node| wire::Node::of(node)),
-                services: (!services.is_empty()).then_some(services),
-            })
+            let Some(node) = find_node(&ctx, state, &name) else {
+                return Reply::json_bytes(&b"{\"Node\":null,\"Services\":null}"[..]);
+            };
+            let mut services = services_on(&ctx, &params, state, node).peekable();
+            let mut head = b"{\"Node\":".to_vec();
+            json::push(&mut head, &wire::Node::of(node));
+            if services.peek().is_none() {
+                head.extend_from_slice(b",\"Services\":null}");
+                return Reply::json_bytes(head);
+            }
+            head.extend_from_slice(b",\"Services\":[");
+            let services = services.map(|service| ListedService(Arc::clone(service)));
+            list::within(head, services, &b"]}"[..])
         },
     };
-    list.read(
-        &ctx,
-        Topic::Row(Area::Node, name.to_lowercase().as_bytes()),
-        &view,
-    )
-    .await
+    params
+        .read(
+            &ctx,
+            Topic::Row(Area::Node, name.to_lowercase().as_bytes()),
+            &view,
+        )
+        .await
 }
 
 /// `GET /v1/catalog/connect/:service`, `/v1/health/connect/:service` and `/v1/health/ingress/:service`: this server
 /// has no mesh, so that no service has a proxy or gateway.
 pub(crate) async fn no_mesh(ctx: Ctx) -> Result<Reply, ApiError> {
     wanted(&ctx, "Missing service name")?;
-    let list = List::new(&ctx, fields::CATALOG_SERVICE)?;
+    let params = List::new(&ctx, fields::CATALOG_SERVICE)?;
     let view = ViewOf {
         index: |state: &State| state.area_index(Area::Services).0,
         render: |_: &State| Reply::json_bytes(&b"[]"[..]),
     };
-    list.read(&ctx, Topic::Row(Area::Services, b""), &view).await
+    params.read(&ctx, Topic::Row(Area::Services, b""), &view).await
 }
 
 /// `PUT /v1/catalog/register`.
@@ -316,20 +325,63 @@ impl List {
     }
 }
 
+#[derive(Debug)]
+struct ListedNode(Arc<NodeRow>);
+
+impl list::Entry for ListedNode {
+    fn push(&self, out: &mut Vec<u8>) {
+        json::push(out, &wire::Node::of(&self.0));
+    }
+}
+
+#[derive(Debug)]
+struct ListedService(Arc<ServiceRow>);
+
+impl list::Entry for ListedService {
+    fn push(&self, out: &mut Vec<u8>) {
+        json::push(out, &wire::Service::listed(&self.0));
+    }
+}
+
+/// A service behind its id, as a field of an object.
+#[derive(Debug)]
+struct NamedService(Arc<ServiceRow>);
+
+impl list::Entry for NamedService {
+    fn push(&self, out: &mut Vec<u8>) {
+        json::push_str(out, self.0.id.as_bytes());
+        out.push(b':');
+        json::push(out, &wire::Service::listed(&self.0));
+    }
+}
+
+/// A service with its node.
+#[derive(Debug)]
+struct Instance {
+    node: Arc<NodeRow>,
+    service: Arc<ServiceRow>,
+}
+
+impl list::Entry for Instance {
+    fn push(&self, out: &mut Vec<u8>) {
+        json::push(out, &wire::catalog::CatalogService::of(&self.node, &self.service));
+    }
+}
+
 /// The instances of a service that parameters and permissions leave, with their nodes; the filter is still to come.
 pub(super) fn instances<'a>(
     ctx: &Ctx,
-    list: &List,
+    params: &List,
     state: &'a State,
     name: &str,
 ) -> Vec<(&'a Arc<NodeRow>, &'a Arc<ServiceRow>)> {
     let mut instances: Vec<_> = state
         .services_named(name)
-        .filter(|service| list.tags_match(service) && may_read_service(ctx, service))
+        .filter(|service| params.tags_match(service) && may_read_service(ctx, service))
         .filter_map(|service| Some((state.node(&service.node)?, service)))
-        .filter(|(node, _)| list.meta_matches(node))
+        .filter(|(node, _)| params.meta_matches(node))
         .collect();
-    list.put_near_first(ctx, &mut instances, |(node, _)| &node.node);
+    params.put_near_first(ctx, &mut instances, |(node, _)| &node.node);
     instances
 }
 
@@ -342,13 +394,13 @@ fn find_node<'a>(ctx: &Ctx, state: &'a State, name: &str) -> Option<&'a Arc<Node
 
 fn services_on<'a>(
     ctx: &'a Ctx,
-    list: &'a List,
+    params: &'a List,
     state: &'a State,
     node: &'a NodeRow,
 ) -> impl Iterator<Item = &'a Arc<ServiceRow>> {
     state
         .services_of_node(&node.node)
-        .filter(|service| list.keeps(&***service) && may_read_service(ctx, service))
+        .filter(|service| params.keeps(&***service) && may_read_service(ctx, service))
 }
 
 fn may_read_node(ctx: &Ctx, node: &NodeRow) -> bool {

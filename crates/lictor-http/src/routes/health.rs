@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lictor_node::Topic;
-use lictor_proto::v1::{CheckRow, ServiceRow};
+use lictor_proto::v1::{CheckRow, NodeRow, ServiceRow};
 use lictor_state::{Area, State};
 
 use super::catalog::{List, instances, wanted};
@@ -12,29 +12,32 @@ use crate::blocking::ViewOf;
 use crate::ctx::Ctx;
 use crate::error::ApiError;
 use crate::filter::fields;
+use crate::json;
+use crate::list;
 use crate::reply::Reply;
 use crate::wire;
 
 /// `GET /v1/health/node/:node`.
 pub(crate) async fn node(ctx: Ctx) -> Result<Reply, ApiError> {
     let name = wanted(&ctx, "Missing node name")?;
-    let list = List::new(&ctx, fields::CHECK)?;
+    let params = List::new(&ctx, fields::CHECK)?;
     let view = ViewOf {
         index: |state: &State| state.node_index(&name).0,
-        render: |state: &State| checks(&ctx, &list, state, state.checks_of_node(&name)),
+        render: |state: &State| checks(&ctx, &params, state, state.checks_of_node(&name)),
     };
-    list.read(
-        &ctx,
-        Topic::Row(Area::Node, name.to_lowercase().as_bytes()),
-        &view,
-    )
-    .await
+    params
+        .read(
+            &ctx,
+            Topic::Row(Area::Node, name.to_lowercase().as_bytes()),
+            &view,
+        )
+        .await
 }
 
 /// `GET /v1/health/checks/:service`: the checks of a service's instances, without those of their nodes.
 pub(crate) async fn service_checks(ctx: Ctx) -> Result<Reply, ApiError> {
     let name = wanted(&ctx, "Missing service name")?;
-    let list = List::new(&ctx, fields::CHECK)?;
+    let params = List::new(&ctx, fields::CHECK)?;
     let view = ViewOf {
         index: |state: &State| state.service_index(&name).0,
         render: |state: &State| {
@@ -43,70 +46,69 @@ pub(crate) async fn service_checks(ctx: Ctx) -> Result<Reply, ApiError> {
             let rows = ids
                 .iter()
                 .flat_map(|(node, id)| state.checks_of_service(node, id));
-            checks(&ctx, &list, state, rows)
+            checks(&ctx, &params, state, rows)
         },
     };
-    list.read(
-        &ctx,
-        Topic::Row(Area::Service, name.to_lowercase().as_bytes()),
-        &view,
-    )
-    .await
+    params
+        .read(
+            &ctx,
+            Topic::Row(Area::Service, name.to_lowercase().as_bytes()),
+            &view,
+        )
+        .await
 }
 
 /// `GET /v1/health/state/:state`: `any` for all.
 pub(crate) async fn state(ctx: Ctx) -> Result<Reply, ApiError> {
     let wanted = wanted(&ctx, "Missing check state")?;
-    let list = List::new(&ctx, fields::CHECK)?;
+    let params = List::new(&ctx, fields::CHECK)?;
     let view = ViewOf {
         index: |state: &State| state.area_index(Area::Checks).0,
         render: |state: &State| {
             let rows = state
                 .checks()
                 .filter(|check| wanted == "any" || check.status == wanted);
-            checks(&ctx, &list, state, rows)
+            checks(&ctx, &params, state, rows)
         },
     };
-    list.read(&ctx, Topic::Row(Area::Checks, b""), &view).await
+    params.read(&ctx, Topic::Row(Area::Checks, b""), &view).await
 }
 
 /// `GET /v1/health/service/:service`: instances with their checks and those of their nodes.
 pub(crate) async fn service(ctx: Ctx) -> Result<Reply, ApiError> {
     let name = wanted(&ctx, "Missing service name")?;
     let passing = passing_only(&ctx)?;
-    let list = List::bare(&ctx, fields::SERVICE_HEALTH)?;
+    let params = List::bare(&ctx, fields::SERVICE_HEALTH)?;
     let view = ViewOf {
         index: |state: &State| state.service_index(&name).0,
         render: |state: &State| {
-            let mut shown = Vec::new();
-            for (node, service) in instances(&ctx, &list, state, &name) {
+            let found = instances(&ctx, &params, state, &name);
+            list::of(found.into_iter().filter_map(|(node, service)| {
                 let of_node = state.checks_of_service(&node.node, "");
                 let of_service = state.checks_of_service(&node.node, &service.id);
-                let checks: Vec<&CheckRow> = of_node.chain(of_service).map(|check| &**check).collect();
+                let checks: Vec<_> = of_node.chain(of_service).cloned().collect();
                 let in_service = !passing || checks.iter().all(|check| check.status == "passing");
-                if in_service
-                    && list.keeps(&fields::ServiceHealth {
-                        node,
-                        service,
-                        checks: &checks,
-                    })
-                {
-                    shown.push(wire::catalog::ServiceHealth {
-                        node: wire::Node::of(node),
-                        service: wire::Service::listed(service),
-                        checks: checks.into_iter().map(wire::Check::listed).collect(),
-                    });
-                }
-            }
-            Reply::json(&shown)
+                let row = fields::ServiceHealth {
+                    node,
+                    service,
+                    checks: &checks,
+                };
+                let is_shown = in_service && params.keeps(&row);
+                is_shown.then(|| InstanceHealth {
+                    node: Arc::clone(node),
+                    service: Arc::clone(service),
+                    checks,
+                })
+            }))
         },
     };
-    list.read_cached(
-        &ctx,
-        Topic::Row(Area::Service, name.to_lowercase().as_bytes()),
-        &view,
-    )
-    .await
+    params
+        .read_cached(
+            &ctx,
+            Topic::Row(Area::Service, name.to_lowercase().as_bytes()),
+            &view,
+        )
+        .await
 }
 
 /// `?passing`: a switch that may also say false.
@@ -118,15 +120,52 @@ fn passing_only(ctx: &Ctx) -> Result<bool, ApiError> {
     }
 }
 
-fn checks<'a>(ctx: &Ctx, list: &List, state: &State, rows: impl Iterator<Item = &'a Arc<CheckRow>>) -> Reply {
+fn checks<'a>(
+    ctx: &Ctx,
+    params: &List,
+    state: &State,
+    rows: impl Iterator<Item = &'a Arc<CheckRow>>,
+) -> Reply {
     let shown = rows
         .filter(|check| {
-            list.keeps(&***check)
+            params.keeps(&***check)
                 && state
                     .node(&check.node)
-                    .is_some_and(|node| list.meta_matches(node))
+                    .is_some_and(|node| params.meta_matches(node))
         })
         .filter(|check| ctx.authorize(Resource::Node(&check.node), Access::Read).is_ok())
-        .map(|check| wire::Check::listed(check));
-    Reply::json(&shown.collect::<Vec<_>>())
+        .map(|check| Listed(Arc::clone(check)));
+    list::of(shown)
+}
+
+/// An instance with its checks.
+#[derive(Debug)]
+struct InstanceHealth {
+    node: Arc<NodeRow>,
+    service: Arc<ServiceRow>,
+    checks: Vec<Arc<CheckRow>>,
+}
+
+impl list::Entry for InstanceHealth {
+    fn push(&self, out: &mut Vec<u8>) {
+        let shown = wire::catalog::ServiceHealth {
+            node: wire::Node::of(&self.node),
+            service: wire::Service::listed(&self.service),
+            checks: self
+                .checks
+                .iter()
+                .map(|check| wire::Check::listed(check))
+                .collect(),
+        };
+        json::push(out, &shown);
+    }
+}
+
+#[derive(Debug)]
+struct Listed(Arc<CheckRow>);
+
+impl list::Entry for Listed {
+    fn push(&self, out: &mut Vec<u8>) {
+        json::push(out, &wire::Check::listed(&self.0));
+    }
 }

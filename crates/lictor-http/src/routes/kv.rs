@@ -19,7 +19,7 @@ use crate::list;
 use crate::query::Query;
 use crate::reply::{Meta, Reply};
 use crate::route::Answer;
-use crate::server::Shared;
+use crate::server::{Limits, Shared};
 use lictor_proto::go;
 
 /// The route of the family.
@@ -31,7 +31,7 @@ const CHUNKED_SLACK_BYTES: usize = 64 * 1024;
 /// Answers a read that need not wait for anything: no change, no leader. The hot path of the whole server.
 pub(crate) fn read_now(shared: &Shared, key: &[u8], query: Query<'_>, headers: &HeaderMap) -> Option<Reply> {
     let facts = HeaderFacts::read(headers);
-    let planned = plan(key, query, facts).and_then(|(options, view)| {
+    let planned = plan(key, query, facts, &shared.limits).and_then(|(options, view)| {
         ctx::check_datacenter(query, shared)?;
         shared.acl.authorize(
             ctx::token(shared, query, headers).as_deref(),
@@ -66,7 +66,7 @@ pub(crate) fn serve(ctx: Ctx) -> Answer {
 
 /// Reads only get here if they wait for something.
 pub(crate) async fn get(ctx: Ctx) -> Result<Reply, ApiError> {
-    let (options, view) = plan(ctx.param(), ctx.query(), ctx.facts())?;
+    let (options, view) = plan(ctx.param(), ctx.query(), ctx.facts(), &ctx.shared.limits)?;
     ctx.check_datacenter()?;
     ctx.authorize(view.resource(), Access::Read)?;
     blocking::read(&ctx, options, &[view.topic()], &view).await
@@ -88,8 +88,9 @@ fn plan<'a>(
     key: &'a [u8],
     query: Query<'a>,
     facts: HeaderFacts,
+    limits: &Limits,
 ) -> Result<(ReadOptions, KvView<'a>), ApiError> {
-    let options = ctx::read_options(query, facts)?;
+    let options = ctx::read_options(query, facts, limits)?;
     let form = if query.has("keys") {
         let separator = query.get("separator").filter(|s| !s.is_empty());
         // The old spelling still works; the right one wins.
@@ -151,14 +152,16 @@ impl View for KvView<'_> {
                     Reply::json_bytes(out)
                 }
             },
-            Form::Recurse => list::reply(state, self.key, list::Form::Rows)
+            Form::Recurse => list::of_keys(state, self.key, list::Form::Rows)
                 .unwrap_or_else(|| Reply::empty(StatusCode::NOT_FOUND)),
-            Form::Keys { separator } => match list::reply(state, self.key, list::Form::Keys { separator }) {
-                Some(reply) => reply,
-                // Only the whole store is shown as an empty list (a recorded answer).
-                None if self.key.is_empty() => Reply::json_bytes(Bytes::from_static(b"[]")),
-                None => Reply::empty(StatusCode::NOT_FOUND),
-            },
+            Form::Keys { separator } => {
+                match list::of_keys(state, self.key, list::Form::Keys { separator }) {
+                    Some(reply) => reply,
+                    // Only the whole store is shown as an empty list (a recorded answer).
+                    None if self.key.is_empty() => Reply::json_bytes(Bytes::from_static(b"[]")),
+                    None => Reply::empty(StatusCode::NOT_FOUND),
+                }
+            }
         }
     }
 }
@@ -338,17 +341,21 @@ mod tests {
 
     #[test]
     fn keys_wins_over_recurse_and_the_right_spelling_over_the_old_one() {
-        let separator =
-            |raw: &'static str| match plan(b"p", Query::new(raw.as_bytes()), HeaderFacts::default()) {
-                Ok((
-                    _,
-                    KvView {
-                        form: Form::Keys { separator },
-                        ..
-                    },
-                )) => separator.into_owned(),
-                _ => panic!("not a list of keys: {raw}"),
-            };
+        let separator = |raw: &'static str| match plan(
+            b"p",
+            Query::new(raw.as_bytes()),
+            HeaderFacts::default(),
+            &Limits::default(),
+        ) {
+            Ok((
+                _,
+                KvView {
+                    form: Form::Keys { separator },
+                    ..
+                },
+            )) => separator.into_owned(),
+            _ => panic!("not a list of keys: {raw}"),
+        };
 
         assert_eq!(separator("recurse&keys&raw"), b"");
         assert_eq!(separator("keys&seperator=/&separator=b"), b"b");
@@ -357,11 +364,32 @@ mod tests {
 
     #[test]
     fn only_lists_do_without_a_key() {
-        assert!(plan(b"", Query::new(b"keys"), HeaderFacts::default()).is_ok());
-        assert!(plan(b"", Query::new(b"recurse"), HeaderFacts::default()).is_ok());
-        let error = plan(b"", Query::new(b"raw"), HeaderFacts::default())
-            .err()
-            .unwrap();
+        assert!(
+            plan(
+                b"",
+                Query::new(b"keys"),
+                HeaderFacts::default(),
+                &Limits::default()
+            )
+            .is_ok()
+        );
+        assert!(
+            plan(
+                b"",
+                Query::new(b"recurse"),
+                HeaderFacts::default(),
+                &Limits::default()
+            )
+            .is_ok()
+        );
+        let error = plan(
+            b"",
+            Query::new(b"raw"),
+            HeaderFacts::default(),
+            &Limits::default(),
+        )
+        .err()
+        .unwrap();
         assert_eq!(error.text(), "Missing key name");
     }
 }

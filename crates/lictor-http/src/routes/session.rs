@@ -12,6 +12,7 @@ use crate::blocking::{self, ViewOf};
 use crate::ctx::Ctx;
 use crate::error::ApiError;
 use crate::json;
+use crate::list;
 use crate::reply::Reply;
 
 mod request;
@@ -69,7 +70,7 @@ pub(crate) async fn renew(ctx: Ctx) -> Result<Reply, ApiError> {
         ctx.authorize(Resource::Session(&row.node), Access::Write)?;
     }
     let row = ctx.shared.node.renew_session(id).await?.ok_or_else(missing)?;
-    Ok(Reply::json_bytes(rows_json(std::iter::once(&row))))
+    Ok(list::of(std::iter::once(Shown(row))))
 }
 
 /// `GET /v1/session/info/:id`: a list of one, or none.
@@ -85,7 +86,7 @@ pub(crate) async fn info(ctx: Ctx) -> Result<Reply, ApiError> {
         render: |state: &State| {
             let row = id.and_then(|id| state.session(id));
             let row = row.filter(|row| ctx.authorize(Resource::Session(&row.node), Access::Read).is_ok());
-            Reply::json_bytes(rows_json(row.into_iter()))
+            list::of(row.into_iter().cloned().map(Shown))
         },
     };
     blocking::read(&ctx, options, &[Topic::Row(Area::Session, topic)], &view).await
@@ -103,7 +104,7 @@ pub(crate) async fn of_node(ctx: Ctx) -> Result<Reply, ApiError> {
     let topic = node.to_lowercase();
     let view = ViewOf {
         index: |state: &State| state.sessions_index().0,
-        render: |state: &State| Reply::json_bytes(rows_json(readable(&ctx, state.sessions_of_node(&node)))),
+        render: |state: &State| list::of(readable(&ctx, state.sessions_of_node(&node))),
     };
     blocking::read(
         &ctx,
@@ -121,16 +122,14 @@ pub(crate) async fn list(ctx: Ctx) -> Result<Reply, ApiError> {
         .map_err(ApiError::with_failed_read_headers)?;
     let view = ViewOf {
         index: |state: &State| state.sessions_index().0,
-        render: |state: &State| Reply::json_bytes(rows_json(readable(&ctx, state.sessions()))),
+        render: |state: &State| list::of(readable(&ctx, state.sessions())),
     };
     blocking::read(&ctx, options, &[Topic::Row(Area::Sessions, b"")], &view).await
 }
 
-fn readable<'a>(
-    ctx: &Ctx,
-    rows: impl Iterator<Item = &'a Arc<SessionRow>>,
-) -> impl Iterator<Item = &'a Arc<SessionRow>> {
+fn readable<'a>(ctx: &Ctx, rows: impl Iterator<Item = &'a Arc<SessionRow>>) -> impl Iterator<Item = Shown> {
     rows.filter(|row| ctx.authorize(Resource::Session(&row.node), Access::Read).is_ok())
+        .map(|row| Shown(Arc::clone(row)))
 }
 
 fn wanted_session(ctx: &Ctx) -> Result<String, ApiError> {
@@ -147,18 +146,14 @@ async fn apply(ctx: &Ctx, command: Command) -> Result<(), ApiError> {
     }
 }
 
-/// A list of sessions as Consul shows it.
-fn rows_json<'a>(rows: impl Iterator<Item = &'a Arc<SessionRow>>) -> Vec<u8> {
-    let mut out = Vec::with_capacity(512);
-    out.push(b'[');
-    for row in rows {
-        if out.len() > 1 {
-            out.push(b',');
-        }
-        push_row(&mut out, row);
+/// A session in a list.
+#[derive(Debug)]
+struct Shown(Arc<SessionRow>);
+
+impl list::Entry for Shown {
+    fn push(&self, out: &mut Vec<u8>) {
+        push_row(out, &self.0);
     }
-    out.push(b']');
-    out
 }
 
 fn push_row(out: &mut Vec<u8>, row: &SessionRow) {
@@ -236,7 +231,7 @@ mod tests {
         row.create_index = 7;
         row.modify_index = 9;
 
-        let shown = String::from_utf8(rows_json(std::iter::once(&Arc::new(row)))).unwrap();
+        let shown = list::of(std::iter::once(Shown(Arc::new(row)))).body_text();
 
         let expected = concat!(
             r#"[{"ID":"8a8a8a8a-8a8a-8a8a-8a8a-8a8a8a8a8a8a","Name":"n\u003c","Node":"node","LockDelay":15000000000,"#,
@@ -253,7 +248,7 @@ mod tests {
                 .unwrap()
                 .into_row(lictor_proto::limits::SESSION_TTL_MIN)
                 .unwrap();
-            String::from_utf8(rows_json(std::iter::once(&Arc::new(row)))).unwrap()
+            list::of(std::iter::once(Shown(Arc::new(row)))).body_text()
         };
         for (body, part) in [
             (

@@ -9,11 +9,12 @@ use lictor_node::{RestoreError, Scratch, Upload};
 use tokio::sync::mpsc;
 
 use crate::acl::{Access, Resource};
+use crate::answer::Flow;
 use crate::blocking;
 use crate::body;
 use crate::ctx::{Ctx, Verb};
 use crate::error::ApiError;
-use crate::reply::{Flow, Meta, Reply};
+use crate::reply::{Meta, Reply};
 
 /// Pieces of a body that wait between the connection and the disk.
 const PIECES_MAX: usize = 8;

@@ -14,6 +14,7 @@ use crate::body;
 use crate::ctx::Ctx;
 use crate::error::ApiError;
 use crate::json;
+use crate::list;
 use crate::reply::{Meta, Reply};
 use crate::routes::kv;
 use crate::wire;
@@ -54,25 +55,25 @@ async fn read(ctx: &Ctx, asked: request::Request) -> Result<Reply, ApiError> {
             known_leader: false,
             last_contact_ms: 0,
         };
-        return Ok(read_reply(&refused(asked.errors), 0, unknown));
+        return Ok(read_reply(refused(asked.errors), 0, unknown));
     }
     authorize(ctx, &asked.txn)?;
     // Several rows are shown together: they come from one snapshot (rule R4).
     let meta = blocking::gate(&ctx.shared.node, options.consistency).await?;
     let outcome = ctx.shared.node.view().txn_read(&asked.txn);
-    Ok(read_reply(&outcome, 1, meta))
+    Ok(read_reply(outcome, 1, meta))
 }
 
 async fn write(ctx: &Ctx, asked: request::Request) -> Result<Reply, ApiError> {
     ctx.check_datacenter()?;
     // What can be told before the proposal hides what would be told after it.
     if !asked.errors.is_empty() {
-        return Ok(write_reply(&refused(asked.errors)));
+        return Ok(write_reply(refused(asked.errors)));
     }
     authorize(ctx, &asked.txn)?;
     let lock_keys = asked.lock_keys();
     match ctx.shared.node.propose(Command::Txn(asked.txn)).await {
-        Ok(Outcome::Txn(outcome)) => Ok(write_reply(&outcome)),
+        Ok(Outcome::Txn(outcome)) => Ok(write_reply(outcome)),
         Ok(Outcome::Failed(error)) => Err(ApiError::internal(format!("raft apply failed: {error}"))),
         Ok(outcome) => {
             tracing::error!(?outcome, "a transaction was answered in another's terms");
@@ -83,7 +84,7 @@ async fn write(ctx: &Ctx, asked: request::Request) -> Result<Reply, ApiError> {
                 let what = format!("failed to lock key {} due to lock delay", go::quote(key));
                 ops.contains(at).then_some(TxnError { op_index: *at, what })
             };
-            Ok(write_reply(&refused(
+            Ok(write_reply(refused(
                 lock_keys.iter().filter_map(delayed).collect(),
             )))
         }
@@ -147,16 +148,12 @@ fn catalog_access(verb: v1::CatalogVerb) -> Access {
     }
 }
 
-fn write_reply(outcome: &TxnOutcome) -> Reply {
-    let mut out = Vec::with_capacity(256);
-    push_outcome(&mut out, outcome);
-    out.push(b'}');
-    with_status(Reply::json_bytes(out), outcome)
+fn write_reply(outcome: TxnOutcome) -> Reply {
+    reply(outcome, b"}")
 }
 
-fn read_reply(outcome: &TxnOutcome, index: u64, meta: ReadMeta) -> Reply {
-    let mut out = Vec::with_capacity(512);
-    push_outcome(&mut out, outcome);
+fn read_reply(outcome: TxnOutcome, index: u64, meta: ReadMeta) -> Reply {
+    let mut out = Vec::with_capacity(160);
     out.extend_from_slice(b",\"Index\":");
     json::push_u64(&mut out, index);
     // Go writes this duration in nanoseconds.
@@ -175,71 +172,60 @@ fn read_reply(outcome: &TxnOutcome, index: u64, meta: ReadMeta) -> Reply {
         query_backend: false,
         ..Meta::new(0, meta)
     };
-    with_status(Reply::json_bytes(out), outcome).with_meta(meta)
+    reply(outcome, &out).with_meta(meta)
 }
 
-fn with_status(reply: Reply, outcome: &TxnOutcome) -> Reply {
+/// Results and errors, and what stands behind them.
+fn reply(outcome: TxnOutcome, end: &[u8]) -> Reply {
     if outcome.errors.is_empty() {
-        reply
-    } else {
-        reply.with_status(hyper::StatusCode::CONFLICT)
+        let head = b"{\"Results\":[".to_vec();
+        let tail = [&b"],\"Errors\":null"[..], end].concat();
+        return list::within(head, outcome.results.into_iter(), tail);
     }
-}
-
-/// Writes results and errors, without the closing brace.
-fn push_outcome(out: &mut Vec<u8>, outcome: &TxnOutcome) {
-    out.extend_from_slice(b"{\"Results\":");
-    if outcome.errors.is_empty() {
-        out.push(b'[');
-        for (at, result) in outcome.results.iter().enumerate() {
-            if at > 0 {
-                out.push(b',');
-            }
-            push_result(out, result);
-        }
-        out.extend_from_slice(b"],\"Errors\":null");
-        return;
-    }
-    out.extend_from_slice(b"null,\"Errors\":[");
+    let mut out = b"{\"Results\":null,\"Errors\":[".to_vec();
     for (at, error) in outcome.errors.iter().enumerate() {
         out.extend_from_slice(if at == 0 {
             b"{\"OpIndex\":"
         } else {
             b",{\"OpIndex\":"
         });
-        json::push_u64(out, error.op_index as u64);
+        json::push_u64(&mut out, error.op_index as u64);
         out.extend_from_slice(b",\"What\":");
-        json::push_str(out, error.what.as_bytes());
+        json::push_str(&mut out, error.what.as_bytes());
         out.push(b'}');
     }
     out.push(b']');
+    out.extend_from_slice(end);
+    Reply::json_bytes(out).with_status(hyper::StatusCode::CONFLICT)
 }
 
-fn push_result(out: &mut Vec<u8>, result: &TxnResult) {
-    match result {
-        TxnResult::Kv { row, with_value } => {
-            out.extend_from_slice(b"{\"KV\":");
-            kv::push_row_with(out, row, *with_value);
+impl list::Entry for TxnResult {
+    fn push(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Kv { row, with_value } => {
+                out.extend_from_slice(b"{\"KV\":");
+                kv::push_row_with(out, row, *with_value);
+            }
+            Self::KvEmpty { key } => {
+                out.extend_from_slice(b"{\"KV\":{\"LockIndex\":0,\"Key\":");
+                json::push_str(out, key);
+                out.extend_from_slice(b",\"Flags\":0,\"Value\":null,\"CreateIndex\":0,\"ModifyIndex\":0}");
+            }
+            Self::Node(row) => {
+                out.extend_from_slice(b"{\"Node\":");
+                json::push(out, &wire::Node::of(row));
+            }
+            Self::Service(row) => {
+                out.extend_from_slice(b"{\"Service\":");
+                json::push(out, &wire::Service::of(row));
+            }
+            Self::Check(row) => {
+                out.extend_from_slice(b"{\"Check\":");
+                json::push(out, &wire::Check::of(row));
+            }
         }
-        TxnResult::KvEmpty { key } => {
-            out.extend_from_slice(b"{\"KV\":{\"LockIndex\":0,\"Key\":");
-            json::push_str(out, key);
-            out.extend_from_slice(b",\"Flags\":0,\"Value\":null,\"CreateIndex\":0,\"ModifyIndex\":0}");
-        }
-        TxnResult::Node(row) => {
-            out.extend_from_slice(b"{\"Node\":");
-            out.extend_from_slice(&json::to_vec(&wire::Node::of(row)));
-        }
-        TxnResult::Service(row) => {
-            out.extend_from_slice(b"{\"Service\":");
-            out.extend_from_slice(&json::to_vec(&wire::Service::of(row)));
-        }
-        TxnResult::Check(row) => {
-            out.extend_from_slice(b"{\"Check\":");
-            out.extend_from_slice(&json::to_vec(&wire::Check::of(row)));
-        }
+        out.push(b'}');
     }
-    out.push(b'}');
 }
 
 #[cfg(test)]
@@ -265,7 +251,7 @@ mod tests {
     #[test]
     fn success_of_nothing_is_an_empty_list() {
         assert_eq!(
-            body(write_reply(&TxnOutcome::default())),
+            body(write_reply(TxnOutcome::default())),
             r#"{"Results":[],"Errors":null}"#
         );
     }
@@ -277,7 +263,7 @@ mod tests {
             what: "key \"a\" doesn't exist".to_owned(),
         }];
 
-        let shown = body(write_reply(&refused(errors)));
+        let shown = body(write_reply(refused(errors)));
 
         assert_eq!(
             shown,
@@ -292,7 +278,7 @@ mod tests {
             last_contact_ms: 0,
         };
 
-        let shown = body(read_reply(&TxnOutcome::default(), 1, meta));
+        let shown = body(read_reply(TxnOutcome::default(), 1, meta));
 
         let expected = concat!(
             r#"{"Results":[],"Errors":null,"Index":1,"LastContact":0,"KnownLeader":true,"ConsistencyLevel":"","#,

@@ -1,8 +1,11 @@
 //! Bad input, slow clients and too many of them: nothing grows, nothing panics, others are served.
 
+use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
-use super::Server;
+use tokio::net::TcpStream;
+
+use super::{Server, until};
 use crate::Limits;
 
 #[tokio::test]
@@ -159,6 +162,34 @@ async fn an_idle_connection_is_left_alone() {
     slow.closed().await;
 
     assert_eq!(client.get("/v1/kv/a").await.status, 404);
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_its_answer_is_closed_and_who_waits_is_not() {
+    let server = Server::with_limits(Limits {
+        write_timeout: Duration::from_millis(50),
+        ..Limits::default()
+    })
+    .await;
+    let mut waiter = server.connect().await;
+    for at in 0..24 {
+        waiter.put(&format!("/v1/kv/l/{at}"), &"x".repeat(500_000)).await;
+    }
+    let index = waiter.get("/v1/kv/w").await.index();
+    waiter.ask("GET", &format!("/v1/kv/w?index={index}"), "").await;
+    let deaf = TcpStream::connect(server.address).await.unwrap();
+
+    // Two lists of 16 MB fit into no socket's buffers.
+    let request = "GET /v1/kv/l/?recurse HTTP/1.1\r\nHost: x\r\n\r\n".repeat(2);
+    assert_eq!(deaf.try_write(request.as_bytes()).unwrap(), request.len());
+    let is_closed = || {
+        deaf.try_write(b"x")
+            .is_err_and(|error| error.kind() != ErrorKind::WouldBlock)
+    };
+    until("the connection that is not read is closed", is_closed).await;
+
+    server.connect().await.put("/v1/kv/w", "1").await;
+    assert_eq!(waiter.answer().await.status, 200);
 }
 
 #[tokio::test]

@@ -87,6 +87,64 @@ async fn a_long_list_of_names_goes_out_in_pieces() {
 }
 
 #[tokio::test]
+async fn a_long_transaction_goes_out_in_pieces() {
+    let (_server, mut client) = filled().await;
+    let trees = r#"[{"KV":{"Verb":"get-tree","Key":"l/"}},{"KV":{"Verb":"get","Key":"l/00"}}]"#;
+    let writes = r#"[{"KV":{"Verb":"set","Key":"k","Value":"eA=="}},{"KV":{"Verb":"get-tree","Key":"l/"}}]"#;
+
+    for (ops, count) in [(trees, 13), (writes, 13)] {
+        let answer = client.put("/v1/txn", ops).await;
+
+        assert_eq!(answer.header("Transfer-Encoding"), Some("chunked"));
+        let shown: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!(shown["Results"].as_array().unwrap().len(), count);
+        assert!(shown["Errors"].is_null());
+    }
+}
+
+#[tokio::test]
+async fn long_lists_of_sessions_and_of_the_catalog_go_out_in_pieces() {
+    let server = Server::start().await;
+    let mut client = server.connect().await;
+    let long = "n".repeat(100_000);
+    for at in 0..12 {
+        let check = format!(r#"{{"CheckID":"c{at}","Name":"c","ServiceID":"s{at}","Notes":"{long}"}}"#);
+        let service = format!(r#"{{"ID":"s{at}","Service":"web","Meta":{{"m":"{long}"}}}}"#);
+        let body = format!(
+            r#"{{"Node":"other","Address":"192.0.2.1","SkipNodeUpdate":true,"Service":{service},"Check":{check}}}"#
+        );
+        assert_eq!(client.put("/v1/catalog/register", &body).await.text(), "true");
+        let node = format!(r#"{{"Node":"m{at}","Address":"192.0.2.1","NodeMeta":{{"m":"{long}"}}}}"#);
+        assert_eq!(client.put("/v1/catalog/register", &node).await.text(), "true");
+        let session = format!(r#"{{"Name":"{long}"}}"#);
+        assert_eq!(client.put("/v1/session/create", &session).await.status, 200);
+    }
+
+    for (path, part, count) in [
+        ("/v1/session/list", "", 12),
+        ("/v1/session/node/n1", "", 12),
+        ("/v1/catalog/nodes", "", 14),
+        ("/v1/catalog/service/web", "", 12),
+        ("/v1/catalog/node/other", "/Services", 12),
+        ("/v1/catalog/node-services/other", "/Services", 12),
+        ("/v1/health/service/web", "", 12),
+        ("/v1/health/node/other", "", 12),
+        ("/v1/health/checks/web", "", 12),
+        ("/v1/health/state/critical", "", 12),
+    ] {
+        let answer = client.get(path).await;
+
+        assert_eq!(answer.header("Transfer-Encoding"), Some("chunked"), "{path}");
+        let shown: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+        let shown = shown.pointer(part).unwrap();
+        let len = shown
+            .as_array()
+            .map_or_else(|| shown.as_object().unwrap().len(), Vec::len);
+        assert_eq!(len, count, "{path}");
+    }
+}
+
+#[tokio::test]
 async fn who_waits_for_a_long_list_gets_all_of_it() {
     let (server, mut client) = filled().await;
     let mut writer = server.connect().await;

@@ -113,3 +113,93 @@ async fn the_shortest_ttl_of_a_session_is_a_setting() {
     );
     assert_eq!(taken.status, 200);
 }
+
+/// The statuses and texts were recorded with a setting that leaves the client out.
+#[tokio::test]
+async fn only_the_networks_that_are_named_may_write() {
+    let options = |network: &str| Options {
+        writers: vec!["192.0.2.0/24".parse().unwrap(), network.parse().unwrap()],
+        ..Options::default()
+    };
+    let closed = Server::with(Limits::default(), options("127.0.0.2/32")).await;
+    let open = Server::with(Limits::default(), options("127.9.9.9/8")).await;
+    let mut client = closed.connect().await;
+
+    for (method, target) in [
+        ("PUT", "/v1/kv/a"),
+        ("DELETE", "/v1/kv/a"),
+        ("PUT", "/v1/txn"),
+        ("PUT", "/v1/session/create"),
+        ("PUT", "/v1/agent/service/register"),
+        ("PUT", "/v1/agent/token/default"),
+    ] {
+        let answer = client.request(method, target, "").await;
+        assert_eq!(
+            (answer.status, answer.text()),
+            (403, "Access is restricted"),
+            "{method} {target}"
+        );
+    }
+    for (method, target, status) in [
+        ("GET", "/v1/kv/a", 404),
+        ("POST", "/v1/kv/a", 405),
+        ("OPTIONS", "/v1/kv/a", 200),
+        ("PUT", "/v1/nope", 404),
+    ] {
+        assert_eq!(
+            client.request(method, target, "").await.status,
+            status,
+            "{method} {target}"
+        );
+    }
+    assert_eq!(open.connect().await.put("/v1/kv/a", "").await.text(), "true");
+}
+
+#[tokio::test]
+async fn a_unix_socket_is_in_no_network() {
+    let writers = |list: &[&str]| Options {
+        writers: list.iter().map(|network| network.parse().unwrap()).collect(),
+        ..Options::default()
+    };
+
+    assert!(writers(&[]).may_write(None));
+    assert!(!writers(&["0.0.0.0/0"]).may_write(None));
+    assert!(writers(&["0.0.0.0/0"]).may_write(Some([192, 0, 2, 1].into())));
+}
+
+#[tokio::test]
+async fn how_long_queries_wait_is_a_setting() {
+    let limits = Limits {
+        wait_default: Duration::ZERO,
+        wait_max: Duration::from_millis(1),
+        ..Limits::default()
+    };
+    let server = Server::with_limits(limits).await;
+    let mut client = server.connect().await;
+
+    // Without the settings these would wait for minutes.
+    for target in ["/v1/kv/a?index=999999", "/v1/session/list?index=999999&wait=10m"] {
+        assert!(client.get(target).await.index() < 999_999);
+    }
+}
+
+/// As recorded.
+#[tokio::test]
+async fn redirects_carry_a_page_for_browsers() {
+    let server = Server::start().await;
+    let mut client = server.connect().await;
+
+    let slash = client.get("/v1/kv").await;
+    let query = client.get("/v1//kv/a?x=1&y='z'").await;
+    let write = client.put("/v1/kv", "").await;
+
+    assert_eq!((slash.status, slash.header("Location")), (307, Some("/v1/kv/")));
+    assert_eq!(slash.header("Content-Type"), Some("text/html; charset=utf-8"));
+    assert_eq!(slash.text(), "<a href=\"/v1/kv/\">Temporary Redirect</a>.\n\n");
+    assert_eq!(
+        query.text(),
+        "<a href=\"/v1/kv/a?x=1&amp;y=&#39;z&#39;\">Temporary Redirect</a>.\n\n"
+    );
+    assert_eq!((write.status, write.text()), (307, ""));
+    assert_eq!(write.header("Content-Type"), None);
+}

@@ -1,9 +1,11 @@
 //! What goes over plain, TLS and Unix sockets.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::{PrivateKeyDer, ServerName};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use super::client::Connection;
@@ -138,6 +140,37 @@ async fn tls_stream(
         .unwrap()
 }
 
+/// Seven bytes of a frame of headers that says it has nine and more.
+const HALF_A_HEAD: &[u8] = b"\0\0\x20\x01\x04\0\0";
+
+#[tokio::test]
+async fn an_http2_client_that_does_not_end_its_preface_or_a_head_is_closed() {
+    let tls = tls();
+    let agent = agent().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let limits = Limits {
+        header_timeout: Duration::from_millis(50),
+        ..Limits::default()
+    };
+    let _handle = serve(agent, Listener::Tls(listener, tls.server), limits);
+    let preface: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    let settings: &[u8] = b"\0\0\0\x04\0\0\0\0\0";
+
+    for sent in [
+        &preface[..0],
+        &preface[..20],
+        &[preface, settings, HALF_A_HEAD].concat(),
+    ] {
+        let mut stream = tls_stream(address, tls.roots.clone(), b"h2").await;
+        stream.write_all(sent).await.unwrap();
+
+        // Settings and a ping may come; then the connection ends, in whatever way.
+        let mut answer = Vec::new();
+        while stream.read_buf(&mut answer).await.unwrap_or(0) > 0 {}
+    }
+}
+
 #[tokio::test]
 async fn tls_serves_http1_and_http2_as_the_client_chooses() {
     let tls = tls();
@@ -156,7 +189,7 @@ async fn tls_serves_http1_and_http2_as_the_client_chooses() {
         .unwrap();
     let connection = tokio::spawn(connection);
     let request = hyper::Request::get("https://localhost/v1/kv/t?raw")
-        .body(crate::reply::Body::default())
+        .body(crate::answer::Body::default())
         .unwrap();
     let response = new.send_request(request).await.unwrap();
     assert_eq!(response.status(), 200);

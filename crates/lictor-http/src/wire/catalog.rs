@@ -71,23 +71,6 @@ impl<'a> CatalogService<'a> {
     }
 }
 
-/// `/v1/catalog/node/:node`.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "PascalCase")]
-pub(crate) struct NodeServices<'a> {
-    pub(crate) node: Node<'a>,
-    pub(crate) services: BTreeMap<&'a str, Service<'a>>,
-}
-
-/// `/v1/catalog/node-services/:node`.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "PascalCase")]
-pub(crate) struct NodeServiceList<'a> {
-    pub(crate) node: Option<Node<'a>>,
-    /// `null` when there are none.
-    pub(crate) services: Option<Vec<Service<'a>>>,
-}
-
 /// An instance in `/v1/health/service`.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]

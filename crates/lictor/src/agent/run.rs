@@ -158,6 +158,7 @@ fn start_agent(start: &Start, node: &Node, dir: &DataDir) -> anyhow::Result<Agen
         version: CONSUL_VERSION.to_owned(),
         node_meta: config.node_meta.clone(),
         serf_lan_port: config.ports.serf_lan.unwrap_or_default(),
+        output_max_bytes: config.limits.check_output_max_size,
         request_reload: Some(Arc::new(request_reload)),
         leave: Some(Arc::new(move || leave.stop(Leave::Yes))),
     };
@@ -182,6 +183,7 @@ fn http_options(config: &RuntimeConfig) -> lictor_http::Options {
         indent_json: config.dev,
         response_headers: Arc::new(config.response_headers.clone()),
         blocked_prefixes: config.block_endpoints.clone(),
+        writers: config.allow_write_http_from.clone(),
     }
 }
 
@@ -196,6 +198,8 @@ fn limits(config: &RuntimeConfig) -> Limits {
         kv_value_max_bytes: config.limits.kv_max_value_size,
         txn_body_max_bytes: config.limits.txn_max_req_len,
         session_ttl_min: config.limits.session_ttl_min,
+        wait_default: config.limits.default_query_time,
+        wait_max: config.limits.max_query_time,
         handshake_timeout: config.limits.https_handshake_timeout,
         drain_timeout: config.limits.leave_drain_time,
         ..defaults
