@@ -6,7 +6,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Asked for at run time: clones may share a target folder, and with it this program, compiled in another of them.
     let root = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("../../proto");
     println!("cargo:rerun-if-changed={}", root.display());
-    let descriptors = protox::compile(["lictor/v1/command.proto", "lictor/v1/handshake.proto"], [&root])?;
+    let descriptors = protox::compile(
+        [
+            "lictor/v1/command.proto",
+            "lictor/v1/handshake.proto",
+            "lictor/v1/peer.proto",
+        ],
+        [&root],
+    )?;
     prost_build::Config::new()
         .bytes(["."])
         .btree_map(["."])

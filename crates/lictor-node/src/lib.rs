@@ -13,6 +13,7 @@
 //! ```
 //! Reads take no hop: they look at the published [`lictor_state::State`] on the caller's own thread.
 
+mod cluster;
 mod linger;
 mod mailbox;
 mod memory;
@@ -25,9 +26,11 @@ mod timers;
 mod types;
 mod watch;
 
+pub use cluster::{Autopilot, Formed, Forming, PeerHandler, Roster, VowStore};
 pub use linger::Linger;
 pub use memory::MemCheckpoint;
-pub use node::{Node, Options, StartError};
+pub use node::{Begin, Node, Options, StartError};
+pub use pipeline::Survey;
 pub use restore::{RestoreError, Scratch, Upload};
 pub use types::{
     Checkpoint, CheckpointError, Consistency, Identity, ProposeError, ReadError, ReadMeta, Status, WriteSet,

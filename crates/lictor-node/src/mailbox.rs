@@ -60,6 +60,14 @@ impl<T> Mailbox<T> {
         self.push_weighing(item, 0)
     }
 
+    /// Queues an item of no weight unless `max` items wait already.
+    pub(crate) fn push_if_below(&self, max: usize, item: T) -> Result<(), T> {
+        if self.queue.lock().items.len() >= max {
+            return Err(item);
+        }
+        self.push(item)
+    }
+
     /// Queues an item, waiting first while the mailbox holds more than its limit.
     pub(crate) fn push_weighing(&self, item: T, weight: usize) -> Result<(), T> {
         let mut queue = self.queue.lock();

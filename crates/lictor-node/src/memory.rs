@@ -1,10 +1,10 @@
 //! A node without a disk, for the tests of the layers above.
 
 use lictor_proto::{LogIndex, RaftId};
-use lictor_raft::{Config, MemLog, Membership, StateMark};
+use lictor_raft::{Config, LogPosition, MemLog};
 use lictor_state::State;
 
-use crate::{Checkpoint, CheckpointError, Identity, Node, Options, StartError, WriteSet};
+use crate::{Begin, Checkpoint, CheckpointError, Identity, Node, Options, Roster, StartError, WriteSet};
 
 /// A durable copy that is neither: it takes everything in and forgets it.
 #[derive(Debug, Default)]
@@ -40,19 +40,22 @@ impl Node {
     /// See [`StartError`].
     pub fn in_memory(identity: Identity) -> Result<Self, StartError> {
         let me = RaftId(1);
-        let options = Options {
+        let server = identity.server(me);
+        let node = Self::new(Options {
             identity,
-            raft: Config::new(me, 1),
+            raft_id: me,
             limit_watches: 250_000,
             staging: std::env::temp_dir().join(format!("lictor-{}", uuid::Uuid::new_v4())),
+        })?;
+        let mut state = State::default();
+        state.apply_empty(LogPosition::FOUNDING.index, LogPosition::FOUNDING.term);
+        let begin = Begin {
+            raft: Config::new(me, 1),
+            state,
+            roster: Roster::founding([server]),
+            installed: true,
         };
-        let mark = StateMark::fresh(Membership::of_voters([me]));
-        Self::start(
-            options,
-            MemLog::default(),
-            MemCheckpoint::default(),
-            State::default(),
-            &mark,
-        )
+        node.begin(begin, MemLog::default(), MemCheckpoint::default())?;
+        Ok(node)
     }
 }

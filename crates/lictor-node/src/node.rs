@@ -2,24 +2,30 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use lictor_proto::v1::{KvLock, SessionRow};
-use lictor_proto::{Command, SessionId};
-use lictor_raft::{LogStore, Proposal, StateMark};
+use bytes::Bytes;
+use lictor_peer::Peers;
+use lictor_proto::v1::{KvLock, MembersContext, ServerRow, SessionRow};
+use lictor_proto::{Command, RaftId, SessionId};
+use lictor_raft::{LogPosition, LogStore, MemberChange, PeerMessage, Proposal, ProposalId, StateMark};
 use lictor_session::Renewal;
 use lictor_state::{Area, KvRow, Outcome, State};
 use parking_lot::Mutex;
+use prost::Message as _;
+use tokio::sync::{broadcast, oneshot, watch};
 
+use crate::cluster::snapshots::Pinned;
+use crate::cluster::{Autopilot, Forming, Forwarded, Gate, Net, PeerHandler, Roster, keep, kind};
 use crate::mailbox::Mailbox;
-use crate::pending::Pending;
+use crate::pending::{Answer, Pending};
 use crate::pipeline::{
-    ApplyWorker, BACKLOG_BYTES, CheckpointThread, Clock, Event, LogWorker, RaftThread, Stage,
+    ApplyWorker, BACKLOG_BYTES, CheckpointThread, Clock, Event, LogWorker, RaftThread, Stage, Survey,
 };
-use crate::progress::Progress;
+use crate::progress::{Progress, Role};
 use crate::restore::Staging;
 use crate::timers::Timers;
 use crate::{Checkpoint, Consistency, Identity, ProposeError, ReadError, ReadMeta, Registry, Status, Topic};
@@ -28,13 +34,15 @@ use crate::{Checkpoint, Consistency, Identity, ProposeError, ReadError, ReadMeta
 pub(crate) const OVERLOAD_WAIT: Duration = Duration::from_millis(50);
 /// How long reads and writes wait for a leader (Consul: `rpc_hold_timeout`).
 const LEADER_WAIT: Duration = Duration::from_secs(7);
+/// How long a server that could not reach the leader waits before it tries again, if it hears of no other before.
+const RETRY_PAUSE: Duration = Duration::from_millis(25);
+
+/// Broadcasts that a slow listener may be behind.
+const HEARD_MAX: usize = 256;
 
 /// A running server. Cloning shares it.
 #[derive(Clone, Debug)]
-pub struct Node {
-    shared: Arc<Shared>,
-    threads: Arc<Mutex<Vec<JoinHandle<()>>>>,
-}
+pub struct Node(Arc<Shared>);
 
 /// What the handle and the pipeline threads share.
 #[derive(Debug)]
@@ -49,9 +57,44 @@ pub(crate) struct Shared {
     pub(crate) progress: Progress,
     pub(crate) timers: Timers,
     pub(crate) staging: Staging,
+    pub(crate) clock: Clock,
+    /// This server among the members.
+    pub(crate) me: RaftId,
+    /// The members as of the last applied change of them.
+    pub(crate) roster: ArcSwap<Roster>,
+    pub(crate) gate: Gate,
+    /// Views that followers may fetch.
+    pub(crate) pinned: Pinned,
+    /// The way to other servers, where there is one.
+    pub(crate) net: OnceLock<Net>,
+    pub(crate) autopilot: ArcSwap<Autopilot>,
+    /// What other servers have broadcast.
+    pub(crate) heard: broadcast::Sender<Bytes>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Shared {
+    /// Sends a raft message; one that cannot be sent is reported to raft.
+    pub(crate) fn send(&self, message: PeerMessage) {
+        let to = message.to;
+        let sent = self
+            .net
+            .get()
+            .map(|net| net.peers.send_raft(to, message.urgent, message.bytes.into()));
+        if !matches!(sent, Some(Ok(()))) {
+            // Refused only while stopping.
+            let _ = self.raft.push(Event::Unreachable(to));
+        }
+    }
+
+    /// Publishes the members, and keeps connections to them.
+    pub(crate) fn set_roster(&self, roster: Arc<Roster>) {
+        if let Some(net) = self.net.get() {
+            net.follow(self, &roster);
+        }
+        self.roster.store(roster);
+    }
+
     /// Proposes a command whose outcome nobody waits for.
     pub(crate) fn propose_unheard(&self, command: Command) -> Result<(), ProposeError> {
         self.progress.check_disk()?;
@@ -67,17 +110,30 @@ impl Shared {
     }
 }
 
-/// What a node is started with.
+/// What a node is made of.
 #[derive(Debug)]
 pub struct Options {
     /// Who this server is.
     pub identity: Identity,
-    /// Settings of consensus.
-    pub raft: lictor_raft::Config,
+    /// Its id among the members; not 0.
+    pub raft_id: RaftId,
     /// Blocking queries that may wait at a time.
     pub limit_watches: usize,
     /// The folder for archives that are saved or restored.
     pub staging: PathBuf,
+}
+
+/// Where a node begins.
+#[derive(Debug)]
+pub struct Begin {
+    /// Settings of consensus.
+    pub raft: lictor_raft::Config,
+    /// The state, of which the checkpoint is the durable copy.
+    pub state: State,
+    /// The members as of the state.
+    pub roster: Roster,
+    /// Whether the state was installed whole (see [`StateMark::installed`]).
+    pub installed: bool,
 }
 
 /// Why a node did not start.
@@ -93,54 +149,118 @@ pub enum StartError {
 }
 
 impl Node {
-    /// Starts the pipeline over an opened log and an opened state. A sole voter leads at once, without an
-    /// election timeout; [`Self::read`] tells when.
+    /// A server that belongs to no cluster yet: it knows no leader, and all that needs one waits. See
+    /// [`Self::begin`].
     ///
     /// # Errors
     /// See [`StartError`].
-    pub fn start<S: LogStore, C: Checkpoint>(
-        options: Options,
-        log: S,
-        checkpoint: C,
-        mut state: State,
-        mark: &StateMark,
-    ) -> Result<Self, StartError> {
-        let tick = Duration::from_millis(options.raft.tick_ms);
-        let (core, writer) = lictor_raft::open(log, options.raft, mark)?;
-        if state.applied().0 < mark.applied.index {
-            // The founding position of a new cluster, which no entry of the log stands for.
-            state.apply_empty(mark.applied.index, mark.applied.term);
-        }
+    pub fn new(options: Options) -> Result<Self, StartError> {
         let clock = Clock::start();
-        let shared = Arc::new(Shared {
+        Ok(Self(Arc::new(Shared {
             identity: options.identity,
-            view: ArcSwap::from_pointee(state.clone()),
+            view: ArcSwap::default(),
             watches: Registry::new(options.limit_watches).map_err(StartError::Thread)?,
             pending: Pending::new(),
             raft: Mailbox::new(usize::MAX),
             progress: Progress::new(),
             timers: Timers::new(clock),
             staging: Staging::new(options.staging),
-        });
+            clock,
+            me: options.raft_id,
+            roster: ArcSwap::default(),
+            gate: Gate::default(),
+            pinned: Pinned::default(),
+            net: OnceLock::new(),
+            autopilot: ArcSwap::default(),
+            heard: broadcast::Sender::new(HEARD_MAX),
+            threads: Mutex::default(),
+        })))
+    }
+
+    /// Connects the node with other servers, before [`Self::begin`]: `peers` makes the transport with what is to be done
+    /// with what they send. From now on this server looks after the members while it leads.
+    pub fn connect(&self, forming: Arc<Forming>, peers: impl FnOnce(Arc<PeerHandler>) -> Peers) -> Peers {
+        let handler = PeerHandler {
+            shared: Arc::downgrade(&self.0),
+            forming,
+        };
+        let peers = peers(Arc::new(handler));
+        // A second transport is never used.
+        let _ = self.0.net.set(Net::new(peers.clone()));
+        tokio::spawn(keep(Arc::downgrade(&self.0)));
+        peers
+    }
+
+    /// Tells all other servers something, whoever listens there by [`Self::heard`]. Does not wait for them.
+    pub fn broadcast(&self, body: &Bytes) {
+        let Some(net) = self.0.net.get() else { return };
+        let deadline = Instant::now() + LEADER_WAIT;
+        let roster = self.roster();
+        for server in roster.servers().filter(|server| server.raft_id != self.0.me.0) {
+            let (peers, body, to) = (net.peers.clone(), body.clone(), RaftId(server.raft_id));
+            net.runtime.spawn(async move {
+                if let Err(error) = peers.call(to, kind::BROADCAST, body, deadline).await {
+                    tracing::debug!(%to, %error, "a server did not hear a broadcast");
+                }
+            });
+        }
+    }
+
+    /// What other servers broadcast from now on.
+    pub fn heard(&self) -> broadcast::Receiver<Bytes> {
+        self.0.heard.subscribe()
+    }
+
+    /// Starts the pipeline over an opened log and an opened state. A sole voter leads at once, without an
+    /// election timeout; [`Self::read`] tells when.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub fn begin<S: LogStore, C: Checkpoint>(
+        &self,
+        begin: Begin,
+        log: S,
+        checkpoint: C,
+    ) -> Result<(), StartError> {
+        let Begin {
+            raft,
+            state,
+            roster,
+            installed,
+        } = begin;
+        let (index, term) = state.applied();
+        let mark = StateMark {
+            applied: LogPosition { index, term },
+            installed,
+            members: roster.members().clone(),
+        };
+        let tick = Duration::from_millis(raft.tick_ms);
+        let (core, writer) = lictor_raft::open(log, raft, &mark)?;
+        let shared = &self.0;
+        let roster = Arc::new(roster);
+        shared.set_roster(Arc::clone(&roster));
+        shared.view.store(Arc::new(state.clone()));
+        shared.progress.set_applied(index);
         let checkpoint_inbox = Arc::new(Mailbox::new(BACKLOG_BYTES));
-        let copy = CheckpointThread::new(Arc::clone(&shared), Arc::clone(&checkpoint_inbox), checkpoint);
-        let apply = ApplyWorker::new(Arc::clone(&shared), Arc::clone(&checkpoint_inbox), state);
+        let copy = CheckpointThread::new(Arc::clone(shared), Arc::clone(&checkpoint_inbox), checkpoint);
+        let apply = ApplyWorker::new(Arc::clone(shared), Arc::clone(&checkpoint_inbox), state, roster);
         let apply = Arc::new(Stage::new(apply));
         let log = Arc::new(Stage::new(LogWorker {
-            shared: Arc::clone(&shared),
+            shared: Arc::clone(shared),
             writer,
         }));
         let raft = RaftThread {
-            shared: Arc::clone(&shared),
+            shared: Arc::clone(shared),
             core,
-            clock,
+            clock: shared.clock,
             tick,
             log: Arc::clone(&log),
             apply: Arc::clone(&apply),
-            stop_by: None,
+            stopping: None,
+            look_at_pinned: Instant::now(),
         };
-        let timers = Arc::clone(&shared);
-        let threads = vec![
+        let timers = Arc::clone(shared);
+        let threads = [
             spawn("checkpoint", move || copy.run())?,
             spawn("apply", move || {
                 apply.run();
@@ -150,56 +270,105 @@ impl Node {
             spawn("timers", move || Timers::run(&timers))?,
             spawn("raft", move || raft.run())?,
         ];
-        Ok(Self {
-            shared,
-            threads: Arc::new(Mutex::new(threads)),
-        })
+        shared.threads.lock().extend(threads);
+        Ok(())
+    }
+
+    pub(crate) fn of(shared: Arc<Shared>) -> Self {
+        Self(shared)
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
-        &self.shared
+        &self.0
     }
 
     /// The state as last published by apply: a consistent snapshot that later writes do not touch.
     pub fn view(&self) -> arc_swap::Guard<Arc<State>> {
-        self.shared.view.load()
+        self.0.view.load()
     }
 
-    /// Proposes a command and waits until it is committed, durable and applied here. Leader-only checks
+    /// Proposes a command and waits until it is committed, durable and applied here, whoever leads. Leader-only checks
     /// (lock-delays) happen on the way. The command stands even if the caller stops waiting.
     ///
     /// # Errors
     /// See [`ProposeError`].
-    pub async fn propose(&self, mut command: Command) -> Result<Outcome, ProposeError> {
-        let shared = &self.shared;
+    pub async fn propose(&self, command: Command) -> Result<Outcome, ProposeError> {
+        let progress = &self.0.progress;
+        if progress.is_serving() && progress.is_alone() {
+            return self.propose_here(command).await;
+        }
+        let mut seeking = self.seek_leader();
+        let mut entry = None;
+        loop {
+            match seeking.next().await? {
+                None => match self.propose_here(command.clone()).await {
+                    Err(ProposeError::NoLeader) => {}
+                    done => return done,
+                },
+                Some(leader) => {
+                    let entry = entry.get_or_insert_with(|| Bytes::from(command.clone().to_entry_bytes()));
+                    if !Command::fits(entry.len()) {
+                        return Err(ProposeError::TooLarge(entry.len()));
+                    }
+                    let sent = self.forward(leader, entry.clone(), seeking.deadline);
+                    if let Forwarded::Answered(answer) = sent.await {
+                        return answer;
+                    }
+                }
+            }
+        }
+    }
+
+    fn seek_leader(&self) -> Seeking {
+        Seeking {
+            roles: self.0.progress.roles(),
+            deadline: Instant::now() + LEADER_WAIT,
+            tried: false,
+        }
+    }
+
+    /// Proposes a command if this server leads.
+    pub(crate) async fn propose_here(&self, mut command: Command) -> Result<Outcome, ProposeError> {
+        let shared = &self.0;
         if !shared.progress.is_serving() {
-            self.wait_for_leader().await.map_err(|error| match error {
-                ReadError::NoLeader => ProposeError::NoLeader,
-                ReadError::Stopping => ProposeError::Stopping,
-            })?;
+            return Err(ProposeError::NoLeader);
         }
         if let Command::KvLock(lock) = &command
+            && self.is_fresh()
             && self.is_held_by_another(lock)
         {
             return Ok(Outcome::Bool(false));
         }
         shared.progress.check_disk()?;
-        shared.timers.check_locks(&mut command)?;
+        if let Err(refused) = shared.timers.check_locks(&mut command) {
+            // Who has just stepped down knows of no delays, and refuses all locks.
+            return Err(if shared.progress.is_serving() {
+                refused
+            } else {
+                ProposeError::NoLeader
+            });
+        }
         let data = command.to_entry_bytes();
         if !Command::fits(data.len()) {
             return Err(ProposeError::TooLarge(data.len()));
         }
         let permit = shared.pending.reserve(data.len()).await?;
         let (id, answer) = shared.pending.enter(permit);
-        if shared.raft.push(Event::Propose(Proposal { id, data })).is_err() {
+        self.ask_raft(Event::Propose(Proposal { id, data }), id, answer)
+            .await
+    }
+
+    /// Tells the raft thread, and waits for what becomes of it.
+    async fn ask_raft(&self, event: Event, id: ProposalId, answer: oneshot::Receiver<Answer>) -> Answer {
+        let shared = &self.0;
+        if shared.raft.push(event).is_err() {
             shared.pending.answer(id, Err(ProposeError::Stopping));
         }
         answer.await.unwrap_or(Err(ProposeError::OutcomeUnknown))
     }
 
-    /// Whether applying this lock now would refuse it. The published view is linearizable here (see
-    /// [`Self::try_read`]), so the refusal may be answered from it: of a hundred contenders for a lock that has just
-    /// been taken, ninety-nine then cost no log entry and no sync.
+    /// Whether applying this lock now would refuse it. Asked only where the published view is linearizable: of a
+    /// hundred contenders for a lock that has just been taken, ninety-nine then cost no log entry and no sync.
     fn is_held_by_another(&self, lock: &KvLock) -> bool {
         let view = self.view();
         let holder = view.kv_get(&lock.key).and_then(KvRow::session);
@@ -208,17 +377,40 @@ impl Node {
         holder.is_some_and(|holder| holder != lock.session) && lives()
     }
 
-    /// Answers at once where no waiting is needed, which is the usual case.
+    /// Whether the published view is linearizable now.
     ///
-    /// The published view is linearizable on a sole voter that leads: a write is acknowledged only after the
-    /// view that shows it was published, and nobody else can acknowledge writes.
+    /// It is on a sole voter that leads: a write is acknowledged only after the view that shows it was published, and
+    /// nobody else can acknowledge writes. It is on a leader with a lease that has applied all it knows to be
+    /// committed: followers learn of a commit only after it is known here, and show it then (rule R1).
+    fn is_fresh(&self) -> bool {
+        let progress = &self.0.progress;
+        progress.is_serving()
+            && progress.has_lease(|| self.0.clock.now())
+            && (progress.is_alone() || progress.applied_index() >= progress.commit_index())
+    }
+
+    /// Answers at once where no waiting is needed, which is the usual case on a leader.
     pub fn try_read(&self, consistency: Consistency) -> Option<ReadMeta> {
-        let serving = self.shared.progress.is_serving();
-        let meta = ReadMeta {
-            known_leader: serving,
-            last_contact_ms: 0,
+        let progress = &self.0.progress;
+        let is_enough = match consistency {
+            Consistency::Stale => return Some(self.stale_meta()),
+            Consistency::Default => self.is_fresh(),
+            Consistency::Consistent => progress.is_serving() && progress.is_alone(),
         };
-        (serving || consistency == Consistency::Stale).then_some(meta)
+        is_enough.then_some(FRESH)
+    }
+
+    fn stale_meta(&self) -> ReadMeta {
+        let progress = &self.0.progress;
+        let (known_leader, last_contact_ms) = match progress.role() {
+            Role::Leads => (true, 0),
+            Role::Follows(_) => (true, progress.silence_ms(self.0.clock.now())),
+            Role::NoLeader | Role::Stopping => (false, progress.silence_ms(self.0.clock.now())),
+        };
+        ReadMeta {
+            known_leader,
+            last_contact_ms,
+        }
     }
 
     /// Waits until a [`Self::view`] taken afterwards is fresh enough.
@@ -229,38 +421,101 @@ impl Node {
         if let Some(meta) = self.try_read(consistency) {
             return Ok(meta);
         }
-        self.wait_for_leader().await?;
-        Ok(ReadMeta {
-            known_leader: true,
-            last_contact_ms: 0,
-        })
+        let deadline = Instant::now() + LEADER_WAIT;
+        let fresh = tokio::time::timeout_at(deadline.into(), self.become_fresh(consistency));
+        fresh.await.unwrap_or(Err(ReadError::NoLeader))?;
+        Ok(FRESH)
+    }
+
+    async fn become_fresh(&self, consistency: Consistency) -> Result<(), ReadError> {
+        let progress = &self.0.progress;
+        let mut roles = progress.roles();
+        loop {
+            let role = *roles.borrow_and_update();
+            match role {
+                Role::Stopping => return Err(ReadError::Stopping),
+                Role::NoLeader => {}
+                Role::Leads | Role::Follows(_) => {
+                    // Commit first, lease second: what is committed later is of no concern to this read.
+                    let commit = progress.commit_index();
+                    let has_lease = consistency == Consistency::Default
+                        && progress.is_serving()
+                        && progress.has_lease(|| self.0.clock.now());
+                    if has_lease {
+                        return progress.applied(commit).await;
+                    }
+                    if let Ok(index) = self.read_index().await {
+                        return progress.applied(index).await;
+                    }
+                    // No leader, or no contact to a quorum: the caller's time bounds how often.
+                    let _ = tokio::time::timeout(RETRY_PAUSE, roles.changed()).await;
+                    continue;
+                }
+            }
+            if roles.changed().await.is_err() {
+                return Err(ReadError::Stopping);
+            }
+        }
+    }
+
+    /// Joins the next round with the voters; answers the index that a linearizable read must have applied.
+    async fn read_index(&self) -> Result<lictor_proto::LogIndex, ReadError> {
+        let (answer, begins) = self.0.gate.join();
+        if begins && self.0.raft.push(Event::Read).is_err() {
+            return Err(ReadError::Stopping);
+        }
+        answer.await.unwrap_or(Err(ReadError::Stopping))
     }
 
     /// Where blocking queries wait.
     pub fn watches(&self) -> &Registry {
-        &self.shared.watches
+        &self.0.watches
     }
 
-    /// Renews a session; `None` for an unknown one. Not logged.
+    /// Renews a session, whoever leads; `None` for an unknown one. Not logged.
     ///
     /// # Errors
     /// [`ProposeError::NoLeader`] when no leader can vouch for it; for a session whose end is under way
     /// [`ProposeError::Storage`] when the disk is full, [`ProposeError::OutcomeUnknown`] when that takes too long.
     pub async fn renew_session(&self, id: SessionId) -> Result<Option<Arc<SessionRow>>, ProposeError> {
-        if !self.shared.progress.is_serving() {
-            self.wait_for_leader().await.map_err(|_| ProposeError::NoLeader)?;
-        }
-        let Some(session) = self.view().session(id).cloned() else {
-            return Ok(None);
+        let mut seeking = self.seek_leader();
+        let renewed = loop {
+            match seeking.next().await? {
+                None => match self.renew_here(id).await {
+                    Err(ProposeError::NoLeader) => {}
+                    done => break done?,
+                },
+                Some(leader) => {
+                    let sent = self.forward_renewal(leader, id, seeking.deadline);
+                    if let Forwarded::Answered(answer) = sent.await {
+                        break answer?;
+                    }
+                }
+            }
         };
-        match self.shared.timers.renew(id) {
-            Renewal::Renewed | Renewal::Untimed => Ok(Some(session)),
+        Ok(self.view().session(id).filter(|_| renewed).cloned())
+    }
+
+    /// Renews a session if this server leads and nobody else can (rule R16): under a lease, or after a round with the
+    /// voters. `false` for an unknown one.
+    pub(crate) async fn renew_here(&self, id: SessionId) -> Result<bool, ProposeError> {
+        if !self.0.progress.is_serving() {
+            return Err(ProposeError::NoLeader);
+        }
+        self.read(Consistency::Default)
+            .await
+            .map_err(|_| ProposeError::NoLeader)?;
+        if self.view().session(id).is_none() {
+            return Ok(false);
+        }
+        match self.0.timers.renew(id) {
+            Renewal::Renewed | Renewal::Untimed => Ok(true),
             Renewal::NotLeading => Err(ProposeError::NoLeader),
             Renewal::Ending => {
                 // On a full disk the end cannot be recorded, and nobody knows how long that lasts.
-                self.shared.progress.check_disk()?;
+                self.0.progress.check_disk()?;
                 match tokio::time::timeout(LEADER_WAIT, self.wait_for_end(id)).await {
-                    Ok(ended) => ended.map(|()| None),
+                    Ok(ended) => ended.map(|()| false),
                     Err(_) => Err(ProposeError::OutcomeUnknown),
                 }
             }
@@ -278,38 +533,160 @@ impl Node {
         Ok(())
     }
 
+    /// Changes the members, if this server leads, and waits until the change is applied here. `servers` says who is
+    /// new.
+    ///
+    /// # Errors
+    /// [`ProposeError::ChangePending`] while another change is under way; else as [`Self::propose`], but
+    /// [`ProposeError::NoLeader`] whenever this server does not lead.
+    pub async fn change_members(
+        &self,
+        changes: Vec<MemberChange>,
+        servers: Vec<ServerRow>,
+    ) -> Result<(), ProposeError> {
+        if !self.0.progress.is_serving() {
+            return Err(ProposeError::NoLeader);
+        }
+        let context = MembersContext { servers }.encode_to_vec();
+        let permit = self.0.pending.reserve(context.len()).await?;
+        let (id, answer) = self.0.pending.enter(permit);
+        let event = Event::ChangeMembers { id, changes, context };
+        self.ask_raft(event, id, answer).await.map(|_| ())
+    }
+
+    /// Hands the leadership over, if this server leads: to `to`, or to the most caught-up voter. Does not wait.
+    pub fn transfer_leadership(&self, to: Option<RaftId>) {
+        // Refused only while stopping.
+        let _ = self.0.raft.push(Event::Transfer(to));
+    }
+
+    /// What this server knows of the other members now; `None` while it belongs to no cluster.
+    pub async fn survey(&self) -> Option<Survey> {
+        if self.0.threads.lock().is_empty() {
+            return None;
+        }
+        let (asked, answer) = oneshot::channel();
+        self.0.raft.push(Event::Survey(asked)).ok()?;
+        answer.await.ok()
+    }
+
+    /// The members as of the last change that was applied here; empty while this server belongs to no cluster.
+    pub fn roster(&self) -> Arc<Roster> {
+        self.0.roster.load_full()
+    }
+
+    /// The leader, as far as this server knows.
+    pub fn leader(&self) -> Option<RaftId> {
+        match self.0.progress.role() {
+            Role::Leads => Some(self.0.me),
+            Role::Follows(leader) => Some(leader),
+            Role::NoLeader | Role::Stopping => None,
+        }
+    }
+
+    /// Resolves when the leader or the role of this server may have changed.
+    pub async fn leader_changed(&self, known: Option<RaftId>) {
+        let mut roles = self.0.progress.roles();
+        // Ends with an error only when the node is dropped.
+        let _ = roles.wait_for(|_| self.leader() != known).await;
+    }
+
+    /// This server's id among the members.
+    pub fn raft_id(&self) -> RaftId {
+        self.0.me
+    }
+
+    /// The way to the other servers, if there is one.
+    pub fn peers(&self) -> Option<&Peers> {
+        self.0.net.get().map(|net| &net.peers)
+    }
+
     /// Who this server is.
     pub fn identity(&self) -> &Identity {
-        &self.shared.identity
+        &self.0.identity
     }
 
     /// Where consensus stands.
     pub fn status(&self) -> Status {
-        self.shared.progress.status(&self.shared.identity)
+        let shared = &self.0;
+        let roster = shared.roster.load();
+        let address = |id: RaftId| roster.get(id).map(crate::cluster::address);
+        Status {
+            leader: self.leader().and_then(address).unwrap_or_default(),
+            is_leader: shared.progress.is_serving(),
+            peers: roster.members().voters().filter_map(address).collect(),
+            term: shared.progress.term(),
+            commit: shared.progress.commit_index(),
+            applied: shared.progress.applied_index(),
+            last: shared.progress.last_index(),
+        }
     }
 
-    /// Ends the pipeline: what was proposed is carried through, the state is flushed, all threads are joined.
-    /// Blocks; proposals made from now on are refused.
+    /// Ends the pipeline: a leader hands over to another voter, what was proposed is carried through, the state is
+    /// flushed, all threads are joined. Blocks; proposals made from now on are refused.
     pub fn stop(&self) {
-        self.shared.progress.set_stopping();
-        self.shared.timers.stop();
+        let shared = &self.0;
+        shared.progress.set_stopping();
+        shared.timers.stop();
         // Refused when the pipeline has ended already.
-        let _ = self.shared.raft.push(Event::Stop);
-        for thread in self.threads.lock().drain(..) {
+        let _ = shared.raft.push(Event::Stop);
+        let threads = std::mem::take(&mut *shared.threads.lock());
+        for thread in threads {
             if thread.join().is_err() {
                 tracing::error!("a pipeline thread ended by a panic");
             }
         }
-        self.shared.pending.answer_rest(&ProposeError::Stopping);
+        shared.progress.end_waits();
+        shared.pending.answer_rest(&ProposeError::Stopping);
     }
+}
 
-    async fn wait_for_leader(&self) -> Result<(), ReadError> {
-        match tokio::time::timeout(LEADER_WAIT, self.shared.progress.serving()).await {
-            Ok(result) => result,
-            Err(_) => Err(ReadError::NoLeader),
+/// The search for a leader that takes something.
+struct Seeking {
+    roles: watch::Receiver<Role>,
+    /// When it is given up.
+    deadline: Instant,
+    tried: bool,
+}
+
+impl Seeking {
+    /// Where to try next: at another server, or here (`None`). Waits if there is nobody to try, and before it names
+    /// the same once more.
+    async fn next(&mut self) -> Result<Option<RaftId>, ProposeError> {
+        loop {
+            let leader = match *self.roles.borrow_and_update() {
+                Role::Stopping => return Err(ProposeError::Stopping),
+                Role::NoLeader => None,
+                Role::Leads => Some(None),
+                Role::Follows(leader) => Some(Some(leader)),
+            };
+            if let Some(leader) = leader
+                && !std::mem::replace(&mut self.tried, true)
+            {
+                return Ok(leader);
+            }
+            let now = Instant::now();
+            if now >= self.deadline {
+                return Err(ProposeError::NoLeader);
+            }
+            // Where nobody leads only a change of the role helps. Else the leader may only have been out of reach.
+            let pause = if leader.is_some() {
+                RETRY_PAUSE
+            } else {
+                LEADER_WAIT
+            };
+            // Neither outcome matters: it is looked at anew.
+            let _ = tokio::time::timeout(pause.min(self.deadline - now), self.roles.changed()).await;
+            self.tried = false;
         }
     }
 }
+
+/// What an answer says that is as fresh as can be.
+const FRESH: ReadMeta = ReadMeta {
+    known_leader: true,
+    last_contact_ms: 0,
+};
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StartError> {
     std::thread::Builder::new()

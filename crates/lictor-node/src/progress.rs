@@ -1,103 +1,221 @@
 //! Where consensus stands, as the pipeline threads publish it for everybody else.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use lictor_proto::{LogIndex, Term};
-use tokio::sync::watch;
+use lictor_proto::{LogIndex, MonoTime, RaftId, Term};
+use lictor_raft::RoleChange;
+use parking_lot::Mutex;
+use tokio::sync::{oneshot, watch};
 
-use crate::{Identity, ProposeError, ReadError, Status};
+use crate::{ProposeError, ReadError};
 
-/// Whether this server may answer reads and take proposals.
+/// Who decides, as this server sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Serving {
-    /// No leader is known, or the leader's first entry of its term is not applied yet.
-    No,
+pub(crate) enum Role {
+    /// No leader is known, or the leader is this server and its first entry of its term is not applied yet.
+    NoLeader,
+    /// Another server leads.
+    Follows(RaftId),
     /// This server leads and has applied an entry of its term.
-    Yes,
+    Leads,
     /// The pipeline has ended or is about to.
     Stopping,
 }
 
-/// An index that is never applied.
+/// A time that never comes, and an index that is never applied.
 const NEVER: u64 = u64::MAX;
 
 /// Published by the raft, log and apply threads; read by anyone without a lock.
 #[derive(Debug)]
 pub(crate) struct Progress {
-    serving: watch::Sender<Serving>,
-    /// The same as a flag, for the path of each request.
+    role: watch::Sender<Role>,
+    /// Whether the role is [`Role::Leads`], for the path of each request.
     is_serving: AtomicBool,
     disk_full: AtomicBool,
-    /// The leader's no-op: once it is applied this server serves. [`NEVER`] while it does not lead.
+    /// The leader's no-op: once it is applied this server serves. [`NEVER`] while it does not lead. Changed with
+    /// `turn` held, so that a leader that steps down while apply makes it serve never serves.
     lead_from: AtomicU64,
+    turn: Mutex<()>,
+    /// Milliseconds up to which reads need no round; 0 without a lease, [`NEVER`] for a sole voter.
+    lease_until: AtomicU64,
+    /// When this follower last heard from its leader, in milliseconds, plus 1; 0 if never.
+    last_contact: AtomicU64,
     term: AtomicU64,
     commit: AtomicU64,
     applied: AtomicU64,
     last: AtomicU64,
+    waits: Waits,
+}
+
+/// Those who wait until an index is applied.
+#[derive(Debug)]
+struct Waits {
+    /// The lowest index that somebody waits for.
+    lowest: AtomicU64,
+    waiting: Mutex<BTreeMap<u64, Vec<oneshot::Sender<()>>>>,
 }
 
 impl Progress {
     pub(crate) fn new() -> Self {
         Self {
-            serving: watch::Sender::new(Serving::No),
+            role: watch::Sender::new(Role::NoLeader),
             is_serving: AtomicBool::new(false),
             disk_full: AtomicBool::new(false),
             lead_from: AtomicU64::new(NEVER),
+            turn: Mutex::new(()),
+            lease_until: AtomicU64::new(0),
+            last_contact: AtomicU64::new(0),
             term: AtomicU64::new(0),
             commit: AtomicU64::new(0),
             applied: AtomicU64::new(0),
             last: AtomicU64::new(0),
+            waits: Waits {
+                lowest: AtomicU64::new(NEVER),
+                waiting: Mutex::default(),
+            },
         }
     }
 
+    /// Whether this server leads and has applied an entry of its term.
     pub(crate) fn is_serving(&self) -> bool {
         self.is_serving.load(Ordering::Acquire)
     }
 
-    /// Waits until this server serves. Cancel safe.
-    pub(crate) async fn serving(&self) -> Result<(), ReadError> {
-        let mut serving = self.serving.subscribe();
-        match serving.wait_for(|now| *now != Serving::No).await.map(|now| *now) {
-            Ok(Serving::Yes) => Ok(()),
-            Ok(Serving::No | Serving::Stopping) | Err(_) => Err(ReadError::Stopping),
+    /// The role now.
+    pub(crate) fn role(&self) -> Role {
+        *self.role.borrow()
+    }
+
+    /// To wait for another role with.
+    pub(crate) fn roles(&self) -> watch::Receiver<Role> {
+        self.role.subscribe()
+    }
+
+    /// Told by the raft thread.
+    pub(crate) fn set_role(&self, role: &RoleChange) {
+        let _turn = self.turn.lock();
+        let no_op = if role.is_leader { role.no_op.0 } else { NEVER };
+        if self.lead_from.swap(no_op, Ordering::AcqRel) == no_op && role.is_leader {
+            return;
         }
+        self.publish(match role.leader {
+            Some(leader) if !role.is_leader => Role::Follows(leader),
+            _ => Role::NoLeader,
+        });
     }
 
-    /// Told by the raft thread: this server leads from the application of that entry on, or does not lead.
-    pub(crate) fn set_lead_from(&self, no_op: Option<LogIndex>) {
-        self.lead_from
-            .store(no_op.map_or(NEVER, |index| index.0), Ordering::Release);
-        if no_op.is_none() {
-            self.set_serving(false);
+    /// Told by the apply thread after each batch: if it made this server a leader that may serve, `arm` is run first.
+    pub(crate) fn serve_from(&self, applied: LogIndex, arm: impl FnOnce()) {
+        if self.is_serving() || applied.0 < self.lead_from.load(Ordering::Acquire) {
+            return;
         }
-    }
-
-    /// Asked by the apply thread: whether this batch made this server a leader that may serve.
-    pub(crate) fn begins_to_serve(&self, applied: LogIndex) -> bool {
-        !self.is_serving() && applied.0 >= self.lead_from.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn set_serving(&self, serves: bool) {
-        self.publish(if serves { Serving::Yes } else { Serving::No });
+        let _turn = self.turn.lock();
+        if applied.0 >= self.lead_from.load(Ordering::Acquire) {
+            arm();
+            self.publish(Role::Leads);
+        }
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
-        *self.serving.borrow() == Serving::Stopping
+        self.role() == Role::Stopping
     }
 
     pub(crate) fn set_stopping(&self) {
-        self.publish(Serving::Stopping);
+        self.publish(Role::Stopping);
     }
 
-    fn publish(&self, next: Serving) {
-        self.serving.send_if_modified(|now| {
-            let changes = *now != next && *now != Serving::Stopping;
+    fn publish(&self, next: Role) {
+        self.role.send_if_modified(|now| {
+            let changes = *now != next && *now != Role::Stopping;
             if changes {
                 *now = next;
-                self.is_serving.store(next == Serving::Yes, Ordering::Release);
+                self.is_serving.store(next == Role::Leads, Ordering::Release);
             }
             changes
         });
+    }
+
+    /// Told by the raft thread, at once.
+    pub(crate) fn set_lease(&self, until: Option<MonoTime>) {
+        self.lease_until
+            .store(until.map_or(0, |until| until.0), Ordering::SeqCst);
+    }
+
+    /// Whether nobody else can lead, now and as long as this server is alone.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.lease_until.load(Ordering::SeqCst) == NEVER
+    }
+
+    /// Whether nobody else can lead at this time. `now` must have been read before.
+    pub(crate) fn has_lease(&self, now: impl FnOnce() -> MonoTime) -> bool {
+        match self.lease_until.load(Ordering::SeqCst) {
+            NEVER => true,
+            0 => false,
+            until => now().0 < until,
+        }
+    }
+
+    /// What was committed when the raft thread last said so. It says so before it tells any other server (rule R1).
+    pub(crate) fn commit_index(&self) -> LogIndex {
+        LogIndex(self.commit.load(Ordering::SeqCst))
+    }
+
+    /// What is applied and published.
+    pub(crate) fn applied_index(&self) -> LogIndex {
+        LogIndex(self.applied.load(Ordering::SeqCst))
+    }
+
+    /// Waits until an index is applied and published. Cancel safe.
+    pub(crate) async fn applied(&self, index: LogIndex) -> Result<(), ReadError> {
+        if self.applied_index() >= index {
+            return Ok(());
+        }
+        let done = {
+            let mut waiting = self.waits.waiting.lock();
+            let (sender, receiver) = oneshot::channel();
+            waiting.entry(index.0).or_default().push(sender);
+            self.waits.lowest.fetch_min(index.0, Ordering::SeqCst);
+            // It may have been applied before apply could see that somebody waits.
+            if self.applied_index() >= index {
+                return Ok(());
+            }
+            receiver
+        };
+        done.await.map_err(|_| ReadError::Stopping)
+    }
+
+    /// Told by the apply thread once the view is published.
+    pub(crate) fn set_applied(&self, applied: LogIndex) {
+        self.applied.store(applied.0, Ordering::SeqCst);
+        if self.waits.lowest.load(Ordering::SeqCst) > applied.0 {
+            return;
+        }
+        let due = {
+            let mut waiting = self.waits.waiting.lock();
+            let later = waiting.split_off(&(applied.0 + 1));
+            let due = std::mem::replace(&mut *waiting, later);
+            let lowest = waiting.keys().next().copied().unwrap_or(NEVER);
+            self.waits.lowest.store(lowest, Ordering::SeqCst);
+            due
+        };
+        for done in due.into_values().flatten() {
+            // Whoever waited may have gone.
+            let _ = done.send(());
+        }
+    }
+
+    /// Answers everybody who still waits, when nothing more will be applied.
+    pub(crate) fn end_waits(&self) {
+        self.waits.waiting.lock().clear();
+    }
+
+    /// Milliseconds since this follower heard from its leader; 0 for a leader.
+    pub(crate) fn silence_ms(&self, now: MonoTime) -> u64 {
+        match self.last_contact.load(Ordering::Relaxed) {
+            0 => 0,
+            contact => now.0.saturating_sub(contact - 1),
+        }
     }
 
     /// Refuses proposals while the disk is nearly full, before writes to it begin to fail.
@@ -116,57 +234,128 @@ impl Progress {
         self.disk_full.swap(full, Ordering::Relaxed) != full
     }
 
-    pub(crate) fn set_raft(&self, term: Term, commit: LogIndex, last: LogIndex) {
-        self.term.store(term.0, Ordering::Relaxed);
-        self.commit.store(commit.0, Ordering::Relaxed);
-        self.last.store(last.0, Ordering::Relaxed);
+    /// Told by the raft thread after each of its turns, before it carries out what the turn asks for.
+    pub(crate) fn set_raft(&self, status: &lictor_raft::Status) {
+        self.term.store(status.term.0, Ordering::Relaxed);
+        self.last.store(status.last.0, Ordering::Relaxed);
+        let contact = status.last_contact.map_or(0, |at| at.0 + 1);
+        self.last_contact.store(contact, Ordering::Relaxed);
+        self.commit.store(status.commit.0, Ordering::SeqCst);
     }
 
-    pub(crate) fn set_applied(&self, applied: LogIndex) {
-        self.applied.store(applied.0, Ordering::Relaxed);
+    pub(crate) fn term(&self) -> Term {
+        Term(self.term.load(Ordering::Relaxed))
     }
 
-    pub(crate) fn status(&self, identity: &Identity) -> Status {
-        let own = format!("{}:{}", identity.address, identity.server_port);
-        let is_leader = self.is_serving();
-        Status {
-            leader: if is_leader { own.clone() } else { String::new() },
-            is_leader,
-            peers: vec![own],
-            term: Term(self.term.load(Ordering::Relaxed)),
-            commit: LogIndex(self.commit.load(Ordering::Relaxed)),
-            applied: LogIndex(self.applied.load(Ordering::Relaxed)),
-            last: LogIndex(self.last.load(Ordering::Relaxed)),
-        }
+    pub(crate) fn last_index(&self) -> LogIndex {
+        LogIndex(self.last.load(Ordering::Relaxed))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
+    fn leads(no_op: u64) -> RoleChange {
+        RoleChange {
+            leader: Some(RaftId(1)),
+            term: Term(2),
+            is_leader: true,
+            no_op: LogIndex(no_op),
+        }
+    }
+
+    fn follows(leader: u64) -> RoleChange {
+        RoleChange {
+            leader: Some(RaftId(leader)),
+            term: Term(3),
+            is_leader: false,
+            no_op: LogIndex(0),
+        }
+    }
+
     #[tokio::test]
-    async fn whoever_waits_learns_that_the_server_serves() {
-        let progress = std::sync::Arc::new(Progress::new());
+    async fn a_leader_serves_once_its_no_op_is_applied_and_whoever_waits_learns_it() {
+        let progress = Arc::new(Progress::new());
         let waiting = tokio::spawn({
-            let progress = std::sync::Arc::clone(&progress);
-            async move { progress.serving().await }
+            let mut roles = progress.roles();
+            async move { roles.wait_for(|role| *role == Role::Leads).await.is_ok() }
         });
+        progress.set_role(&leads(7));
 
-        progress.set_serving(true);
+        progress.serve_from(LogIndex(6), || panic!("too early"));
+        assert!(!progress.is_serving());
+        let mut armed = false;
+        progress.serve_from(LogIndex(7), || armed = true);
 
-        assert!(waiting.await.unwrap().is_ok());
-        assert!(progress.is_serving());
+        assert!(armed && progress.is_serving());
+        assert!(waiting.await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_leader_that_stepped_down_meanwhile_does_not_serve() {
+        let progress = Progress::new();
+        progress.set_role(&leads(7));
+        progress.set_role(&follows(2));
+
+        progress.serve_from(LogIndex(7), || panic!("it does not lead"));
+
+        assert_eq!(progress.role(), Role::Follows(RaftId(2)));
     }
 
     #[tokio::test]
     async fn a_stopping_server_never_serves_again() {
         let progress = Progress::new();
+        progress.set_role(&leads(1));
         progress.set_stopping();
 
-        progress.set_serving(true);
+        progress.serve_from(LogIndex(1), || {});
 
         assert!(!progress.is_serving());
-        assert!(matches!(progress.serving().await, Err(ReadError::Stopping)));
+        assert_eq!(progress.role(), Role::Stopping);
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_an_index_is_told_when_it_is_applied() {
+        let progress = Arc::new(Progress::new());
+        let waits = [3, 5, 5, 9].map(|index| {
+            let progress = Arc::clone(&progress);
+            tokio::spawn(async move { progress.applied(LogIndex(index)).await })
+        });
+        while progress
+            .waits
+            .waiting
+            .lock()
+            .values()
+            .map(Vec::len)
+            .sum::<usize>()
+            < 4
+        {
+            tokio::task::yield_now().await;
+        }
+
+        progress.set_applied(LogIndex(5));
+        let [three, five, five_too, nine] = waits;
+        for done in [three, five, five_too] {
+            assert!(done.await.unwrap().is_ok());
+        }
+        assert!(!nine.is_finished());
+        progress.end_waits();
+
+        assert!(matches!(nine.await.unwrap(), Err(ReadError::Stopping)));
+    }
+
+    #[test]
+    fn a_lease_is_a_time() {
+        let progress = Progress::new();
+        assert!(!progress.has_lease(|| MonoTime(0)));
+
+        progress.set_lease(Some(MonoTime(100)));
+        assert!(progress.has_lease(|| MonoTime(99)));
+        assert!(!progress.has_lease(|| MonoTime(100)));
+        progress.set_lease(Some(MonoTime(u64::MAX)));
+        assert!(progress.is_alone() && progress.has_lease(|| unreachable!("no clock is needed")));
     }
 }

@@ -1,7 +1,7 @@
 //! What a node tells the layers above it, and the seam to its disk.
 
-use lictor_proto::v1::MetaRow;
-use lictor_proto::{LogIndex, Term};
+use lictor_proto::v1::{MetaRow, ServerRow};
+use lictor_proto::{LogIndex, RaftId, Term};
 use lictor_state::{State, Write};
 
 /// How fresh a read must be (Consul: consistency modes).
@@ -47,6 +47,9 @@ pub enum ProposeError {
     /// A lock verb met a lock-delay before anything was proposed; for a transaction the failed operations.
     #[error("lock-delay")]
     LockDelay(Vec<usize>),
+    /// Another change of the members is under way; nothing was proposed.
+    #[error("another change of the members is under way; try again")]
+    ChangePending,
     /// The node is stopping.
     #[error("the server is shutting down")]
     Stopping,
@@ -77,6 +80,20 @@ pub struct Identity {
     pub address: String,
     /// The server port that is shown in `/v1/status/leader`.
     pub server_port: u16,
+}
+
+impl Identity {
+    /// This server as a member of a cluster.
+    pub fn server(&self, raft_id: RaftId) -> ServerRow {
+        ServerRow {
+            raft_id: raft_id.0,
+            node_id: self.node_id.clone(),
+            name: self.node.clone(),
+            address: self.address.clone(),
+            port: self.server_port.into(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
 }
 
 /// Where consensus stands.

@@ -5,11 +5,12 @@
 use std::time::Duration;
 
 use lictor_node::{
-    Checkpoint, CheckpointError, Consistency, Identity, Node, Options, ProposeError, Topic, WriteSet,
+    Begin, Checkpoint, CheckpointError, Consistency, Identity, Node, Options, ProposeError, Roster, Topic,
+    WriteSet,
 };
 use lictor_proto::v1::{KvLock, KvSet, NodeRow, Register, SessionCreate, SessionRow};
 use lictor_proto::{Command, LogIndex, RaftId, SessionId};
-use lictor_raft::{Config, MemLog, Membership, StateMark};
+use lictor_raft::{Config, LogPosition, MemLog};
 use lictor_state::{ApplyError, Outcome, State};
 
 fn identity() -> Identity {
@@ -57,13 +58,22 @@ fn node_on_full_disk(takes: bool) -> Node {
     let me = RaftId(1);
     let options = Options {
         identity: identity(),
-        raft: Config::new(me, 1),
+        raft_id: me,
         limit_watches: 10,
         staging: std::env::temp_dir().join("lictor-unused"),
     };
-    let mark = StateMark::fresh(Membership::of_voters([me]));
-    let (log, disk) = (MemLog::default(), FullDisk { takes });
-    Node::start(options, log, disk, State::default(), &mark).unwrap()
+    let roster = Roster::founding([options.identity.server(me)]);
+    let node = Node::new(options).unwrap();
+    let mut state = State::default();
+    state.apply_empty(LogPosition::FOUNDING.index, LogPosition::FOUNDING.term);
+    let begin = Begin {
+        raft: Config::new(me, 1),
+        state,
+        roster,
+        installed: true,
+    };
+    node.begin(begin, MemLog::default(), FullDisk { takes }).unwrap();
+    node
 }
 
 fn set(key: &str, value: &str, cas: Option<u64>) -> Command {

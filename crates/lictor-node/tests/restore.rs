@@ -7,12 +7,12 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use lictor_node::{
-    Checkpoint, CheckpointError, Consistency, Identity, MemCheckpoint, Node, Options, RestoreError, Topic,
-    Upload, WriteSet,
+    Begin, Checkpoint, CheckpointError, Consistency, Identity, MemCheckpoint, Node, Options, RestoreError,
+    Roster, Topic, Upload, WriteSet,
 };
 use lictor_proto::v1::{KvLock, KvSet, NodeRow, Register, SessionCreate, SessionDestroy, SessionRow};
 use lictor_proto::{Command, LogIndex, RaftId, SessionId};
-use lictor_raft::{Config, MemLog, Membership, SimDisk, StateMark};
+use lictor_raft::{Config, LogPosition, MemLog, SimDisk};
 use lictor_state::{Outcome, State};
 
 const SESSION: &str = "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee";
@@ -27,19 +27,23 @@ fn start(folder: &Path, disk: &SimDisk, checkpoint: impl Checkpoint) -> Node {
             address: "127.0.0.1".to_owned(),
             server_port: 8300,
         },
-        raft: Config::new(me, 1),
+        raft_id: me,
         limit_watches: 100,
         staging: folder.to_owned(),
     };
-    let mark = StateMark::fresh(Membership::of_voters([me]));
-    Node::start(
-        options,
-        MemLog::open(disk).unwrap(),
-        checkpoint,
-        State::default(),
-        &mark,
-    )
-    .unwrap()
+    let roster = Roster::founding([options.identity.server(me)]);
+    let node = Node::new(options).unwrap();
+    let mut state = State::default();
+    state.apply_empty(LogPosition::FOUNDING.index, LogPosition::FOUNDING.term);
+    let begin = Begin {
+        raft: Config::new(me, 1),
+        state,
+        roster,
+        installed: true,
+    };
+    node.begin(begin, MemLog::open(disk).unwrap(), checkpoint)
+        .unwrap();
+    node
 }
 
 fn node(folder: &Path) -> Node {

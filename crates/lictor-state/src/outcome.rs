@@ -1,5 +1,7 @@
 //! What `apply` answers, and what it asks of the node around it.
 
+mod wire;
+
 use std::sync::Arc;
 
 use bytes::Bytes;

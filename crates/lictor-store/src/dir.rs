@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `LOCK` | locked while a process uses the directory |
 //! | `FORMAT` | lines `name=value`: `format`, `node_id`, `raft_id`, `cluster_id`; written once, last of all at creation |
+//! | `CLUSTER` | what the server is bound to, and which cluster it belongs to: a `Vow`; absent at first |
 //! | `raft/` | the raft log |
 //! | `state/`, `state-N/` | the durable copy of the state; `state.at` names it once it was replaced as a whole |
 //! | `restore/` | archives that are being saved or restored |
@@ -11,10 +12,13 @@
 //! Other parts of the server may keep folders of their own beside these.
 
 use std::fs::{self, File, TryLockError};
-use std::io::{ErrorKind, Write as _};
+use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
+use lictor_node::VowStore;
 use lictor_proto::RaftId;
+use lictor_proto::v1::Vow;
+use prost::Message as _;
 
 use crate::StoreError;
 
@@ -99,6 +103,11 @@ impl DataDir {
         self.path.join("raft")
     }
 
+    /// What keeps the directory's vow.
+    pub fn vow(&self) -> VowFile {
+        VowFile(self.path.join("CLUSTER"))
+    }
+
     /// Where the state is.
     pub fn state(&self) -> PathBuf {
         self.path.join("state")
@@ -107,6 +116,34 @@ impl DataDir {
     /// The directory itself.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+}
+
+/// The file of a vow. It is replaced as a whole, so that a crash leaves the old or the new.
+#[derive(Debug)]
+pub struct VowFile(PathBuf);
+
+impl VowStore for VowFile {
+    fn load(&self) -> io::Result<Option<Vow>> {
+        let bytes = match fs::read(&self.0) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let (sum, vow) = bytes.split_first_chunk().ok_or(ErrorKind::InvalidData)?;
+        if *sum != crc32c::crc32c(vow).to_le_bytes() {
+            return Err(ErrorKind::InvalidData.into());
+        }
+        let vow = Vow::decode(vow).map_err(io::Error::other)?;
+        Ok((vow != Vow::default()).then_some(vow))
+    }
+
+    fn save(&self, vow: Option<&Vow>) -> io::Result<()> {
+        // None is kept too, as an empty one: no file is the same, but cannot be made durable as surely.
+        let vow = vow.map(Vow::encode_to_vec).unwrap_or_default();
+        let mut bytes = crc32c::crc32c(&vow).to_le_bytes().to_vec();
+        bytes.extend(vow);
+        write_whole(&self.0, &bytes)
     }
 }
 
@@ -215,6 +252,26 @@ mod tests {
             raft_id: RaftId(7),
             cluster_id: "c".to_owned(),
         }
+    }
+
+    #[test]
+    fn a_vow_is_kept_and_a_damaged_one_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = VowFile(folder.path().join("CLUSTER"));
+        let vow = Vow {
+            cluster_id: "c".to_owned(),
+            coordinator: 7,
+            ..Vow::default()
+        };
+        assert_eq!(file.load().unwrap(), None);
+
+        file.save(Some(&vow)).unwrap();
+        assert_eq!(file.load().unwrap(), Some(vow));
+        file.save(None).unwrap();
+        assert_eq!(file.load().unwrap(), None);
+
+        fs::write(folder.path().join("CLUSTER"), b"damaged").unwrap();
+        assert!(file.load().is_err());
     }
 
     fn never() -> DirIdentity {

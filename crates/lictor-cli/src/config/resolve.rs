@@ -130,10 +130,7 @@ fn bootstrap(raw: &Merged, dev: bool) -> Result<(bool, u32)> {
     if asked && expect > 0 {
         return invalid("bootstrap and bootstrap_expect exclude each other: give one of them");
     }
-    if expect > 1 {
-        return invalid("bootstrap_expect: clusters of one server only so far; give -bootstrap-expect=1");
-    }
-    let bootstrap = asked || expect == 1 || dev;
+    let bootstrap = asked || expect == 1 || (dev && expect == 0);
     Ok((bootstrap, if bootstrap { 1 } else { expect }))
 }
 

@@ -7,17 +7,16 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use lictor_proto::{Command, LogIndex, Term};
-use lictor_raft::{Committed, Membership, ProposalId};
+use lictor_proto::{Command, LogIndex, RaftId, Term};
+use lictor_raft::{Committed, LogPosition, Membership, ProposalId};
 use lictor_state::{Dirty, Effects, Outcome, State};
 
-use super::checkpoint::{CheckpointWork, Install, weight};
+use super::checkpoint::{CheckpointWork, Install, Installation, weight};
 use super::stage::Worker;
 use super::{Event, Shared, fatal};
-use crate::WriteSet;
 use crate::mailbox::Mailbox;
 use crate::pending::Answer;
-use crate::restore::Digest;
+use crate::{Roster, WriteSet};
 
 /// Entries that are applied before their results are published, so that one huge batch does not hold back the
 /// first answers in it.
@@ -37,6 +36,20 @@ pub(crate) enum ApplyWork {
         /// The members from there on.
         members: Membership,
     },
+    /// A follower needs a view of the state.
+    Pin {
+        /// The follower.
+        to: RaftId,
+    },
+    /// The whole state is another now.
+    Install {
+        /// What it is.
+        state: Box<State>,
+        /// The members as of it.
+        roster: Box<Roster>,
+        /// Where it stands.
+        position: LogPosition,
+    },
 }
 
 /// The apply stage.
@@ -45,8 +58,12 @@ pub(crate) struct ApplyWorker {
     shared: Shared,
     checkpoint: Arc<Mailbox<CheckpointWork>>,
     state: State,
+    /// The members as of the state.
+    roster: Arc<Roster>,
     effects: Effects,
     answers: Vec<(ProposalId, Answer)>,
+    /// While a snapshot's state is published.
+    is_ahead_of_raft: bool,
     /// The conf-change entry at which apply has stopped.
     stopped_at: Option<Committed>,
 }
@@ -61,30 +78,48 @@ impl Worker<ApplyWork> for ApplyWorker {
                         self.apply(entry);
                         unpublished += 1;
                         if unpublished == PUBLISH_AFTER {
-                            self.publish(None);
+                            self.publish();
                             unpublished = 0;
                         }
                     }
                 }
                 ApplyWork::ConfChange(entry) => self.stop_at(entry),
-                ApplyWork::Members { index, members } => self.go_on(index, &members),
+                ApplyWork::Members { index, members } => self.go_on(index, members),
+                ApplyWork::Pin { to } => self.pin(to),
+                ApplyWork::Install {
+                    state,
+                    roster,
+                    position,
+                } => {
+                    self.publish();
+                    unpublished = 0;
+                    self.roster = Arc::new(*roster);
+                    self.install(*state, Installation::Snapshot(position));
+                }
             }
         }
         if unpublished > 0 {
-            self.publish(None);
+            self.publish();
         }
     }
 }
 
 impl ApplyWorker {
-    pub(crate) fn new(shared: Shared, checkpoint: Arc<Mailbox<CheckpointWork>>, state: State) -> Self {
+    pub(crate) fn new(
+        shared: Shared,
+        checkpoint: Arc<Mailbox<CheckpointWork>>,
+        state: State,
+        roster: Arc<Roster>,
+    ) -> Self {
         let (effects, answers) = (Effects::default(), Vec::new());
         Self {
             shared,
             checkpoint,
             state,
+            roster,
             effects,
             answers,
+            is_ahead_of_raft: false,
             stopped_at: None,
         }
     }
@@ -119,7 +154,12 @@ impl ApplyWorker {
         }
     }
 
-    fn publish(&mut self, members: Option<&Membership>) {
+    fn publish(&mut self) {
+        self.publish_with(None);
+    }
+
+    /// Publishes, with the encoded members if they changed.
+    fn publish_with(&mut self, members: Option<Vec<u8>>) {
         let applied = self.state.applied();
         let shared = &self.shared;
         shared
@@ -128,21 +168,21 @@ impl ApplyWorker {
         self.effects.events.clear();
         shared.view.store(Arc::new(self.state.clone()));
         shared.progress.set_applied(applied.0);
-        if shared.progress.begins_to_serve(applied.0) {
-            shared.timers.lead(&self.state);
-            shared.progress.set_serving(true);
-        }
+        shared
+            .progress
+            .serve_from(applied.0, || shared.timers.lead(&self.state));
         shared.pending.answer_all(self.answers.drain(..));
         shared.watches.wake(&self.effects.dirty);
         self.effects.dirty.clear();
-        // Refused only while stopping.
-        let _ = shared.raft.push(Event::Applied(applied.0));
+        if !self.is_ahead_of_raft {
+            // Refused only while stopping.
+            let _ = shared.raft.push(Event::Applied(applied.0));
+        }
         let writes = std::mem::take(&mut self.effects.writes);
         if writes.is_empty() && members.is_none() {
             return;
         }
         let weight = writes.iter().map(weight).sum();
-        let members = members.map(Membership::encode);
         let set = WriteSet {
             meta: self.state.meta(),
             members,
@@ -163,7 +203,7 @@ impl ApplyWorker {
     /// Puts a staged archive in the place of the state.
     fn restore(&mut self, index: LogIndex, term: Term, sha256: &[u8]) -> Outcome {
         // What was applied before is answered from the state that it was applied to.
-        self.publish(None);
+        self.publish();
         let staged = sha256.try_into().ok();
         let archive = match staged.map(|digest| self.shared.staging.take(&digest)) {
             Some(Ok(archive)) => archive,
@@ -172,13 +212,13 @@ impl ApplyWorker {
         };
         let state = self.state.restored(archive, index, term);
         tracing::info!(index = index.0, keys = state.kv_len(), "restored an archive");
-        self.install(state, None, staged);
+        self.install(state, Installation::Archive(staged));
         Outcome::Bool(true)
     }
 
     /// Puts another state in the place of the whole state: an archive's, or what a leader sent. Every timer begins anew,
-    /// every watcher wakes, and the durable copy is replaced. Without `members` they stay.
-    fn install(&mut self, state: State, members: Option<&Membership>, staged: Option<Digest>) {
+    /// every watcher wakes, and the durable copy is replaced.
+    fn install(&mut self, state: State, from: Installation) {
         self.state = state;
         self.effects.clear();
         self.effects.dirty.push(Dirty::All);
@@ -186,24 +226,31 @@ impl ApplyWorker {
             // Before the view is published, so that whoever asks for a lock next meets the delays.
             self.shared.timers.lead(&self.state);
         }
+        let is_snapshot = matches!(from, Installation::Snapshot(_));
         let install = Install {
             state: self.state.clone(),
-            members: members.map(Membership::encode),
-            staged,
+            members: is_snapshot.then(|| self.roster.encode()),
+            from,
         };
         self.checkpoint_takes(CheckpointWork::Install(Box::new(install)), 1);
-        self.publish(None);
+        if is_snapshot {
+            self.shared.set_roster(Arc::clone(&self.roster));
+        }
+        // raft hears of a snapshot when the copy is durable, and not before.
+        self.is_ahead_of_raft = is_snapshot;
+        self.publish();
+        self.is_ahead_of_raft = false;
     }
 
     fn stop_at(&mut self, entry: Committed) {
-        self.publish(None);
+        self.publish();
         let index = entry.index;
         self.stopped_at = Some(entry);
         // Refused only while stopping.
         let _ = self.shared.raft.push(Event::AtConfChange(index));
     }
 
-    fn go_on(&mut self, index: LogIndex, members: &Membership) {
+    fn go_on(&mut self, index: LogIndex, members: Membership) {
         let Some(entry) = self.stopped_at.take_if(|entry| entry.index == index) else {
             fatal(
                 "members were changed at an entry that apply has not reached",
@@ -211,9 +258,28 @@ impl ApplyWorker {
             );
         };
         self.state.apply_empty(entry.index, entry.term);
+        self.roster = Arc::new(self.roster.changed(members, &entry.data));
         if let Some(id) = entry.proposal {
             self.answers.push((id, Ok(Outcome::Bool(true))));
         }
-        self.publish(Some(members));
+        self.shared.set_roster(Arc::clone(&self.roster));
+        self.publish_with(Some(self.roster.encode()));
+    }
+
+    /// Keeps the state as it is now for a follower.
+    fn pin(&mut self, to: RaftId) {
+        self.publish();
+        let (index, term) = self.state.applied();
+        let descriptor = self
+            .shared
+            .pinned
+            .pin(to, self.state.clone(), self.roster.encode());
+        // Refused only while stopping.
+        let _ = self.shared.raft.push(Event::SnapshotReady {
+            to,
+            position: LogPosition { index, term },
+            members: self.roster.members().clone(),
+            descriptor,
+        });
     }
 }

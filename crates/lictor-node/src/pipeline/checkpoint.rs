@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use lictor_raft::LogPosition;
 use lictor_state::{State, Write};
 
 use super::{Event, Shared, fatal};
@@ -47,8 +48,17 @@ pub(crate) struct Install {
     pub(crate) state: State,
     /// The encoded members, if they came with it.
     pub(crate) members: Option<Vec<u8>>,
-    /// The archive that it came from, which is of no use once the copy is durable.
-    pub(crate) staged: Option<Digest>,
+    /// Where it came from.
+    pub(crate) from: Installation,
+}
+
+/// Where a whole state comes from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Installation {
+    /// An archive, whose file is of no use once the copy is durable.
+    Archive(Option<Digest>),
+    /// The leader, for this position; raft waits until the copy is durable.
+    Snapshot(LogPosition),
 }
 
 pub(crate) struct CheckpointThread<C> {
@@ -162,8 +172,13 @@ impl<C: Checkpoint> CheckpointThread<C> {
         let installed = self.until_there_is_room(|checkpoint| checkpoint.install(&install.state, members));
         let Some(applied) = installed else { return };
         self.unflushed = Unflushed::default();
-        if let Some(digest) = &install.staged {
-            self.shared.staging.forget(digest);
+        match install.from {
+            Installation::Archive(Some(digest)) => self.shared.staging.forget(&digest),
+            Installation::Archive(None) => {}
+            Installation::Snapshot(position) => {
+                // Refused only while stopping.
+                let _ = self.shared.raft.push(Event::Installed { position, ok: true });
+            }
         }
         // As in `flush`.
         let _ = self.shared.raft.push(Event::Flushed(applied));

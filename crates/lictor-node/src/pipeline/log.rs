@@ -12,6 +12,8 @@ pub(crate) enum LogWork {
     Append(LogTask),
     /// Entries up to here are not needed any more.
     Compact(LogPosition),
+    /// The state is a snapshot that ends here: what the log holds is replaced by nothing.
+    Reset(LogPosition),
 }
 
 /// The log stage.
@@ -29,9 +31,15 @@ impl<W: LogWriter> Worker<LogWork> for LogWorker<W> {
             match item {
                 LogWork::Append(task) => tasks.push(task),
                 LogWork::Compact(to) => compact_to = Some(to),
+                LogWork::Reset(to) => {
+                    self.append(&mut tasks);
+                    if let Err(error) = self.writer.reset(to) {
+                        fatal("resetting the raft log failed", &error);
+                    }
+                }
             }
         }
-        self.append(&tasks);
+        self.append(&mut tasks);
         if let Some(to) = compact_to
             && let Err(error) = self.writer.compact(to)
         {
@@ -41,7 +49,7 @@ impl<W: LogWriter> Worker<LogWork> for LogWorker<W> {
 }
 
 impl<W: LogWriter> LogWorker<W> {
-    fn append(&mut self, tasks: &[LogTask]) {
+    fn append(&mut self, tasks: &mut Vec<LogTask>) {
         let Some(last) = tasks.last().map(|task| task.ready_no) else {
             return;
         };
@@ -51,5 +59,8 @@ impl<W: LogWriter> LogWorker<W> {
         }
         // Refused only while stopping, when nobody waits for the answer any more.
         let _ = self.shared.raft.push(Event::Persisted(last));
+        for message in tasks.drain(..).flat_map(|task| task.messages) {
+            self.shared.send(message);
+        }
     }
 }

@@ -13,8 +13,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lictor_proto::{LogIndex, ReadyNo};
-use lictor_raft::{MonoTime, Proposal};
+use lictor_proto::{LogIndex, RaftId, ReadyNo};
+use lictor_raft::{
+    LogPosition, MemberChange, Membership, MonoTime, PeerMessage, PeerProgress, Proposal, ProposalId,
+};
+use tokio::sync::oneshot;
 
 pub(crate) use apply::{ApplyWork, ApplyWorker};
 pub(crate) use checkpoint::{BACKLOG_BYTES, CheckpointThread, SPACE_MIN_BYTES};
@@ -38,8 +41,46 @@ pub(crate) enum Event {
     AtConfChange(LogIndex),
     /// The durable copy of the state holds everything up to here.
     Flushed(LogIndex),
+    /// A message of another member.
+    Peer(PeerMessage),
+    /// Messages to this member were lost.
+    Unreachable(RaftId),
+    /// Reads have joined a round that is to begin.
+    Read,
+    /// The members are to be changed.
+    ChangeMembers {
+        id: ProposalId,
+        changes: Vec<MemberChange>,
+        context: Vec<u8>,
+    },
+    /// A view is pinned for a follower.
+    SnapshotReady {
+        to: RaftId,
+        position: LogPosition,
+        members: Membership,
+        descriptor: Vec<u8>,
+    },
+    /// A follower has fetched its view, or never will.
+    SnapshotSent { to: RaftId, ok: bool },
+    /// The durable copy of the state is the snapshot, or the snapshot could not be had.
+    Installed { position: LogPosition, ok: bool },
+    /// Hand the leadership over; to the most caught-up voter if nobody is named.
+    Transfer(Option<RaftId>),
+    /// Tell what this leader knows of the others.
+    Survey(oneshot::Sender<Survey>),
     /// Carry through what was proposed, refuse the rest, and end.
     Stop,
+}
+
+/// What a server knows of the other members, at one moment.
+#[derive(Debug, Clone)]
+pub struct Survey {
+    /// Consensus.
+    pub status: lictor_raft::Status,
+    /// The moment, on the clock of `peers`.
+    pub now: MonoTime,
+    /// All members but this one, if this one leads; else empty.
+    pub peers: Vec<PeerProgress>,
 }
 
 /// A monotonic clock that counts from the start of the process.

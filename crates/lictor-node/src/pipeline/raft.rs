@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lictor_raft::{ConfEcho, Core, Input, LogReader, LogWriter, Output, Why};
+use lictor_proto::RaftId;
+use lictor_raft::{ConfEcho, Core, Input, LogPosition, LogReader, LogWriter, Output, RoleChange, Why};
 
-use super::{ApplyWork, ApplyWorker, Clock, Event, LogWork, LogWorker, Shared, Stage, fatal};
-use crate::{Linger, ProposeError};
+use super::{ApplyWork, ApplyWorker, Clock, Event, LogWork, LogWorker, Shared, Stage, Survey, fatal};
+use crate::cluster::snapshots;
+use crate::{Linger, ProposeError, ReadError};
 
 /// After a batch of at most this many events the thread polls for the next before it sleeps; after larger ones there
 /// is enough to do.
@@ -14,6 +16,10 @@ const FEW_EVENTS: usize = 2;
 
 /// How long a stop waits for what was proposed before.
 const STOP_WAIT: Duration = Duration::from_secs(5);
+/// How long a leader that stops waits for another to take over.
+const HAND_OVER_WAIT: Duration = Duration::from_secs(2);
+/// How often pinned views are looked at that no follower came for.
+const PINNED_EVERY: Duration = Duration::from_secs(1);
 
 /// Entries that the raft thread applies itself when it may; more are left to the apply thread, beside which it can
 /// write the next ones to the log.
@@ -26,8 +32,18 @@ pub(crate) struct RaftThread<R: LogReader, W: LogWriter> {
     pub(crate) tick: Duration,
     pub(crate) log: Arc<Stage<LogWork, LogWorker<W>>>,
     pub(crate) apply: Arc<Stage<ApplyWork, ApplyWorker>>,
-    /// Set once this thread is told to stop: when it ends at the latest.
-    pub(crate) stop_by: Option<Instant>,
+    /// Set once this thread is told to stop.
+    pub(crate) stopping: Option<Stopping>,
+    pub(crate) look_at_pinned: Instant,
+}
+
+/// The end of the thread.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stopping {
+    /// When it comes at the latest.
+    by: Instant,
+    /// Until when another member may take over the leadership.
+    hand_over_by: Instant,
 }
 
 impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
@@ -38,6 +54,7 @@ impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
         let mut linger = Linger::default();
         let mut had_few = false;
         self.core.handle(Input::Start, self.clock.now(), &mut outputs);
+        self.publish();
         self.carry_out(&mut outputs);
         loop {
             // A sole voter that leads has nobody to hear from: it need not tick, and an idle server sleeps.
@@ -46,30 +63,56 @@ impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
             if alone && had_few {
                 self.poll(&mut linger);
             }
-            self.shared.raft.drain(&mut events, self.stop_by.or(until));
+            let until = self.stopping.map_or(until, |stopping| {
+                Some(until.unwrap_or(stopping.by).min(stopping.by))
+            });
+            self.shared.raft.drain(&mut events, until);
             had_few = (1..=FEW_EVENTS).contains(&events.len());
             let now = Instant::now();
             if now >= next_tick {
                 self.core.handle(Input::Tick, self.clock.at(now), &mut outputs);
                 // Missed ticks are not made up for (rule R3): a stalled leader must not count them as silence.
                 next_tick = now + self.tick;
+                self.expire_pinned(now);
             }
             self.tell(&mut events, now, &mut outputs);
+            // Before a message can tell anybody else of a commit (rule R1).
+            self.publish();
             self.carry_out(&mut outputs);
-            let status = self.core.status();
-            self.shared
-                .progress
-                .set_raft(status.term, status.commit, status.last);
-            if self
-                .stop_by
-                .is_some_and(|by| status.applied >= status.last || now >= by)
-            {
+            if self.may_end(now) {
                 break;
             }
         }
         self.shared.raft.close();
         self.log.close();
         self.apply.close();
+    }
+
+    fn publish(&self) {
+        self.shared.progress.set_raft(&self.core.status());
+    }
+
+    /// Whether everything is done that a stop waits for.
+    fn may_end(&self, now: Instant) -> bool {
+        let Some(stopping) = self.stopping else {
+            return false;
+        };
+        let status = self.core.status();
+        let hands_over = status.is_leader && !self.core.is_sole_voter() && now < stopping.hand_over_by;
+        // What is not applied here is applied after the restart; only those who wait for an answer lose by it.
+        !hands_over && (now >= stopping.by || status.applied >= status.last || !status.is_leader)
+    }
+
+    /// Lets go of views that no follower came for.
+    fn expire_pinned(&mut self, now: Instant) {
+        if now < self.look_at_pinned {
+            return;
+        }
+        self.look_at_pinned = now + PINNED_EVERY;
+        for to in self.shared.pinned.expire(now) {
+            // Refused only while stopping.
+            let _ = self.shared.raft.push(Event::SnapshotSent { to, ok: false });
+        }
     }
 
     fn poll(&self, linger: &mut Linger) {
@@ -89,7 +132,7 @@ impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
         let mut proposals = Vec::new();
         for event in events.drain(..) {
             let input = match event {
-                Event::Propose(proposal) if self.stop_by.is_some() => {
+                Event::Propose(proposal) if self.stopping.is_some() => {
                     self.shared
                         .pending
                         .answer(proposal.id, Err(ProposeError::Stopping));
@@ -100,9 +143,48 @@ impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
                     continue;
                 }
                 Event::Stop => {
-                    self.stop_by = Some(Instant::now() + STOP_WAIT);
+                    let now = Instant::now();
+                    self.stopping = Some(Stopping {
+                        by: now + STOP_WAIT,
+                        hand_over_by: now + HAND_OVER_WAIT,
+                    });
+                    match self.core.best_successor() {
+                        Some(successor) => Input::Transfer(successor),
+                        None => continue,
+                    }
+                }
+                Event::Transfer(to) => match to.or_else(|| self.core.best_successor()) {
+                    Some(to) => Input::Transfer(to),
+                    None => continue,
+                },
+                Event::Survey(asked) => {
+                    // Whoever asked may have gone.
+                    let _ = asked.send(Survey {
+                        status: self.core.status(),
+                        now,
+                        peers: self.core.peers(),
+                    });
                     continue;
                 }
+                Event::Peer(message) => Input::Peer(message),
+                Event::Unreachable(member) => Input::Unreachable(member),
+                Event::Read => Input::ReadIndex(self.shared.gate.begin()),
+                Event::ChangeMembers { id, changes, context } => {
+                    Input::ChangeMembers { id, changes, context }
+                }
+                Event::SnapshotReady {
+                    to,
+                    position,
+                    members,
+                    descriptor,
+                } => Input::SnapshotReady {
+                    to,
+                    position,
+                    members,
+                    descriptor,
+                },
+                Event::SnapshotSent { to, ok } => Input::SnapshotSent { to, ok },
+                Event::Installed { position, ok } => Input::Installed { position, ok },
                 Event::Persisted(ready) => Input::Persisted(ready),
                 Event::Applied(index) => Input::Applied { index, conf: None },
                 Event::AtConfChange(index) => Input::Applied {
@@ -135,26 +217,45 @@ impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
                 Output::Members { index, members } => {
                     self.apply.send(ApplyWork::Members { index, members }).is_ok()
                 }
+                Output::Send(message) => {
+                    self.shared.send(message);
+                    true
+                }
                 Output::Role(role) => {
-                    tracing::info!(
-                        term = role.term.0,
-                        leads = role.is_leader,
-                        "the raft role changed"
-                    );
-                    self.shared
-                        .progress
-                        .set_lead_from(role.is_leader.then_some(role.no_op));
-                    if !role.is_leader {
-                        self.shared.timers.follow();
-                    }
+                    self.take_role(role);
+                    true
+                }
+                Output::Lease { until } => {
+                    self.shared.progress.set_lease(until);
+                    true
+                }
+                Output::ReadReady { id, index } => {
+                    self.shared.gate.end(id, &Ok(index));
+                    true
+                }
+                Output::ReadFailed(id) => {
+                    self.shared.gate.end(id, &Err(ReadError::NoLeader));
+                    true
+                }
+                Output::ResetLog(position) => self.log.send(LogWork::Reset(position)).is_ok(),
+                Output::WantSnapshot { to } => self.apply.send(ApplyWork::Pin { to }).is_ok(),
+                Output::Install {
+                    from,
+                    position,
+                    descriptor,
+                    ..
+                } => {
+                    self.install(from, position, descriptor);
                     true
                 }
                 Output::Rejected(id, why) => {
                     self.shared.pending.answer(id, Err(refusal(why)));
                     true
                 }
-                // A server alone has nobody to send to and asks for no read rounds.
-                _ => true,
+                other => fatal(
+                    "consensus asks for what this build does not do",
+                    &format_args!("{other:?}"),
+                ),
             };
             if !delivered {
                 fatal(
@@ -166,10 +267,47 @@ impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
     }
 }
 
+impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
+    fn take_role(&self, role: RoleChange) {
+        let leader = role.leader.map(|leader| leader.0);
+        tracing::info!(
+            term = role.term.0,
+            leads = role.is_leader,
+            leader,
+            "the raft role changed"
+        );
+        self.shared.progress.set_role(&role);
+        if !role.is_leader {
+            self.shared.timers.follow();
+            self.shared.pinned.clear();
+        }
+    }
+
+    /// Fetches a snapshot on the transport's runtime; apply gets it from there.
+    fn install(&self, from: RaftId, position: LogPosition, descriptor: Vec<u8>) {
+        let fetched_by = self.shared.net.get().map(|net| net.runtime.clone());
+        let Some(runtime) = fetched_by else {
+            // Refused only while stopping.
+            let _ = self.shared.raft.push(Event::Installed { position, ok: false });
+            return;
+        };
+        let apply = Arc::clone(&self.apply);
+        let deliver = move |work| apply.send(work).is_ok();
+        runtime.spawn(snapshots::install(
+            Arc::clone(&self.shared),
+            from,
+            position,
+            descriptor,
+            deliver,
+        ));
+    }
+}
+
 fn refusal(why: Why) -> ProposeError {
     match why {
         Why::Overloaded => ProposeError::Overloaded,
         Why::NotLeader { .. } | Why::Transferring => ProposeError::NoLeader,
+        Why::ChangePending => ProposeError::ChangePending,
         _ => ProposeError::OutcomeUnknown,
     }
 }

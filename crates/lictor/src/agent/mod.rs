@@ -1,5 +1,6 @@
 //! The server behind `lictor agent`.
 
+mod cluster;
 mod listeners;
 mod run;
 

@@ -1,24 +1,23 @@
 //! Wires the crates into one server, and takes it down again in order.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use lictor_agent::{Agent, CheckDefinition, Definitions, ServiceDefinition};
 use lictor_cli::config::RuntimeConfig;
 use lictor_cli::{CONSUL_VERSION, Leave, Start};
 use lictor_http::{Api, Limits};
-use lictor_node::{Consistency, Identity, Node, Options};
-use lictor_proto::{LogIndex, RaftId};
-use lictor_raft::{LogPosition, Membership, StateMark};
-use lictor_state::State;
-use lictor_store::log::{LogOptions, RocksLog};
-use lictor_store::{DataDir, DirIdentity, StateStore};
+use lictor_node::{Consistency, Node};
+use lictor_proto::RaftId;
+use lictor_store::{DataDir, DirIdentity};
+use tokio::task::JoinHandle;
 
+use super::cluster::Member;
 use super::listeners;
 
-/// Blocking queries that may wait at a time.
-const WATCHES_MAX: usize = 250_000;
+/// The pause before a server that could not register itself tries again.
+const REGISTER_AGAIN: Duration = Duration::from_secs(1);
 
 /// Runs a server until it is asked to stop.
 pub(crate) async fn run(start: Start) -> anyhow::Result<()> {
@@ -26,10 +25,22 @@ pub(crate) async fn run(start: Start) -> anyhow::Result<()> {
     let fresh = || draw_identity(config);
     let dir = DataDir::open(&start.data_dir, fresh)?;
     let listeners = listeners::bind(config).await?;
-    let node = start_node(config, &dir)?;
+    let member = Member::open(config, &dir).await?;
+    let node = member.node.clone();
     let agent = start_agent(&start, &node, &dir)?;
-    node.read(Consistency::Default).await?;
-    agent.register_self().await?;
+    let mut forming = None;
+    if member.can_begin() {
+        member.begin().await?;
+    } else {
+        forming = Some(tokio::spawn(member.begin()));
+    }
+    let alone = node.roster().members().is_sole_voter(node.raft_id());
+    if alone {
+        node.read(Consistency::Default).await?;
+        agent.register_self().await?;
+    } else {
+        tokio::spawn(register(node.clone(), agent.clone()));
+    }
 
     let api = Api {
         node: node.clone(),
@@ -38,23 +49,66 @@ pub(crate) async fn run(start: Start) -> anyhow::Result<()> {
     };
     let http = lictor_http::serve(listeners, api, limits(config)).context("cannot start serving HTTP")?;
     start.ready();
-    serve_until_stop(&start, &agent).await;
+    let stopped = serve_until_stop(&start, &agent, forming).await;
 
     http.shutdown().await;
     agent.stop().await;
+    if let Ok(Leave::Yes) = stopped
+        && !node.roster().members().is_sole_voter(node.raft_id())
+        && let Err(error) = node.remove_member(node.raft_id()).await
+    {
+        tracing::warn!("this server stops without having left its cluster: {error}");
+    }
+    let peers = node.peers().cloned();
     tokio::task::spawn_blocking(move || node.stop())
         .await
         .context("stopping the node")?;
-    Ok(())
+    if let Some(peers) = peers {
+        peers.stop().await;
+    }
+    stopped.map(drop)
 }
 
-async fn serve_until_stop(start: &Start, agent: &Agent) {
+/// Writes this server into the catalog, as soon as there is a leader.
+async fn register(node: Node, agent: Agent) {
+    loop {
+        if node.read(Consistency::Default).await.is_ok() {
+            match agent.register_self().await {
+                Ok(()) => return,
+                Err(error) => tracing::warn!(%error, "this server could not be registered; trying again"),
+            }
+        }
+        tokio::time::sleep(REGISTER_AGAIN).await;
+    }
+}
+
+/// Serves until a stop is asked for, or the way into a cluster fails.
+async fn serve_until_stop(
+    start: &Start,
+    agent: &Agent,
+    mut forming: Option<JoinHandle<anyhow::Result<()>>>,
+) -> anyhow::Result<Leave> {
     let Start {
         control, log_level, ..
     } = start;
     loop {
+        let formed = async {
+            match &mut forming {
+                Some(task) => task.await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            _ = control.stop_requested() => return,
+            leave = control.stop_requested() => {
+                if let Some(task) = forming {
+                    task.abort();
+                }
+                return Ok(leave);
+            }
+            formed = formed => {
+                formed.context("forming a cluster")??;
+                forming = None;
+            }
             reload = control.reload_requested() => {
                 log_level.set(reload.config.log.level);
                 let outcome = match definitions(&reload.config) {
@@ -77,72 +131,6 @@ fn draw_identity(config: &RuntimeConfig) -> DirIdentity {
         raft_id,
         cluster_id: draw(),
     }
-}
-
-fn start_node(config: &RuntimeConfig, dir: &DataDir) -> anyhow::Result<Node> {
-    let me = dir.identity().raft_id;
-    let (mut store, opened) = StateStore::open(&dir.state())?;
-    let mut state = opened.state;
-    let members = match opened.members {
-        Some(bytes) => Membership::decode(&bytes).context("the state's list of members is damaged")?,
-        None => found(config, &mut store, &mut state, me)?,
-    };
-    let (index, term) = state.applied();
-    let applied = LogPosition { index, term };
-    let mark = StateMark {
-        applied,
-        installed: opened.is_installed || applied == LogPosition::FOUNDING,
-        members,
-    };
-    // A state that was installed whole may be ahead of the log; one that was reached by applying may not.
-    let proven = if mark.installed { LogIndex(0) } else { index };
-    let log = RocksLog::open(&dir.raft(), LogOptions::default(), proven)?;
-    let mut raft = lictor_raft::Config::new(me, incarnation());
-    raft.tick_ms *= u64::from(config.raft_multiplier);
-    let identity = Identity {
-        node: config.node_name.clone(),
-        node_id: config
-            .node_id
-            .clone()
-            .unwrap_or_else(|| dir.identity().node_id.clone()),
-        datacenter: config.datacenter.clone(),
-        address: config.advertise_addr.to_string(),
-        server_port: config.ports.server,
-    };
-    let options = Options {
-        identity,
-        raft,
-        limit_watches: WATCHES_MAX,
-        staging: dir.path().join("restore"),
-    };
-    Ok(Node::start(options, log, store, state, &mark)?)
-}
-
-/// Begins a cluster of this one server.
-fn found(
-    config: &RuntimeConfig,
-    store: &mut StateStore,
-    state: &mut State,
-    me: RaftId,
-) -> anyhow::Result<Membership> {
-    if !config.server && !config.dev {
-        bail!("this release runs servers only: start it with -server -bootstrap-expect=1, or with -dev");
-    }
-    if !config.dev && !config.bootstrap && config.bootstrap_expect != 1 {
-        bail!("this release runs single servers only: start it with -bootstrap-expect=1, or with -dev");
-    }
-    let members = Membership::of_voters([me]);
-    state.apply_empty(LogPosition::FOUNDING.index, LogPosition::FOUNDING.term);
-    store.found(state, members.encode())?;
-    Ok(members)
-}
-
-/// Differs at each start.
-fn incarnation() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or(Duration::ZERO);
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn start_agent(start: &Start, node: &Node, dir: &DataDir) -> anyhow::Result<Agent> {

@@ -1,0 +1,202 @@
+//! Writes and renewals that reach a server which does not lead go to the one that does.
+//!
+//! What was sent and not answered is never sent again: its outcome is unknown. The answer carries how far the leader
+//! had applied, and the server that was asked waits until it has applied as much, so that whoever writes through it
+//! reads its own write there.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use lictor_peer::CallError;
+use lictor_proto::v1::{ProposeReply, Refusal, RefusalKind, RenewOutcome, RenewReply, propose_reply};
+use lictor_proto::{Command, LogIndex, RaftId, SessionId};
+use lictor_state::Outcome;
+use prost::Message as _;
+
+use super::kind;
+use crate::{Node, ProposeError};
+
+/// What became of something that was sent to the leader.
+pub(crate) enum Forwarded<T> {
+    /// It has an answer.
+    Answered(T),
+    /// It had no effect there and never will: another server may be asked.
+    NotTaken,
+}
+
+impl Node {
+    /// Sends a command to the leader.
+    pub(crate) async fn forward(
+        &self,
+        leader: RaftId,
+        entry: Bytes,
+        deadline: Instant,
+    ) -> Forwarded<Result<Outcome, ProposeError>> {
+        let Some(net) = self.shared().net.get() else {
+            return Forwarded::NotTaken;
+        };
+        let body = match net.peers.call(leader, kind::PROPOSE, entry, deadline).await {
+            Ok(body) => body,
+            Err(CallError::NotSent(_)) => return Forwarded::NotTaken,
+            Err(CallError::OutcomeUnknown(_)) => {
+                return Forwarded::Answered(Err(ProposeError::OutcomeUnknown));
+            }
+        };
+        let Ok(reply) = ProposeReply::decode(body) else {
+            return Forwarded::Answered(Err(ProposeError::OutcomeUnknown));
+        };
+        match reply.result {
+            Some(propose_reply::Result::Outcome(outcome)) => {
+                let Some(outcome) = Outcome::from_message(outcome) else {
+                    return Forwarded::Answered(Err(ProposeError::OutcomeUnknown));
+                };
+                // Where it cannot be waited for the write stands all the same.
+                let _ = self.shared().progress.applied(LogIndex(reply.applied)).await;
+                Forwarded::Answered(Ok(outcome))
+            }
+            Some(propose_reply::Result::Refusal(refusal)) => match to_error(refusal) {
+                ProposeError::NoLeader => Forwarded::NotTaken,
+                error => Forwarded::Answered(Err(error)),
+            },
+            None => Forwarded::Answered(Err(ProposeError::OutcomeUnknown)),
+        }
+    }
+
+    /// Answers [`Self::forward`] of another server.
+    pub(crate) async fn take_forwarded(&self, entry: Bytes) -> Bytes {
+        let result = match Command::from_entry_bytes(entry) {
+            Ok(Some(command)) => self.propose_here(command).await,
+            Ok(None) | Err(_) => {
+                return refusal(RefusalKind::Malformed, "no command that this release knows");
+            }
+        };
+        match result {
+            Ok(outcome) => ProposeReply {
+                applied: self.shared().progress.applied_index().0,
+                result: Some(propose_reply::Result::Outcome(outcome.to_message())),
+            }
+            .encode_to_vec()
+            .into(),
+            Err(error) => from_error(&error),
+        }
+    }
+
+    /// Sends a renewal to the leader. `Some(true)`: renewed; `Some(false)`: no such session.
+    pub(crate) async fn forward_renewal(
+        &self,
+        leader: RaftId,
+        id: SessionId,
+        deadline: Instant,
+    ) -> Forwarded<Result<bool, ProposeError>> {
+        let Some(net) = self.shared().net.get() else {
+            return Forwarded::NotTaken;
+        };
+        let body = Bytes::copy_from_slice(&id.0);
+        // Renewing twice does no harm: what may have been lost is asked again.
+        let Ok(body) = net.peers.call(leader, kind::RENEW, body, deadline).await else {
+            return Forwarded::NotTaken;
+        };
+        let Ok(reply) = RenewReply::decode(body) else {
+            return Forwarded::NotTaken;
+        };
+        let renewed = match reply.outcome() {
+            RenewOutcome::Renewed => true,
+            RenewOutcome::Unknown => false,
+            RenewOutcome::NotLeader | RenewOutcome::Unspecified => return Forwarded::NotTaken,
+        };
+        let applied = self.shared().progress.applied(LogIndex(reply.applied)).await;
+        Forwarded::Answered(applied.map(|()| renewed).map_err(|_| ProposeError::NoLeader))
+    }
+
+    /// Answers [`Self::forward_renewal`] of another server.
+    pub(crate) async fn take_forwarded_renewal(&self, id: &[u8]) -> Bytes {
+        let outcome = match SessionId::from_slice(id) {
+            None => RenewOutcome::Unknown,
+            Some(id) => match self.renew_here(id).await {
+                Ok(true) => RenewOutcome::Renewed,
+                Ok(false) => RenewOutcome::Unknown,
+                Err(_) => RenewOutcome::NotLeader,
+            },
+        };
+        RenewReply {
+            outcome: outcome.into(),
+            applied: self.shared().progress.applied_index().0,
+        }
+        .encode_to_vec()
+        .into()
+    }
+}
+
+fn refusal(kind: RefusalKind, text: &str) -> Bytes {
+    reply(kind, text.to_owned(), Vec::new())
+}
+
+fn reply(kind: RefusalKind, text: String, numbers: Vec<u64>) -> Bytes {
+    let refusal = Refusal {
+        kind: kind.into(),
+        text,
+        numbers,
+    };
+    ProposeReply {
+        applied: 0,
+        result: Some(propose_reply::Result::Refusal(refusal)),
+    }
+    .encode_to_vec()
+    .into()
+}
+
+fn from_error(error: &ProposeError) -> Bytes {
+    match error {
+        ProposeError::NoLeader => refusal(RefusalKind::NotLeader, ""),
+        ProposeError::Overloaded => refusal(RefusalKind::Overloaded, ""),
+        ProposeError::OutcomeUnknown => refusal(RefusalKind::OutcomeUnknown, ""),
+        ProposeError::Storage(text) => refusal(RefusalKind::Storage, text),
+        ProposeError::TooLarge(bytes) => reply(RefusalKind::TooLarge, String::new(), vec![*bytes as u64]),
+        ProposeError::LockDelay(operations) => {
+            let numbers = operations.iter().map(|&at| at as u64).collect();
+            reply(RefusalKind::LockDelay, String::new(), numbers)
+        }
+        // It ends: another leads soon. Members are not changed by commands.
+        ProposeError::Stopping | ProposeError::ChangePending => refusal(RefusalKind::NotLeader, ""),
+    }
+}
+
+fn to_error(refusal: Refusal) -> ProposeError {
+    let mut numbers = refusal
+        .numbers
+        .iter()
+        .map(|&number| usize::try_from(number).unwrap_or(usize::MAX));
+    match refusal.kind() {
+        RefusalKind::NotLeader | RefusalKind::Stopping => ProposeError::NoLeader,
+        RefusalKind::Overloaded => ProposeError::Overloaded,
+        RefusalKind::Storage => ProposeError::Storage(refusal.text),
+        RefusalKind::TooLarge => ProposeError::TooLarge(numbers.next().unwrap_or_default()),
+        RefusalKind::LockDelay => ProposeError::LockDelay(numbers.collect()),
+        RefusalKind::Malformed => ProposeError::Storage(format!("the leader refused: {}", refusal.text)),
+        RefusalKind::OutcomeUnknown | RefusalKind::Unspecified => ProposeError::OutcomeUnknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_refusal_comes_back_as_it_was() {
+        let errors = [
+            ProposeError::NoLeader,
+            ProposeError::Overloaded,
+            ProposeError::OutcomeUnknown,
+            ProposeError::Storage("full".to_owned()),
+            ProposeError::TooLarge(7),
+            ProposeError::LockDelay(vec![1, 4]),
+        ];
+        for error in errors {
+            let reply = ProposeReply::decode(from_error(&error)).unwrap();
+            let Some(propose_reply::Result::Refusal(refusal)) = reply.result else {
+                panic!("no refusal");
+            };
+            assert_eq!(format!("{:?}", to_error(refusal)), format!("{error:?}"));
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! What other servers ask of this one.
+
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use lictor_peer::{BulkStream, Handler, Remote};
+use lictor_proto::RaftId;
+use lictor_raft::PeerMessage;
+
+use super::{Forming, form, keeper, kind, snapshots};
+use crate::Node;
+use crate::node::Shared;
+use crate::pipeline::Event;
+
+/// Raft messages that may wait for the raft thread; more are dropped, and raft sends them again.
+const INBOX_MAX: usize = 16 * 1024;
+
+/// The node as the transport sees it. The node holds the transport, so this holds the node only weakly.
+#[derive(Debug)]
+pub struct PeerHandler {
+    pub(crate) shared: Weak<Shared>,
+    pub(crate) forming: Arc<Forming>,
+}
+
+impl PeerHandler {
+    fn tell(&self, event: Event) {
+        if let Some(shared) = self.shared.upgrade() {
+            // A full or closed mailbox loses a message, which raft expects of networks.
+            let _ = shared.raft.push_if_below(INBOX_MAX, event);
+        }
+    }
+}
+
+impl Handler for PeerHandler {
+    fn admit(&self, remote: &Remote) -> Result<(), String> {
+        let Some(shared) = self.shared.upgrade() else {
+            return Err("the server is stopping".to_owned());
+        };
+        let identity = &remote.identity;
+        if identity.raft_id == shared.me || identity.name == shared.identity.node {
+            return Err(format!("the node name {} is this server's own", identity.name));
+        }
+        if let Some(net) = shared.net.get() {
+            net.note_address(&shared.roster.load(), identity.raft_id, &identity.address);
+        }
+        Ok(())
+    }
+
+    fn raft(&self, from: RaftId, message: Bytes) {
+        let Some(shared) = self.shared.upgrade() else {
+            return;
+        };
+        self.tell(Event::Peer(PeerMessage {
+            from,
+            to: shared.me,
+            urgent: false,
+            bytes: message.into(),
+        }));
+    }
+
+    fn call(&self, _from: &Arc<Remote>, kind: u16, body: Bytes) -> BoxFuture<'static, Bytes> {
+        let Some(node) = self.shared.upgrade().map(Node::of) else {
+            return Box::pin(std::future::ready(Bytes::new()));
+        };
+        match kind {
+            kind::PROPOSE => Box::pin(async move { node.take_forwarded(body).await }),
+            kind::RENEW => Box::pin(async move { node.take_forwarded_renewal(&body).await }),
+            kind::HELLO | kind::PROMISE => {
+                Box::pin(std::future::ready(form::answer(&self.forming, kind, body)))
+            }
+            kind::JOIN => {
+                let forming = Arc::clone(&self.forming);
+                Box::pin(async move { keeper::join(&node, &forming, body).await })
+            }
+            kind::LEAVE => Box::pin(async move { keeper::leave(&node, body).await }),
+            kind::BROADCAST => {
+                // Nobody may listen.
+                let _ = node.shared().heard.send(body);
+                Box::pin(std::future::ready(Bytes::new()))
+            }
+            _ => Box::pin(std::future::ready(Bytes::new())),
+        }
+    }
+
+    fn bulk(&self, from: &Arc<Remote>, kind: u16, head: Bytes, stream: BulkStream) -> BoxFuture<'static, ()> {
+        match self.shared.upgrade() {
+            Some(shared) if kind == kind::SNAPSHOT => {
+                Box::pin(snapshots::send(shared, from.identity.raft_id, head, stream))
+            }
+            _ => Box::pin(std::future::ready(())),
+        }
+    }
+
+    fn connected(&self, _peer: RaftId) {}
+
+    fn unreachable(&self, peer: RaftId) {
+        self.tell(Event::Unreachable(peer));
+    }
+}

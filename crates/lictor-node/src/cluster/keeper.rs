@@ -1,0 +1,441 @@
+//! What the leader does for the members: takes servers in, lets them vote once they are caught up, removes those that
+//! leave or are replaced, and says of each whether it is alive.
+//!
+//! All of it goes through the log; a leader that is none any more achieves nothing.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use lictor_proto::v1::{
+    CheckRow, Deregister, Join, JoinReply, Leave, LeaveReply, Register, ServerRow,
+    join_reply::Outcome as Joining,
+};
+use lictor_proto::{Command, RaftId};
+use lictor_raft::{MemberChange, PeerProgress};
+use lictor_state::State;
+use prost::Message as _;
+
+use super::{Forming, Roster, kind};
+use crate::node::Shared;
+use crate::{Node, ProposeError, Survey};
+
+/// How often the leader looks at the members.
+const EVERY: Duration = Duration::from_millis(250);
+/// A server is taken for dead after so long a silence. Far above an election timeout: its sessions end with it, and a
+/// server that is only half reachable for a moment is to be left alone.
+const DEAD_AFTER: Duration = Duration::from_secs(5);
+/// A server that was heard of within this time is alive.
+const ALIVE_WITHIN: Duration = Duration::from_secs(1);
+/// How long a leave may take before it is answered with an error.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The check that tells whether a node is alive (Consul: its gossip's).
+const HEALTH_CHECK: &str = "serfHealth";
+
+/// How the group of servers looks after itself (Consul: autopilot).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Autopilot {
+    /// Whether dead servers are removed once others have taken their place.
+    pub cleanup_dead_servers: bool,
+    /// The longest silence of a healthy server.
+    pub last_contact_threshold: Duration,
+    /// The most entries that a healthy server lags.
+    pub max_trailing_logs: u64,
+    /// The fewest voters that are left by removals; 0 for no such bound.
+    pub min_quorum: u32,
+    /// How long a new server must be healthy before it votes.
+    pub server_stabilization_time: Duration,
+}
+
+impl Default for Autopilot {
+    fn default() -> Self {
+        Self {
+            cleanup_dead_servers: true,
+            last_contact_threshold: Duration::from_millis(200),
+            max_trailing_logs: 250,
+            min_quorum: 0,
+            server_stabilization_time: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What a leader remembers between two looks.
+#[derive(Debug, Default)]
+struct Watched {
+    /// Since when each server is healthy without a break.
+    healthy_since: BTreeMap<RaftId, Instant>,
+    /// Since when this server leads without a break.
+    leads_since: Option<Instant>,
+}
+
+/// Looks after the members while this server leads; ends with the node.
+pub(crate) async fn keep(shared: Weak<Shared>) {
+    let mut watched = Watched::default();
+    loop {
+        tokio::time::sleep(EVERY).await;
+        let Some(node) = shared.upgrade().map(Node::of) else {
+            return;
+        };
+        if node.shared().progress.is_stopping() {
+            return;
+        }
+        if !node.shared().progress.is_serving() {
+            watched = Watched::default();
+            continue;
+        }
+        let Some(survey) = node.survey().await else {
+            continue;
+        };
+        if let Err(error) = look(&node, &survey, &mut watched).await {
+            tracing::debug!(%error, "the members could not be looked after");
+        }
+    }
+}
+
+async fn look(node: &Node, survey: &Survey, watched: &mut Watched) -> Result<(), ProposeError> {
+    let now = Instant::now();
+    let leads_since = *watched.leads_since.get_or_insert(now);
+    let roster = node.roster();
+    let autopilot = node.autopilot();
+    let is_peer = |id: &RaftId| survey.peers.iter().any(|peer| peer.id == *id);
+    watched.healthy_since.retain(|id, _| is_peer(id));
+    for peer in &survey.peers {
+        if is_healthy(peer, survey, &autopilot) {
+            watched.healthy_since.entry(peer.id).or_insert(now);
+        } else {
+            watched.healthy_since.remove(&peer.id);
+        }
+    }
+    for register in health_changes(node, survey, &roster, leads_since, now) {
+        node.propose(Command::Register(register)).await?;
+    }
+    // One change at a time; the next look sees what it made of the members.
+    if let Some(change) = due(node, survey, &roster, watched, &autopilot, now) {
+        tracing::info!(change = ?change.changes, why = change.why, "changing the members");
+        node.change_members(change.changes, change.servers).await?;
+    }
+    Ok(())
+}
+
+/// How long a server has been silent; `None` if it was never heard of by this leader.
+fn silence(peer: &PeerProgress, survey: &Survey) -> Option<Duration> {
+    let contact = peer.last_contact?;
+    Some(Duration::from_millis(survey.now.0.saturating_sub(contact.0)))
+}
+
+fn is_healthy(peer: &PeerProgress, survey: &Survey, autopilot: &Autopilot) -> bool {
+    let in_touch = silence(peer, survey).is_some_and(|silence| silence <= autopilot.last_contact_threshold);
+    in_touch && survey.status.commit.0.saturating_sub(peer.matched.0) <= autopilot.max_trailing_logs
+}
+
+fn is_alive(peer: &PeerProgress, survey: &Survey) -> bool {
+    silence(peer, survey).is_some_and(|silence| silence < ALIVE_WITHIN)
+}
+
+fn is_dead(peer: &PeerProgress, survey: &Survey, leads_since: Instant, now: Instant) -> bool {
+    silence(peer, survey).unwrap_or_else(|| now.duration_since(leads_since)) > DEAD_AFTER
+}
+
+struct Change {
+    changes: Vec<MemberChange>,
+    servers: Vec<ServerRow>,
+    why: &'static str,
+}
+
+/// The next change that the members need.
+fn due(
+    node: &Node,
+    survey: &Survey,
+    roster: &Roster,
+    watched: &Watched,
+    autopilot: &Autopilot,
+    now: Instant,
+) -> Option<Change> {
+    let is_stable = |id: RaftId| {
+        let since = watched.healthy_since.get(&id);
+        since.is_some_and(|since| now.duration_since(*since) >= autopilot.server_stabilization_time)
+    };
+    if let Some(peer) = survey
+        .peers
+        .iter()
+        .find(|peer| peer.is_learner && is_stable(peer.id))
+    {
+        return Some(Change {
+            changes: vec![MemberChange::AddVoter(peer.id)],
+            servers: Vec::new(),
+            why: "it is caught up",
+        });
+    }
+    let voters: Vec<RaftId> = roster.members().voters().collect();
+    if let Some(server) = voters.iter().find_map(|voter| moved(node, roster.get(*voter)?)) {
+        return Some(Change {
+            changes: vec![MemberChange::AddVoter(RaftId(server.raft_id))],
+            servers: vec![server],
+            why: "its address is another now",
+        });
+    }
+    let leads_since = watched.leads_since.unwrap_or(now);
+    let is_gone = |peer: &&PeerProgress| !peer.is_learner && is_dead(peer, survey, leads_since, now);
+    let mut dead = survey.peers.iter().filter(is_gone).map(|peer| peer.id);
+    let first = dead.next()?;
+    let may =
+        autopilot.cleanup_dead_servers && may_clean_up(voters.len(), 1 + dead.count(), autopilot.min_quorum);
+    may.then(|| Change {
+        changes: vec![MemberChange::Remove(first)],
+        servers: Vec::new(),
+        why: "it is dead and has been replaced",
+    })
+}
+
+/// A server as it should stand in the roster, if that has an old address.
+fn moved(node: &Node, server: &ServerRow) -> Option<ServerRow> {
+    let (address, port) = node.shared().net.get()?.moved_to(RaftId(server.raft_id))?;
+    let new = ServerRow {
+        address,
+        port,
+        ..server.clone()
+    };
+    (new != *server).then_some(new)
+}
+
+/// Whether a dead voter may go: only when those that live are as many as three (or the configured least), and more than
+/// half by far. A cluster of three keeps its dead third, since without it the next death would cost the quorum.
+fn may_clean_up(voters: usize, dead: usize, min_quorum: u32) -> bool {
+    let least = usize::try_from(min_quorum).unwrap_or(usize::MAX).max(3);
+    dead > 0 && voters.saturating_sub(dead) >= least && dead * 2 < voters
+}
+
+/// What must be written of the servers' health.
+fn health_changes(
+    node: &Node,
+    survey: &Survey,
+    roster: &Roster,
+    leads_since: Instant,
+    now: Instant,
+) -> Vec<Register> {
+    let state = node.view();
+    let change = |peer: &PeerProgress| {
+        let dead = is_dead(peer, survey, leads_since, now);
+        health_change(&state, roster.get(peer.id)?, dead, is_alive(peer, survey))
+    };
+    survey.peers.iter().filter_map(change).collect()
+}
+
+fn health_change(state: &State, server: &ServerRow, dead: bool, alive: bool) -> Option<Register> {
+    let check = state.check(&server.name, HEALTH_CHECK)?;
+    let (status, output) = match check.status.as_str() {
+        "passing" if dead => ("critical", "Agent not live or unreachable"),
+        "critical" if alive => ("passing", "Agent alive and reachable"),
+        _ => return None,
+    };
+    tracing::warn!(server = server.name, status, "the health of a server changed");
+    let check = CheckRow {
+        status: status.to_owned(),
+        output: output.to_owned(),
+        ..(**check).clone()
+    };
+    Some(Register {
+        node: Some((**state.node(&server.name)?).clone()),
+        checks: vec![check],
+        ..Register::default()
+    })
+}
+
+/// Answers a server that wants to join.
+pub(super) async fn join(node: &Node, forming: &Forming, body: Bytes) -> Bytes {
+    let reply = match Join::decode(body).ok().and_then(|join| join.server) {
+        Some(server) => take_in(node, forming, server).await,
+        None => refused("the request cannot be read".to_owned()),
+    };
+    reply.encode_to_vec().into()
+}
+
+fn refused(text: String) -> JoinReply {
+    JoinReply {
+        outcome: Joining::Refused.into(),
+        text,
+        ..JoinReply::default()
+    }
+}
+
+async fn take_in(node: &Node, forming: &Forming, server: ServerRow) -> JoinReply {
+    let Some(formed) = forming.formed() else {
+        return refused("this server belongs to no cluster itself".to_owned());
+    };
+    let roster = node.roster();
+    if !node.shared().progress.is_serving() {
+        return JoinReply {
+            outcome: Joining::NotLeader.into(),
+            leader: node.leader().and_then(|leader| roster.get(leader)).cloned(),
+            ..JoinReply::default()
+        };
+    }
+    let id = RaftId(server.raft_id);
+    if server.raft_id == 0 || server.name.is_empty() {
+        return refused("it says nothing of itself".to_owned());
+    }
+    if !roster.members().names(id) {
+        let mut changes = match predecessor(node, &roster, &server).await {
+            Ok(gone) => gone.map(MemberChange::Remove).into_iter().collect::<Vec<_>>(),
+            Err(why) => return refused(why),
+        };
+        changes.push(MemberChange::AddLearner(id));
+        tracing::info!(server = server.name, ?changes, "a server joins");
+        if let Err(error) = node.change_members(changes, vec![server]).await {
+            return JoinReply {
+                outcome: Joining::Later.into(),
+                text: error.to_string(),
+                ..JoinReply::default()
+            };
+        }
+    }
+    JoinReply {
+        outcome: Joining::Joined.into(),
+        cluster_id: formed.cluster_id().to_owned(),
+        servers: node.roster().servers().cloned().collect(),
+        ..JoinReply::default()
+    }
+}
+
+/// The member whose place a new server takes: one of the same name or node id that is silent (rule R18). One that lives
+/// makes the join refused.
+async fn predecessor(node: &Node, roster: &Roster, server: &ServerRow) -> Result<Option<RaftId>, String> {
+    let same = |other: &&ServerRow| other.name == server.name || other.node_id == server.node_id;
+    let Some(other) = roster.servers().find(same) else {
+        return Ok(None);
+    };
+    let id = RaftId(other.raft_id);
+    let lives = id == node.raft_id()
+        || node.survey().await.is_none_or(|survey| {
+            let peer = survey.peers.iter().find(|peer| peer.id == id);
+            peer.is_some_and(|peer| is_alive(peer, &survey))
+        });
+    if lives {
+        let what = if other.name == server.name {
+            "name"
+        } else {
+            "node id"
+        };
+        return Err(format!(
+            "a living member has the same {what} ({}); give this server another, or stop that one",
+            other.name
+        ));
+    }
+    Ok(Some(id))
+}
+
+/// Answers a request to remove a member.
+pub(super) async fn leave(node: &Node, body: Bytes) -> Bytes {
+    let reply = match Leave::decode(body) {
+        Ok(leave) => match node.remove_here(RaftId(leave.raft_id)).await {
+            Ok(()) => LeaveReply {
+                left: true,
+                ..LeaveReply::default()
+            },
+            Err(error) => LeaveReply {
+                not_leader: matches!(error, ProposeError::NoLeader),
+                text: error.to_string(),
+                ..LeaveReply::default()
+            },
+        },
+        Err(_) => LeaveReply {
+            text: "the request cannot be read".to_owned(),
+            ..LeaveReply::default()
+        },
+    };
+    reply.encode_to_vec().into()
+}
+
+impl Node {
+    /// Removes a member, whoever leads, and its node from the catalog. Nothing to do for one that is none.
+    ///
+    /// # Errors
+    /// As for [`Node::change_members`]; [`ProposeError::NoLeader`] when it could not be done in time.
+    pub async fn remove_member(&self, id: RaftId) -> Result<(), ProposeError> {
+        let removed = tokio::time::timeout(LEAVE_TIMEOUT, self.remove_wherever(id));
+        removed.await.unwrap_or(Err(ProposeError::NoLeader))
+    }
+
+    async fn remove_wherever(&self, id: RaftId) -> Result<(), ProposeError> {
+        loop {
+            let leader = self.leader();
+            match leader {
+                Some(leader) if leader == self.raft_id() && leader == id => {
+                    if self.shared().progress.is_alone() {
+                        let text = "the last server of a cluster cannot leave it".to_owned();
+                        return Err(ProposeError::Storage(text));
+                    }
+                    // Whoever leads next removes this one.
+                    self.transfer_leadership(None);
+                }
+                Some(leader) if leader == self.raft_id() => match self.remove_here(id).await {
+                    Err(ProposeError::NoLeader | ProposeError::ChangePending) => {}
+                    done => return done,
+                },
+                Some(leader) => match self.ask_to_remove(leader, id).await {
+                    Some(reply) if reply.left => return Ok(()),
+                    Some(reply) if !reply.not_leader => return Err(ProposeError::Storage(reply.text)),
+                    _ => {}
+                },
+                None => {}
+            }
+            // Waiting is cut short by a change of the leader; that none came is no error.
+            let _ = tokio::time::timeout(EVERY, self.leader_changed(leader)).await;
+        }
+    }
+
+    async fn ask_to_remove(&self, leader: RaftId, id: RaftId) -> Option<LeaveReply> {
+        let peers = self.peers()?;
+        let body = Leave { raft_id: id.0 }.encode_to_vec().into();
+        let deadline = Instant::now() + LEAVE_TIMEOUT;
+        let answer = peers.call(leader, kind::LEAVE, body, deadline).await.ok()?;
+        LeaveReply::decode(answer).ok()
+    }
+
+    /// Removes a member, if this server leads.
+    async fn remove_here(&self, id: RaftId) -> Result<(), ProposeError> {
+        let roster = self.roster();
+        if !self.shared().progress.is_serving() {
+            return Err(ProposeError::NoLeader);
+        }
+        let Some(server) = roster.get(id) else {
+            return Ok(());
+        };
+        self.change_members(vec![MemberChange::Remove(id)], Vec::new())
+            .await?;
+        let gone = Deregister {
+            node: server.name.clone(),
+            ..Deregister::default()
+        };
+        self.propose(Command::Deregister(gone)).await.map(|_| ())
+    }
+
+    /// How the group of servers looks after itself.
+    pub fn autopilot(&self) -> Arc<Autopilot> {
+        self.shared().autopilot.load_full()
+    }
+
+    /// Changes how the group of servers looks after itself, on this server.
+    pub fn set_autopilot(&self, autopilot: Autopilot) {
+        self.shared().autopilot.store(Arc::new(autopilot));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clean_up_never_costs_the_quorum() {
+        assert!(
+            !may_clean_up(3, 1, 0),
+            "two of three are left: one more death is the end"
+        );
+        assert!(may_clean_up(4, 1, 0));
+        assert!(may_clean_up(5, 2, 0));
+        assert!(!may_clean_up(5, 3, 0));
+        assert!(!may_clean_up(5, 1, 5));
+        assert!(!may_clean_up(5, 0, 0));
+    }
+}

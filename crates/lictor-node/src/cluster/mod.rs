@@ -1,0 +1,112 @@
+//! The other servers: who they are, what is sent to them, and what they ask of this one.
+//!
+//! ```text
+//! propose, renew ──leads here?──no──> forward ──call──> leader's handler ──> its propose, renew
+//! read ──lease?──no──> gate ──one ReadIndex round for all that wait──> wait until it is applied here
+//! raft thread ──messages──> peers <──messages── handler <── other servers
+//! snapshots: a view is pinned by apply, streamed in bulk, installed by apply at the other end
+//! ```
+
+mod form;
+mod forward;
+mod gate;
+mod handler;
+mod keeper;
+mod roster;
+pub(crate) mod snapshots;
+
+use std::collections::BTreeMap;
+
+use lictor_peer::Peers;
+use lictor_proto::RaftId;
+use parking_lot::Mutex;
+use tokio::runtime;
+
+pub use form::{Formed, Forming, VowStore};
+pub(crate) use forward::Forwarded;
+pub(crate) use gate::Gate;
+pub use handler::PeerHandler;
+pub use keeper::Autopilot;
+pub(crate) use keeper::keep;
+pub use roster::Roster;
+pub(crate) use roster::address;
+
+use crate::node::Shared;
+
+/// Calls and streams between servers.
+pub(crate) mod kind {
+    /// Body: a log entry's bytes. Answer: `ProposeReply`.
+    pub(crate) const PROPOSE: u16 = 1;
+    /// Body: a session's 16 bytes. Answer: `RenewReply`.
+    pub(crate) const RENEW: u16 = 2;
+    /// Stream. Head: `SnapshotDescriptor`. The rows come back.
+    pub(crate) const SNAPSHOT: u16 = 3;
+    /// Body: `Hello`. Answer: `HelloReply`.
+    pub(crate) const HELLO: u16 = 4;
+    /// Body: `Promise`. Answer: `PromiseReply`.
+    pub(crate) const PROMISE: u16 = 5;
+    /// Body: `Join`. Answer: `JoinReply`.
+    pub(crate) const JOIN: u16 = 6;
+    /// Body: `Leave`. Answer: `LeaveReply`.
+    pub(crate) const LEAVE: u16 = 7;
+    /// Body: anything, for whoever listens in the layer above. Answer: nothing.
+    pub(crate) const BROADCAST: u16 = 8;
+}
+
+/// The transport, and the runtime that it lives on: the pipeline's threads have none.
+#[derive(Debug)]
+pub(crate) struct Net {
+    pub(crate) peers: Peers,
+    pub(crate) runtime: runtime::Handle,
+    /// Where servers said they are, when they connected last: newer than what the roster says.
+    moved: Mutex<BTreeMap<RaftId, String>>,
+}
+
+impl Net {
+    pub(crate) fn new(peers: Peers) -> Self {
+        Self {
+            peers,
+            runtime: runtime::Handle::current(),
+            moved: Mutex::default(),
+        }
+    }
+
+    /// A server has connected and said where it is.
+    pub(crate) fn note_address(&self, roster: &Roster, server: RaftId, address: &str) {
+        let Some(known) = roster.get(server) else { return };
+        let is_new = self::address(known) != address;
+        let changed = {
+            let mut moved = self.moved.lock();
+            if is_new {
+                moved.insert(server, address.to_owned()).as_deref() != Some(address)
+            } else {
+                moved.remove(&server).is_some()
+            }
+        };
+        if changed {
+            let _context = self.runtime.enter();
+            self.peers.set_address(server, address);
+        }
+    }
+
+    /// Where a server said it is, if that is not where the roster says: host and port.
+    pub(crate) fn moved_to(&self, server: RaftId) -> Option<(String, u32)> {
+        let moved = self.moved.lock();
+        let (host, port) = moved.get(&server)?.rsplit_once(':')?;
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        Some((host.to_owned(), port.parse().ok()?))
+    }
+
+    /// Keeps connections to exactly these servers, beside this one.
+    pub(crate) fn follow(&self, shared: &Shared, roster: &Roster) {
+        let _context = self.runtime.enter();
+        for (known, _) in self.peers.health() {
+            if roster.get(known).is_none() {
+                self.peers.remove(known);
+            }
+        }
+        for server in roster.servers().filter(|server| server.raft_id != shared.me.0) {
+            self.peers.set_address(RaftId(server.raft_id), &address(server));
+        }
+    }
+}

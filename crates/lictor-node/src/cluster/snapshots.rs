@@ -1,0 +1,227 @@
+//! The rows of a snapshot on their way to a follower that is too far behind for the log.
+//!
+//! ```text
+//! leader                                            follower
+//! raft: WantSnapshot ─> apply pins its state
+//!                       SnapshotReady{id} ─ raft ─> Install{id} ─> opens a stream, names the id
+//! pinned state ─> frames ─────────── bulk ────────> rows, checked ─> apply puts them in place of its state
+//! SnapshotSent ─> raft                              Installed ─> raft
+//! ```
+//! A view is pinned by cloning the state, which shares all rows; writes go on. It is let go when it was fetched, when it
+//! was not fetched for [`FETCH_WITHIN`], and when this server leads no more.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use lictor_peer::{BulkStream, BulkWriter};
+use lictor_proto::RaftId;
+use lictor_proto::v1::SnapshotDescriptor;
+use lictor_raft::LogPosition;
+use lictor_state::State;
+use lictor_state::snapshot::{self, Received, Receiver};
+use parking_lot::Mutex;
+use prost::Message as _;
+use tokio::sync::mpsc;
+
+use super::{Roster, kind};
+use crate::node::Shared;
+use crate::pipeline::{ApplyWork, Event};
+
+/// A follower that was told of a snapshot and does not come for it has gone, or another leads.
+const FETCH_WITHIN: Duration = Duration::from_secs(60);
+/// Pieces of a stream between the thread that packs or unpacks and the one that sends or receives.
+const PIECES: usize = 4;
+/// The most that a snapshot may hold, unpacked.
+const SNAPSHOT_MAX_BYTES: u64 = 64 << 30;
+
+/// Views that followers may fetch.
+#[derive(Debug, Default)]
+pub(crate) struct Pinned(Mutex<Views>);
+
+#[derive(Debug, Default)]
+struct Views {
+    views: Vec<View>,
+    last: u64,
+}
+
+#[derive(Debug)]
+struct View {
+    id: u64,
+    to: RaftId,
+    state: State,
+    members: Vec<u8>,
+    since: Instant,
+    is_fetched: bool,
+}
+
+impl Pinned {
+    /// Pins a view for a follower, in the place of an earlier one. Answers what the follower names it by.
+    pub(crate) fn pin(&self, to: RaftId, state: State, members: Vec<u8>) -> Vec<u8> {
+        let mut views = self.0.lock();
+        views.views.retain(|view| view.to != to);
+        views.last += 1;
+        let id = views.last;
+        views.views.push(View {
+            id,
+            to,
+            state,
+            members,
+            since: Instant::now(),
+            is_fetched: false,
+        });
+        SnapshotDescriptor { id }.encode_to_vec()
+    }
+
+    /// Those who were not fetched in time; they are let go.
+    pub(crate) fn expire(&self, now: Instant) -> Vec<RaftId> {
+        let mut views = self.0.lock();
+        let is_late = |view: &View| !view.is_fetched && now.duration_since(view.since) > FETCH_WITHIN;
+        let late = views
+            .views
+            .iter()
+            .filter(|view| is_late(view))
+            .map(|view| view.to)
+            .collect();
+        views.views.retain(|view| !is_late(view));
+        late
+    }
+
+    /// Lets all go.
+    pub(crate) fn clear(&self) {
+        self.0.lock().views.clear();
+    }
+
+    fn take(&self, id: u64, to: RaftId) -> Option<(State, Vec<u8>)> {
+        let mut views = self.0.lock();
+        let view = views
+            .views
+            .iter_mut()
+            .find(|view| view.id == id && view.to == to)?;
+        view.is_fetched = true;
+        Some((view.state.clone(), view.members.clone()))
+    }
+
+    fn let_go(&self, id: u64) {
+        self.0.lock().views.retain(|view| view.id != id);
+    }
+}
+
+/// Sends a pinned view to the follower that asks for it.
+pub(super) async fn send(shared: Arc<Shared>, to: RaftId, head: Bytes, stream: BulkStream) {
+    let Ok(SnapshotDescriptor { id }) = SnapshotDescriptor::decode(head) else {
+        return;
+    };
+    // Closing the stream tells the follower that there is none.
+    let Some((state, members)) = shared.pinned.take(id, to) else {
+        return;
+    };
+    let started = Instant::now();
+    let sent = send_rows(state, members, stream.writer).await;
+    match &sent {
+        Ok(bytes) => tracing::info!(%to, bytes, took = ?started.elapsed(), "sent a snapshot"),
+        Err(error) => tracing::warn!(%to, %error, "a snapshot could not be sent"),
+    }
+    shared.pinned.let_go(id);
+    // Refused only while stopping.
+    let _ = shared.raft.push(Event::SnapshotSent { to, ok: sent.is_ok() });
+}
+
+async fn send_rows(state: State, members: Vec<u8>, mut writer: BulkWriter) -> io::Result<u64> {
+    let (pieces, mut packed) = mpsc::channel::<Bytes>(PIECES);
+    let pack = tokio::task::spawn_blocking(move || {
+        let mut meta = state.meta();
+        meta.conf_state = members.into();
+        let mut out = io::BufWriter::with_capacity(1 << 20, ToChannel(pieces));
+        snapshot::write(&state, &meta, &mut out)?;
+        io::Write::flush(&mut out)
+    });
+    let mut bytes = 0;
+    while let Some(piece) = packed.recv().await {
+        bytes += piece.len() as u64;
+        writer.write(&piece).await?;
+    }
+    pack.await.map_err(io::Error::other)??;
+    writer.finish().await?;
+    Ok(bytes)
+}
+
+/// Writes into a channel, waiting while it is full.
+struct ToChannel(mpsc::Sender<Bytes>);
+
+impl io::Write for ToChannel {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let piece = Bytes::copy_from_slice(bytes);
+        self.0
+            .blocking_send(piece)
+            .map_err(|_| io::ErrorKind::BrokenPipe)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Fetches a snapshot and hands it to apply by `deliver`, which says whether apply takes work still. Runs on the
+/// transport's runtime.
+pub(crate) async fn install(
+    shared: Arc<Shared>,
+    from: RaftId,
+    position: LogPosition,
+    descriptor: Vec<u8>,
+    deliver: impl FnOnce(ApplyWork) -> bool + Send,
+) {
+    let started = Instant::now();
+    let fetched = fetch(&shared, from, &descriptor).await.and_then(|received| {
+        let members = Roster::decode(&received.meta.conf_state);
+        let (index, term) = received.state.applied();
+        match members {
+            Some(members) if (LogPosition { index, term }) == position => Ok((received.state, members)),
+            Some(_) => Err("it ends at another entry than the leader said".to_owned()),
+            None => Err("its list of members is damaged".to_owned()),
+        }
+    });
+    let delivered = match fetched {
+        Ok((state, roster)) => {
+            tracing::info!(%from, %position, took = ?started.elapsed(), "fetched a snapshot");
+            let work = ApplyWork::Install {
+                state: Box::new(state),
+                roster: Box::new(roster),
+                position,
+            };
+            deliver(work)
+        }
+        Err(why) => {
+            tracing::warn!(%from, %position, why, "a snapshot could not be fetched");
+            shared.raft.push(Event::Installed { position, ok: false }).is_ok()
+        }
+    };
+    if !delivered {
+        tracing::debug!("a snapshot came while the server was stopping");
+    }
+}
+
+async fn fetch(shared: &Shared, from: RaftId, descriptor: &[u8]) -> Result<Received, String> {
+    let net = shared.net.get().ok_or("there is no transport")?;
+    let stream = net.peers.bulk(from, kind::SNAPSHOT, descriptor).await;
+    let mut reader = stream.map_err(|error| error.to_string())?.reader;
+    let (pieces, mut packed) = mpsc::channel::<Bytes>(PIECES);
+    let unpack = tokio::task::spawn_blocking(move || {
+        let mut receiver = Receiver::new(SNAPSHOT_MAX_BYTES);
+        while let Some(piece) = packed.blocking_recv() {
+            receiver.push(&piece)?;
+        }
+        receiver.finish()
+    });
+    while let Some(piece) = reader.read().await.map_err(|error| error.to_string())? {
+        if pieces.send(piece).await.is_err() {
+            // It has stopped at damage, and says so below.
+            break;
+        }
+    }
+    drop(pieces);
+    let unpacked = unpack.await.map_err(|error| error.to_string())?;
+    unpacked.map_err(|error| error.to_string())
+}

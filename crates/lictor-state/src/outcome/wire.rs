@@ -1,0 +1,175 @@
+//! Outcomes on their way from the leader to the server that was asked.
+
+use std::sync::Arc;
+
+use lictor_proto::v1::{
+    ApplyFailure, ApplyFailureKind, OutcomeMessage, TxnErrorMessage, TxnKvMessage, TxnOutcomeMessage,
+    TxnResultMessage, outcome_message, txn_result_message,
+};
+
+use super::{ApplyError, Outcome, TxnError, TxnOutcome, TxnResult};
+use crate::{KvParts, KvRow};
+
+impl Outcome {
+    /// As a message.
+    pub fn to_message(&self) -> OutcomeMessage {
+        let kind = match self {
+            Self::Bool(done) => outcome_message::Kind::Done(*done),
+            Self::Txn(txn) => outcome_message::Kind::Txn(TxnOutcomeMessage {
+                results: txn.results.iter().map(result_to_message).collect(),
+                errors: txn.errors.iter().map(error_to_message).collect(),
+            }),
+            Self::Failed(error) => outcome_message::Kind::Failed(failure_to_message(error)),
+        };
+        OutcomeMessage { kind: Some(kind) }
+    }
+
+    /// Reads [`Self::to_message`]; `None` for what a later release may say.
+    pub fn from_message(message: OutcomeMessage) -> Option<Self> {
+        Some(match message.kind? {
+            outcome_message::Kind::Done(done) => Self::Bool(done),
+            outcome_message::Kind::Txn(txn) => Self::Txn(TxnOutcome {
+                results: txn.results.into_iter().map(result).collect::<Option<_>>()?,
+                errors: txn.errors.into_iter().map(error).collect::<Option<_>>()?,
+            }),
+            outcome_message::Kind::Failed(failed) => Self::Failed(failure(failed)),
+        })
+    }
+}
+
+fn result_to_message(result: &TxnResult) -> TxnResultMessage {
+    let row = match result {
+        TxnResult::Kv { row, with_value } => txn_result_message::Row::Kv(TxnKvMessage {
+            key: row.key().to_vec().into(),
+            value: if *with_value { row.value() } else { &[] }.to_vec().into(),
+            flags: row.flags(),
+            session: row.session().map(str::to_owned),
+            create_index: row.create_index(),
+            modify_index: row.modify_index(),
+            lock_index: row.lock_index(),
+            with_value: *with_value,
+        }),
+        TxnResult::KvEmpty { key } => txn_result_message::Row::KvEmpty(key.clone()),
+        TxnResult::Node(row) => txn_result_message::Row::Node((**row).clone()),
+        TxnResult::Service(row) => txn_result_message::Row::Service((**row).clone()),
+        TxnResult::Check(row) => txn_result_message::Row::Check((**row).clone()),
+    };
+    TxnResultMessage { row: Some(row) }
+}
+
+fn result(message: TxnResultMessage) -> Option<TxnResult> {
+    Some(match message.row? {
+        txn_result_message::Row::Kv(kv) => TxnResult::Kv {
+            row: KvRow::new(&KvParts {
+                key: &kv.key,
+                value: &kv.value,
+                flags: kv.flags,
+                session: kv.session.as_deref(),
+                create_index: kv.create_index,
+                modify_index: kv.modify_index,
+                lock_index: kv.lock_index,
+            }),
+            with_value: kv.with_value,
+        },
+        txn_result_message::Row::KvEmpty(key) => TxnResult::KvEmpty { key },
+        txn_result_message::Row::Node(row) => TxnResult::Node(Arc::new(row)),
+        txn_result_message::Row::Service(row) => TxnResult::Service(Arc::new(row)),
+        txn_result_message::Row::Check(row) => TxnResult::Check(Arc::new(row)),
+    })
+}
+
+fn error_to_message(error: &TxnError) -> TxnErrorMessage {
+    TxnErrorMessage {
+        op_index: error.op_index as u64,
+        what: error.what.clone(),
+    }
+}
+
+fn error(message: TxnErrorMessage) -> Option<TxnError> {
+    Some(TxnError {
+        op_index: usize::try_from(message.op_index).ok()?,
+        what: message.what,
+    })
+}
+
+fn failure_to_message(error: &ApplyError) -> ApplyFailure {
+    let (kind, text) = match error {
+        ApplyError::MissingSession => (ApplyFailureKind::MissingSession, String::new()),
+        ApplyError::InvalidSession(session) => (ApplyFailureKind::InvalidSession, session.clone()),
+        ApplyError::MissingNode => (ApplyFailureKind::MissingNode, String::new()),
+        ApplyError::MissingCheck(check) => (ApplyFailureKind::MissingCheck, check.clone()),
+        ApplyError::CriticalCheck(check) => (ApplyFailureKind::CriticalCheck, check.clone()),
+        ApplyError::Other(text) => (ApplyFailureKind::Other, text.clone()),
+    };
+    ApplyFailure {
+        kind: kind.into(),
+        text,
+    }
+}
+
+fn failure(message: ApplyFailure) -> ApplyError {
+    match message.kind() {
+        ApplyFailureKind::MissingSession => ApplyError::MissingSession,
+        ApplyFailureKind::InvalidSession => ApplyError::InvalidSession(message.text),
+        ApplyFailureKind::MissingNode => ApplyError::MissingNode,
+        ApplyFailureKind::MissingCheck => ApplyError::MissingCheck(message.text),
+        ApplyFailureKind::CriticalCheck => ApplyError::CriticalCheck(message.text),
+        ApplyFailureKind::Other => ApplyError::Other(message.text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn again(outcome: &Outcome) -> Outcome {
+        Outcome::from_message(outcome.to_message()).expect("it was written by this release")
+    }
+
+    #[test]
+    fn a_transaction_s_rows_come_back_as_they_were() {
+        let row = KvRow::new(&KvParts {
+            key: b"k",
+            value: b"v",
+            flags: 7,
+            session: Some("S"),
+            create_index: 1,
+            modify_index: 2,
+            lock_index: 3,
+        });
+        let outcome = Outcome::Txn(TxnOutcome {
+            results: vec![
+                TxnResult::Kv {
+                    row,
+                    with_value: true,
+                },
+                TxnResult::KvEmpty { key: "absent".into() },
+            ],
+            errors: vec![TxnError {
+                op_index: 5,
+                what: "why".to_owned(),
+            }],
+        });
+
+        assert_eq!(format!("{:?}", again(&outcome)), format!("{outcome:?}"));
+    }
+
+    #[test]
+    fn every_failure_keeps_its_text() {
+        let errors = [
+            ApplyError::MissingSession,
+            ApplyError::InvalidSession("s".to_owned()),
+            ApplyError::MissingNode,
+            ApplyError::MissingCheck("c".to_owned()),
+            ApplyError::CriticalCheck("c".to_owned()),
+            ApplyError::Other("o".to_owned()),
+        ];
+
+        for error in errors {
+            let Outcome::Failed(back) = again(&Outcome::Failed(error.clone())) else {
+                panic!("{error} became something else");
+            };
+            assert_eq!(back, error);
+        }
+    }
+}
