@@ -23,8 +23,8 @@ use super::runtime::{
 const HTTP_PORT: u16 = 8500;
 const SERVER_PORT: u16 = 8300;
 const SERF_LAN_PORT: u16 = 8301;
-/// Consul: `performance.raft_multiplier`.
-const RAFT_MULTIPLIER: (u32, u32) = (5, 10);
+/// `performance.raft_multiplier`: default and greatest. Consul's default is 5.
+const RAFT_MULTIPLIER: (u32, u32) = (1, 10);
 /// Consul: `limits.http_max_conns_per_client`.
 const HTTP_CONNS_PER_CLIENT: usize = 200;
 /// Consul: `check_output_max_size`.

@@ -7,7 +7,7 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use lictor_peer::CallError;
+use lictor_peer::{CallError, Lost};
 use lictor_proto::v1::{ProposeReply, Refusal, RefusalKind, RenewOutcome, RenewReply, propose_reply};
 use lictor_proto::{Command, LogIndex, RaftId, SessionId};
 use lictor_state::Outcome;
@@ -35,7 +35,14 @@ impl Node {
         let Some(net) = self.shared().net.get() else {
             return Forwarded::NotTaken;
         };
-        let body = match net.peers.call(leader, kind::PROPOSE, entry, deadline).await {
+        let call = net.peers.call(leader, kind::PROPOSE, entry, deadline);
+        let answer = tokio::select! {
+            biased;
+            answer = call => answer,
+            // A leader that was deposed, or stands still, may never answer; whoever asked is better told so now.
+            () = self.leader_changed(Some(leader)) => Err(CallError::OutcomeUnknown(Lost::Deadline)),
+        };
+        let body = match answer {
             Ok(body) => body,
             Err(CallError::NotSent(_)) => return Forwarded::NotTaken,
             Err(CallError::OutcomeUnknown(_)) => {
@@ -93,7 +100,13 @@ impl Node {
         };
         let body = Bytes::copy_from_slice(&id.0);
         // Renewing twice does no harm: what may have been lost is asked again.
-        let Ok(body) = net.peers.call(leader, kind::RENEW, body, deadline).await else {
+        let call = net.peers.call(leader, kind::RENEW, body, deadline);
+        let answer = tokio::select! {
+            biased;
+            answer = call => answer.ok(),
+            () = self.leader_changed(Some(leader)) => None,
+        };
+        let Some(body) = answer else {
             return Forwarded::NotTaken;
         };
         let Ok(reply) = RenewReply::decode(body) else {
