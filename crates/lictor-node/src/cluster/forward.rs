@@ -4,7 +4,7 @@
 //! had applied, and the server that was asked waits until it has applied as much, so that whoever writes through it
 //! reads its own write there.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use lictor_peer::{CallError, Lost};
@@ -15,6 +15,9 @@ use prost::Message as _;
 
 use super::kind;
 use crate::{Node, ProposeError};
+
+/// How long an answer of a leader may come after another has taken over.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// What became of something that was sent to the leader.
 pub(crate) enum Forwarded<T> {
@@ -40,7 +43,7 @@ impl Node {
             biased;
             answer = call => answer,
             // A leader that was deposed, or stands still, may never answer; whoever asked is better told so now.
-            () = self.leader_changed(Some(leader)) => Err(CallError::OutcomeUnknown(Lost::Deadline)),
+            () = self.replaced(leader) => Err(CallError::OutcomeUnknown(Lost::Deadline)),
         };
         let body = match answer {
             Ok(body) => body,
@@ -67,6 +70,12 @@ impl Node {
             },
             None => Forwarded::Answered(Err(ProposeError::OutcomeUnknown)),
         }
+    }
+
+    /// Resolves when `leader` leads no more, as far as this server knows, and has had the time to say what it did.
+    async fn replaced(&self, leader: RaftId) {
+        self.leader_changed(Some(leader)).await;
+        tokio::time::sleep(LAST_WORDS).await;
     }
 
     /// Answers [`Self::forward`] of another server.
@@ -104,7 +113,7 @@ impl Node {
         let answer = tokio::select! {
             biased;
             answer = call => answer.ok(),
-            () = self.leader_changed(Some(leader)) => None,
+            () = self.replaced(leader) => None,
         };
         let Some(body) = answer else {
             return Forwarded::NotTaken;
