@@ -388,7 +388,10 @@ mod tests {
             let entries = shown["L"].as_array().unwrap();
             assert_eq!(entries.len(), usize::from(count));
             for (at, entry) in entries.iter().enumerate() {
-                assert_eq!(entry.as_str().unwrap().as_bytes()[99_997], b'a' + at as u8);
+                assert_eq!(
+                    entry.as_str().unwrap().as_bytes()[99_997],
+                    b'a' + u8::try_from(at).unwrap()
+                );
             }
             assert!(shown["E"].is_null());
         }

@@ -233,7 +233,7 @@ mod tests {
         let reading = async {
             let mut all = Vec::new();
             while client.read_buf(&mut all).await.unwrap() > 0 && all.len() < 640 {
-                tokio::time::sleep(WRITE - Duration::from_secs(1)).await;
+                tokio::time::sleep(WRITE * 9 / 10).await;
             }
             all.len()
         };

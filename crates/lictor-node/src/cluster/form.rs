@@ -100,7 +100,8 @@ pub enum Formed {
 impl Formed {
     fn of(vow: &Vow) -> Option<Self> {
         let (cluster_id, servers) = (vow.cluster_id.clone(), vow.servers.clone());
-        vow.formed.then(|| match vow.coordinator {
+        Some(match vow.coordinator {
+            _ if !vow.formed => return None,
             0 => Self::Joined { cluster_id, servers },
             _ => Self::Founder { cluster_id, servers },
         })
@@ -276,7 +277,7 @@ impl Forming {
     async fn settle(&self, peers: &Peers, met: &[HelloReply], complaints: &mut Complaints) -> io::Result<()> {
         let vow = self.state.lock().vow.clone();
         match vow {
-            Some(vow) if self.exists(&vow, met) => {
+            Some(vow) if Self::exists(&vow, met) => {
                 self.keep(&mut self.state.lock(), Some(Vow { formed: true, ..vow }))
             }
             Some(vow) if vow.coordinator == self.me.raft_id => self.gather(peers, vow, met).await,
@@ -293,7 +294,7 @@ impl Forming {
         }
     }
 
-    fn exists(&self, vow: &Vow, met: &[HelloReply]) -> bool {
+    fn exists(vow: &Vow, met: &[HelloReply]) -> bool {
         let is_it = |other: &Vow| other.formed && other.cluster_id == vow.cluster_id;
         met.iter().any(|reply| reply.vow.as_ref().is_some_and(is_it))
     }
@@ -375,27 +376,20 @@ impl Forming {
                 .as_ref()
                 .is_some_and(|server| server.raft_id == vow.coordinator)
         };
-        match met.iter().find(is_coordinator) {
-            Some(reply) => {
-                let still = reply
-                    .vow
-                    .as_ref()
-                    .is_some_and(|other| other.cluster_id == vow.cluster_id);
-                if still {
-                    return Ok(());
-                }
-                tracing::info!("the coordinator has given up: released from the promise");
-                self.keep(&mut self.state.lock(), None)
-            }
-            None => {
-                complaints.tell(&format!(
-                    "this server has promised to form a cluster with {:?} and waits for one of them; if that will \
-                     never come back, stop this server and empty its data directory, which holds no data yet",
-                    names(&vow.servers)
-                ));
-                Ok(())
-            }
+        let Some(reply) = met.iter().find(is_coordinator) else {
+            complaints.tell(&format!(
+                "this server has promised to form a cluster with {:?} and waits for one of them; if that will never \
+                 come back, stop this server and empty its data directory, which holds no data yet",
+                names(&vow.servers)
+            ));
+            return Ok(());
+        };
+        let is_it = |other: &Vow| other.cluster_id == vow.cluster_id;
+        if reply.vow.as_ref().is_some_and(is_it) {
+            return Ok(());
         }
+        tracing::info!("the coordinator has given up: released from the promise");
+        self.keep(&mut self.state.lock(), None)
     }
 
     /// Asks a cluster to take this server in.

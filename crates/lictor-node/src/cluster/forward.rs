@@ -169,7 +169,10 @@ fn reply(kind: RefusalKind, text: String, numbers: Vec<u64>) -> Bytes {
 
 fn from_error(error: &ProposeError) -> Bytes {
     match error {
-        ProposeError::NoLeader => refusal(RefusalKind::NotLeader, ""),
+        // One that stops does not lead for long; members are not changed by commands.
+        ProposeError::NoLeader | ProposeError::Stopping | ProposeError::ChangePending => {
+            refusal(RefusalKind::NotLeader, "")
+        }
         ProposeError::Overloaded => refusal(RefusalKind::Overloaded, ""),
         ProposeError::OutcomeUnknown => refusal(RefusalKind::OutcomeUnknown, ""),
         ProposeError::Storage(text) => refusal(RefusalKind::Storage, text),
@@ -178,8 +181,6 @@ fn from_error(error: &ProposeError) -> Bytes {
             let numbers = operations.iter().map(|&at| at as u64).collect();
             reply(RefusalKind::LockDelay, String::new(), numbers)
         }
-        // It ends: another leads soon. Members are not changed by commands.
-        ProposeError::Stopping | ProposeError::ChangePending => refusal(RefusalKind::NotLeader, ""),
     }
 }
 

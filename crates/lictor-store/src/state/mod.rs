@@ -246,7 +246,7 @@ fn behind_all(db: &Db, column: &Arc<BoundColumnFamily<'_>>, highest: Option<Byte
 
 #[expect(clippy::needless_pass_by_value, reason = "used as a function for map_err")]
 fn failure(error: rocksdb::Error) -> CheckpointError {
-    failure_of(&error.to_string())
+    failure_of(error.as_ref())
 }
 
 fn io_failure(error: &io::Error) -> CheckpointError {
