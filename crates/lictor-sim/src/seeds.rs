@@ -9,6 +9,10 @@ pub const FOUND: &[(u64, &str)] = &[
          under the lease alone never ended a session again. Without one they act after a round.",
     ),
     (
+        110,
+        "What it finds without the votes that a member withholds after its start: a second leader beside a lease.",
+    ),
+    (
         2,
         "A network that doubled calls had a compare-and-set carried out twice and its client told that it failed: calls \
          travel at most once.",

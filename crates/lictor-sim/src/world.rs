@@ -43,13 +43,37 @@ pub struct Report {
 
 #[derive(Debug)]
 enum Event {
-    Server { id: u64, life: u64, inner: Inner },
-    Arrival { from: u64, to: u64, body: Body },
+    Server {
+        id: u64,
+        life: u64,
+        inner: Inner,
+    },
+    Arrival {
+        from: u64,
+        to: u64,
+        body: Body,
+    },
     Start(u64),
-    Resume { id: u64, life: u64 },
+    Resume {
+        id: u64,
+        life: u64,
+    },
     Client(usize),
-    GiveUp { client: usize, call: u64 },
+    GiveUp {
+        client: usize,
+        call: u64,
+    },
     Fault,
+    /// A follower is cut off from the leader.
+    CutOff {
+        leader: u64,
+        tempted: u64,
+    },
+    /// A voter that still hears from the leader is restarted, and cut off from it.
+    RestartApart {
+        leader: u64,
+        voter: u64,
+    },
     Operate,
     Heal,
     Look,
@@ -72,6 +96,8 @@ pub(crate) struct World {
     locks: Locks,
     counts: Counts,
     operator: Operator,
+    /// Clients ask nothing before this time.
+    quiet_until: Micros,
     /// Faults end at this time.
     heals_at: Micros,
     healed: bool,
@@ -122,6 +148,7 @@ impl World {
             locks: Locks::default(),
             counts: Counts::default(),
             operator: Operator::default(),
+            quiet_until: 0,
             heals_at: (5 + random.below(10)) * SECOND,
             healed: false,
             done: false,
@@ -184,6 +211,13 @@ impl World {
             Event::Client(client) => self.client_asks(client),
             Event::GiveUp { client, call } => self.answer(client, call, &Reply::Unknown),
             Event::Fault => self.fault(),
+            Event::CutOff { leader, tempted } => {
+                self.network.reconnect();
+                self.network.cut(leader, tempted);
+                self.network.cut(tempted, leader);
+                Ok(())
+            }
+            Event::RestartApart { leader, voter } => self.restart_apart(leader, voter),
             Event::Operate => self.operate(),
             Event::Heal => {
                 self.heal();
@@ -285,6 +319,11 @@ impl World {
 
     fn client_asks(&mut self, client: usize) -> Checked {
         if self.healed && self.now > self.heals_at + 2 * SECOND {
+            return Ok(());
+        }
+        if self.now < self.quiet_until {
+            let after = self.quiet_until - self.now + self.random.below(50_000);
+            self.schedule(after, Event::Client(client));
             return Ok(());
         }
         self.moment += 1;

@@ -68,8 +68,8 @@ impl World {
                     })?;
                 }
             }
-            92..97 => self.replace(id)?,
-            _ => {}
+            92..96 => self.replace(id)?,
+            _ => self.tempt(),
         }
         Ok(())
     }
@@ -95,6 +95,35 @@ impl World {
         self.kill(id, power)?;
         let after = 20_000 + self.random.below(3 * SECOND);
         self.schedule(after, Event::Start(id));
+        Ok(())
+    }
+
+    /// A follower is cut off from the leader and wants to lead; soon after, the voter that refuses it, since it hears from
+    /// the leader, forgets that in a restart. Nobody writes meanwhile, so that the tempted one's log is as good as any.
+    fn tempt(&mut self) {
+        let (tempted, voter) = (self.pick(), self.pick());
+        let Some(leader) = self.leader() else { return };
+        if tempted == leader || voter == leader || voter == tempted {
+            return;
+        }
+        self.say(|| format!("server {tempted} is tempted to lead in the place of {leader}"));
+        let after = 500_000 + self.random.below(600_000);
+        self.quiet_until = self.now + 2 * after;
+        // What is under way comes to its end first.
+        self.schedule(100_000, Event::CutOff { leader, tempted });
+        self.schedule(after, Event::RestartApart { leader, voter });
+    }
+
+    pub(super) fn restart_apart(&mut self, leader: u64, voter: u64) -> Checked {
+        if self.healed || !self.servers.contains_key(&voter) {
+            return Ok(());
+        }
+        self.say(|| format!("server {voter} restarts, and hears {leader} no more"));
+        self.network.cut(leader, voter);
+        self.network.cut(voter, leader);
+        self.kill(voter, false)?;
+        let after = 500 + self.random.below(10_000);
+        self.schedule(after, Event::Start(voter));
         Ok(())
     }
 
