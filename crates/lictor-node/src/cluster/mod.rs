@@ -58,8 +58,15 @@ pub(crate) mod kind {
 pub(crate) struct Net {
     pub(crate) peers: Peers,
     pub(crate) runtime: runtime::Handle,
-    /// Where servers said they are, when they connected last: newer than what the roster says.
-    moved: Mutex<BTreeMap<RaftId, String>>,
+    moved: Mutex<BTreeMap<RaftId, Moved>>,
+}
+
+/// Where a server said it is, when it connected last.
+#[derive(Debug)]
+struct Moved {
+    /// What the roster said then. Once it says something else, that is the newer word.
+    from: String,
+    to: String,
 }
 
 impl Net {
@@ -73,14 +80,17 @@ impl Net {
 
     /// A server has connected and said where it is.
     pub(crate) fn note_address(&self, roster: &Roster, server: RaftId, address: &str) {
-        let Some(known) = roster.get(server) else { return };
-        let is_new = self::address(known) != address;
+        let Some(known) = roster.get(server).map(self::address) else {
+            return;
+        };
         let changed = {
             let mut moved = self.moved.lock();
-            if is_new {
-                moved.insert(server, address.to_owned()).as_deref() != Some(address)
-            } else {
+            if known == address {
                 moved.remove(&server).is_some()
+            } else {
+                let to = address.to_owned();
+                let before = moved.insert(server, Moved { from: known, to });
+                before.is_none_or(|before| before.to != address)
             }
         };
         if changed {
@@ -92,7 +102,7 @@ impl Net {
     /// Where a server said it is, if that is not where the roster says: host and port.
     pub(crate) fn moved_to(&self, server: RaftId) -> Option<(String, u32)> {
         let moved = self.moved.lock();
-        let (host, port) = moved.get(&server)?.rsplit_once(':')?;
+        let (host, port) = moved.get(&server)?.to.rsplit_once(':')?;
         let host = host.trim_start_matches('[').trim_end_matches(']');
         Some((host.to_owned(), port.parse().ok()?))
     }
@@ -106,7 +116,22 @@ impl Net {
             }
         }
         for server in roster.servers().filter(|server| server.raft_id != shared.me.0) {
-            self.peers.set_address(RaftId(server.raft_id), &address(server));
+            let id = RaftId(server.raft_id);
+            self.peers
+                .set_address(id, &self.newest_address(id, address(server)));
+        }
+    }
+
+    /// Where a server is: where the roster says, unless the server itself has said otherwise since. When all servers
+    /// have moved, the roster learns of it one by one, and meanwhile names the old addresses of the rest.
+    fn newest_address(&self, server: RaftId, listed: String) -> String {
+        let mut moved = self.moved.lock();
+        match moved.get(&server) {
+            Some(known) if known.from == listed => known.to.clone(),
+            _ => {
+                moved.remove(&server);
+                listed
+            }
         }
     }
 }
