@@ -210,7 +210,7 @@ impl Progress {
         self.waits.waiting.lock().clear();
     }
 
-    /// Milliseconds since this follower heard from its leader; 0 for a leader.
+    /// Milliseconds since this server heard from a leader, or led itself; 0 if neither ever was.
     pub(crate) fn silence_ms(&self, now: MonoTime) -> u64 {
         match self.last_contact.load(Ordering::Relaxed) {
             0 => 0,
@@ -235,11 +235,18 @@ impl Progress {
     }
 
     /// Told by the raft thread after each of its turns, before it carries out what the turn asks for.
-    pub(crate) fn set_raft(&self, status: &lictor_raft::Status) {
+    pub(crate) fn set_raft(&self, status: &lictor_raft::Status, now: MonoTime) {
         self.term.store(status.term.0, Ordering::Relaxed);
         self.last.store(status.last.0, Ordering::Relaxed);
-        let contact = status.last_contact.map_or(0, |at| at.0 + 1);
-        self.last_contact.store(contact, Ordering::Relaxed);
+        let contact = if status.is_leader {
+            Some(now)
+        } else {
+            status.last_contact
+        };
+        // While there is no leader, the time since the last one is what counts.
+        if let Some(at) = contact {
+            self.last_contact.store(at.0 + 1, Ordering::Relaxed);
+        }
         self.commit.store(status.commit.0, Ordering::SeqCst);
     }
 

@@ -53,8 +53,9 @@ impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
         let mut next_tick = Instant::now() + self.tick;
         let mut linger = Linger::default();
         let mut had_few = false;
-        self.core.handle(Input::Start, self.clock.now(), &mut outputs);
-        self.publish();
+        let now = Instant::now();
+        self.core.handle(Input::Start, self.clock.at(now), &mut outputs);
+        self.publish(now);
         self.carry_out(&mut outputs);
         loop {
             // A sole voter that leads has nobody to hear from: it need not tick, and an idle server sleeps.
@@ -77,7 +78,7 @@ impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
             }
             self.tell(&mut events, now, &mut outputs);
             // Before a message can tell anybody else of a commit (rule R1).
-            self.publish();
+            self.publish(now);
             self.carry_out(&mut outputs);
             if self.may_end(now) {
                 break;
@@ -88,8 +89,9 @@ impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
         self.apply.close();
     }
 
-    fn publish(&self) {
-        self.shared.progress.set_raft(&self.core.status());
+    fn publish(&self, now: Instant) {
+        let now = self.clock.at(now);
+        self.shared.progress.set_raft(&self.core.status(), now);
     }
 
     /// Whether everything is done that a stop waits for.
