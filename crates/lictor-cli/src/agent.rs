@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use crate::args::agent::AgentArgs;
 use crate::commands::version::VERSION;
 use crate::config::{ConfigError, DataDir, Listen, RuntimeConfig};
-use crate::life::{self, Control, LevelHandle, PidFile};
+use crate::life::{self, Control, LevelHandle, Monitors, PidFile};
 
 /// How long tasks that outlive the server may take to end.
 const STRAGGLERS_TIMEOUT: Duration = Duration::from_secs(1);
@@ -26,6 +26,8 @@ pub struct Start {
     pub control: Control,
     /// Changes the level of the log.
     pub log_level: LevelHandle,
+    /// The log for clients that watch it.
+    pub monitors: Monitors,
 }
 
 impl Start {
@@ -93,7 +95,8 @@ pub(crate) fn run<S: Server>(args: AgentArgs, server: S) -> ExitCode {
 fn try_run<S: Server>(args: AgentArgs, server: S) -> anyhow::Result<()> {
     let sources = args.into_sources().map_err(ConfigError::Invalid)?;
     let config = sources.load()?;
-    let log_level = life::start_logging(&config.log)?;
+    let monitors = Monitors::default();
+    let log_level = life::start_logging(&config.log, &monitors)?;
     life::abort_on_panic();
     tracing::info!(
         version = VERSION,
@@ -115,6 +118,7 @@ fn try_run<S: Server>(args: AgentArgs, server: S) -> anyhow::Result<()> {
                 data_dir,
                 control,
                 log_level,
+                monitors,
             })
             .await
     });

@@ -26,7 +26,7 @@ use clap::{CommandFactory as _, FromArgMatches as _};
 
 pub use agent::{Server, Start};
 pub use commands::version::{CONSUL_VERSION, VERSION};
-pub use life::{Control, Handle, Leave, LevelHandle, Reload};
+pub use life::{Control, Handle, Leave, LevelHandle, Monitors, Reload};
 
 use args::{Cli, Command};
 use commands::{Exit, Failure, Ui};

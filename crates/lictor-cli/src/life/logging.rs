@@ -1,5 +1,5 @@
-//! The log: lines for people or JSON objects, on standard error and to a file if asked for. The level can be
-//! changed while the process runs.
+//! The log: lines for people or JSON objects, on standard error and to a file if asked for, and to clients that watch.
+//! The level can be changed while the process runs; watchers name their own.
 
 use std::fs::OpenOptions;
 use std::io::IsTerminal as _;
@@ -10,6 +10,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 use tracing_subscriber::{Layer, Registry, reload};
 
+use super::Monitors;
 use crate::config::{ConfigError, LogSettings};
 
 /// Changes the level of the log.
@@ -28,7 +29,7 @@ impl LevelHandle {
 ///
 /// # Errors
 /// When the file cannot be opened, or a log was started before.
-pub(crate) fn start(settings: &LogSettings) -> Result<LevelHandle, ConfigError> {
+pub(crate) fn start(settings: &LogSettings, monitors: &Monitors) -> Result<LevelHandle, ConfigError> {
     let (level, handle) = reload::Layer::new(settings.level);
     let file = match &settings.file {
         None => None,
@@ -44,18 +45,17 @@ pub(crate) fn start(settings: &LogSettings) -> Result<LevelHandle, ConfigError> 
         }
     };
     let colours = std::io::stderr().is_terminal();
+    let mut written = vec![lines(settings.json, colours, std::io::stderr)];
+    written.extend(file);
     tracing_subscriber::registry()
-        .with(level)
-        .with(lines(settings.json, colours, std::io::stderr))
-        .with(file)
+        .with(vec![written.with_filter(level).boxed(), monitors.layer()])
         .try_init()
         .map_err(|error: TryInitError| ConfigError::Invalid(format!("log: {error}")))?;
     Ok(LevelHandle(handle))
 }
 
-fn lines<S, W>(json: bool, colours: bool, writer: W) -> Box<dyn Layer<S> + Send + Sync>
+fn lines<W>(json: bool, colours: bool, writer: W) -> Box<dyn Layer<Registry> + Send + Sync>
 where
-    S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
     W: for<'a> tracing_subscriber::fmt::MakeWriter<'a> + Send + Sync + 'static,
 {
     let layer = tracing_subscriber::fmt::layer()

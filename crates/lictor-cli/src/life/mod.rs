@@ -2,11 +2,13 @@
 
 mod control;
 mod logging;
+mod monitor;
 mod panic;
 mod pid_file;
 
 pub use control::{Control, Handle, Leave, Reload};
 pub use logging::LevelHandle;
+pub use monitor::Monitors;
 
 pub(crate) use control::watch_signals;
 pub(crate) use logging::start as start_logging;
