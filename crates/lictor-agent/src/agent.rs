@@ -26,7 +26,7 @@ use tokio_util::task::TaskTracker;
 use crate::ca::CertificateAuthority;
 use crate::definition::{CheckDefinition, CheckKind, Health, OUTPUT_MAX_BYTES, ReadError, ServiceDefinition};
 use crate::events::Events;
-use crate::local::{Local, LocalError, NODE_MAINTENANCE, Restored, Source};
+use crate::local::{Local, LocalError, NODE_MAINTENANCE, Restored, Scripts, Source};
 use crate::reconcile::Own;
 use crate::store::{Store, StoredCheck};
 use crate::{runner, saver, sync};
@@ -72,6 +72,14 @@ impl Definitions {
     }
 }
 
+impl Definitions {
+    /// All checks, those of services included.
+    fn all_checks(&self) -> impl Iterator<Item = &CheckDefinition> {
+        let of_services = self.services.iter().flat_map(|service| &service.checks);
+        of_services.chain(&self.checks)
+    }
+}
+
 /// The error without what only requests have.
 fn in_file(error: &ReadError) -> String {
     let text = error.to_string();
@@ -100,6 +108,8 @@ pub struct Config {
     pub serf_lan_port: u16,
     /// How much of a check's output is kept, in bytes; 0 for [`OUTPUT_MAX_BYTES`].
     pub output_max_bytes: usize,
+    /// Whose checks may run programs.
+    pub scripts: Scripts,
     /// Reads the configuration again; without it a reload changes nothing.
     pub request_reload: Option<RequestReload>,
     /// Stops the server; without it a leave does nothing.
@@ -149,7 +159,7 @@ impl Agent {
             0 => OUTPUT_MAX_BYTES,
             given => given,
         };
-        let mut local = Local::new(&own.node.node, output_max_bytes);
+        let mut local = Local::new(&own.node.node, output_max_bytes, config.scripts);
         let now = Instant::now();
         let stored = store.load();
         let health: BTreeMap<&str, &Restored> = stored
@@ -239,6 +249,9 @@ impl Agent {
         let checks = std::mem::take(&mut service.checks);
         let now = Instant::now();
         let (saved, removed) = self.shared.change(|local| {
+            checks
+                .iter()
+                .try_for_each(|check| local.permit(check, Source::Api))?;
             let mut removed = Vec::new();
             if replace_checks && let Some(known) = local.services().get(&service.id) {
                 let named = |id: &&String| checks.iter().any(|check| check.id == **id);
@@ -364,6 +377,9 @@ impl Agent {
         let _turn = self.shared.registrations.lock().await;
         let now = Instant::now();
         let gone = self.shared.change(|local| {
+            definitions
+                .all_checks()
+                .try_for_each(|check| local.permit(check, Source::Config))?;
             let known: BTreeMap<String, Restored> = local
                 .checks()
                 .iter()
@@ -570,8 +586,10 @@ fn put_check(
     now: Instant,
 ) -> Result<(), LocalError> {
     let offset = match check.kind {
-        CheckKind::Http(_) | CheckKind::Tcp(_) => check.run_interval().mul_f64(random_fraction()),
-        CheckKind::Ttl(_) | CheckKind::Fixed => Duration::ZERO,
+        // Costs nothing, and people wait for it.
+        CheckKind::Alias(_) => Duration::ZERO,
+        _ if check.kind.runs() => check.run_interval().mul_f64(random_fraction()),
+        _ => Duration::ZERO,
     };
     local.put_check(check, source, restored, offset, now)
 }
@@ -613,10 +631,7 @@ fn remove_configured(local: &mut Local, definitions: &Definitions) -> Vec<String
         })
         .map(|(id, _)| id.clone())
         .collect();
-    let defined = |id: &str| {
-        let of_services = definitions.services.iter().flat_map(|service| &service.checks);
-        of_services.chain(&definitions.checks).any(|check| check.id == id)
-    };
+    let defined = |id: &str| definitions.all_checks().any(|check| check.id == id);
     let mut checks: Vec<String> = local
         .checks()
         .iter()

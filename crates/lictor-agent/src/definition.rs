@@ -13,6 +13,8 @@ use crate::decode::{self, DecodeError, Object};
 pub const INTERVAL_MIN: Duration = Duration::from_secs(1);
 /// How long a run may take that names no timeout.
 pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
+/// The same for a program.
+pub const SCRIPT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 /// The shortest `DeregisterCriticalServiceAfter` that acts.
 pub const DEREGISTER_AFTER_MIN: Duration = Duration::from_secs(60);
 /// How much of a check's output is kept unless the configuration says otherwise, in bytes (Consul:
@@ -50,11 +52,6 @@ pub enum InvalidDefinition {
     /// A check that cannot run as it is defined.
     #[error("Invalid check: {0}")]
     Check(&'static str),
-    /// A check that runs a program, which this agent does not do.
-    #[error(
-        "Scripts are disabled on this agent from remote calls; to enable, configure 'enable_script_checks' to true"
-    )]
-    ScriptsDisabled,
     /// An address that nobody can connect to.
     #[error("Invalid service address")]
     BadAddress,
@@ -115,8 +112,53 @@ pub enum CheckKind {
     Ttl(i64),
     /// A request to this server.
     Http(HttpRequest),
-    /// A connection to this address.
-    Tcp(String),
+    /// A connection, with a TLS handshake if it says so.
+    Tcp(Target),
+    /// A datagram to this address that is not refused.
+    Udp(String),
+    /// A call of the standard health service; the address may name a service behind a slash.
+    Grpc(Target),
+    /// An HTTP/2 connection and a ping.
+    H2ping(Target),
+    /// A program and its arguments.
+    Script(Vec<String>),
+    /// The checks of another service or node.
+    Alias(Alias),
+}
+
+/// A server that a check connects to.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Target {
+    /// `HOST:PORT`.
+    pub address: String,
+    /// Whether the connection is secured.
+    pub use_tls: bool,
+    /// The name that the certificate must carry; the host if empty.
+    pub tls_server_name: String,
+    /// Whether any certificate will do.
+    pub tls_skip_verify: bool,
+}
+
+impl Target {
+    /// The name that the certificate of a server at `HOST:PORT` must carry.
+    pub(crate) fn server_name<'a>(&'a self, server: &'a str) -> &'a str {
+        if self.tls_server_name.is_empty() {
+            server.rsplit_once(':').map_or(server, |(host, _)| host)
+        } else {
+            &self.tls_server_name
+        }
+    }
+}
+
+/// What an alias check looks at.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Alias {
+    /// A node of the catalog; this agent's own services and checks if empty.
+    pub node: String,
+    /// The id of a service on that node; the node alone if empty.
+    pub service: String,
 }
 
 /// The request of an HTTP check.
@@ -414,8 +456,8 @@ impl CheckDefinition {
             tls_server_name: object.text("TLSServerName")?,
             tls_skip_verify: object.flag("TLSSkipVerify")?,
         };
-        let tcp = object.text("TCP")?;
         let ttl = object.duration("TTL")?;
+        let kind = kind(&mut object, request, ttl)?;
         let unavailable = unavailable_kind(&mut object)?;
         let status = object.text("Status")?;
         let output_max_size = object.number::<i64>("OutputMaxSize")?;
@@ -432,11 +474,7 @@ impl CheckDefinition {
             failures_before_critical: object.number("FailuresBeforeCritical")?,
             deregister_critical_service_after: object.duration("DeregisterCriticalServiceAfter")?,
             output_max_size: usize::try_from(output_max_size).unwrap_or(0),
-            kind: match (request.url.is_empty(), tcp.is_empty()) {
-                (false, _) => CheckKind::Http(request),
-                (true, false) => CheckKind::Tcp(tcp),
-                (true, true) => CheckKind::Ttl(ttl),
-            },
+            kind,
         };
         object.skip(&[
             "Token",
@@ -445,7 +483,6 @@ impl CheckDefinition {
             "Shell",
             "ProxyHTTP",
             "ProxyGRPC",
-            "TCPUseTLS",
         ]);
         object.finish()?;
         if !status.is_empty() && check.status.is_none() {
@@ -453,6 +490,9 @@ impl CheckDefinition {
         }
         if ttl > 0 && check.interval > 0 {
             return Err(InvalidDefinition::Check("Interval and TTL cannot both be specified").into());
+        }
+        if ttl > 0 && matches!(check.kind, CheckKind::Alias(_)) {
+            return Err(InvalidDefinition::Check("TTL must be not be set for Alias checks").into());
         }
         if output_max_size < 0 {
             return Err(InvalidDefinition::Check("MaxOutputMaxSize must be positive").into());
@@ -463,7 +503,7 @@ impl CheckDefinition {
     fn validate(&self) -> Result<(), InvalidDefinition> {
         let fault = match &self.kind {
             CheckKind::Ttl(ttl) if *ttl <= 0 => Some("TTL must be > 0 for TTL checks"),
-            CheckKind::Http(_) | CheckKind::Tcp(_) if self.interval <= 0 => {
+            kind if kind.has_interval() && self.interval <= 0 => {
                 Some("Interval must be > 0 for Script, HTTP, H2PING, TCP, UDP or OSService checks")
             }
             _ if self.failures_before_warning > self.failures_before_critical => {
@@ -506,10 +546,10 @@ impl CheckDefinition {
 
     /// How long a run may take.
     pub fn run_timeout(&self) -> Duration {
-        if self.timeout > 0 {
-            nanos(self.timeout)
-        } else {
-            TIMEOUT_DEFAULT
+        match (&self.kind, self.timeout) {
+            (_, 1..) => nanos(self.timeout),
+            (CheckKind::Script(_), _) => SCRIPT_TIMEOUT_DEFAULT,
+            _ => TIMEOUT_DEFAULT,
         }
     }
 
@@ -537,35 +577,81 @@ impl CheckKind {
             Self::Ttl(_) => "ttl",
             Self::Http(_) => "http",
             Self::Tcp(_) => "tcp",
+            Self::Udp(_) => "udp",
+            Self::Grpc(_) => "grpc",
+            Self::H2ping(_) => "h2ping",
+            Self::Script(_) => "script",
+            Self::Alias(_) => "alias",
         }
     }
+
+    /// Whether it runs by itself, now and then.
+    pub fn runs(&self) -> bool {
+        !matches!(self, Self::Fixed | Self::Ttl(_))
+    }
+
+    /// Whether whoever registers it must say how often it runs.
+    fn has_interval(&self) -> bool {
+        self.runs() && !matches!(self, Self::Alias(_))
+    }
+}
+
+/// The kind of check that the fields of a definition ask for. Of several, the first in this order.
+fn kind(object: &mut Object, http: HttpRequest, ttl: i64) -> Result<CheckKind, DecodeError> {
+    let target = |address: String, use_tls: bool| Target {
+        address,
+        use_tls,
+        tls_server_name: http.tls_server_name.clone(),
+        tls_skip_verify: http.tls_skip_verify,
+    };
+    let tcp = target(object.text("TCP")?, object.flag("TCPUseTLS")?);
+    let udp = object.text("UDP")?;
+    let grpc = target(object.text("GRPC")?, object.flag("GRPCUseTLS")?);
+    // Secured unless told otherwise.
+    let h2ping_tls = object.take("H2PingUseTLS") != Some(Value::Bool(false));
+    let h2ping = target(object.text("H2PING")?, h2ping_tls);
+    let mut args = object.texts("ScriptArgs")?.unwrap_or_default();
+    let short = object.texts("Args")?.unwrap_or_default();
+    if args.is_empty() {
+        args = short;
+    }
+    let alias = Alias {
+        node: object.text("AliasNode")?,
+        service: object.text("AliasService")?,
+    };
+    Ok(if !http.url.is_empty() {
+        CheckKind::Http(http)
+    } else if !tcp.address.is_empty() {
+        CheckKind::Tcp(tcp)
+    } else if !udp.is_empty() {
+        CheckKind::Udp(udp)
+    } else if !grpc.address.is_empty() {
+        CheckKind::Grpc(grpc)
+    } else if !h2ping.address.is_empty() {
+        CheckKind::H2ping(h2ping)
+    } else if !args.is_empty() {
+        CheckKind::Script(args)
+    } else if alias != Alias::default() {
+        CheckKind::Alias(alias)
+    } else {
+        CheckKind::Ttl(ttl)
+    })
 }
 
 /// Reads the fields of kinds of checks that this agent does not run; the answer says which was asked for.
 fn unavailable_kind(object: &mut Object) -> Result<Option<InvalidDefinition>, DecodeError> {
-    let args = [object.texts("Args")?, object.texts("ScriptArgs")?];
-    let mut found = args
-        .iter()
-        .flatten()
-        .any(|args| !args.is_empty())
-        .then_some(InvalidDefinition::ScriptsDisabled);
+    let mut found = None;
     for (name, why) in [
-        ("GRPC", "gRPC checks are not supported by this agent"),
-        ("H2PING", "H2PING checks are not supported by this agent"),
-        ("UDP", "UDP checks are not supported by this agent"),
         ("OSService", "OSService checks are not supported by this agent"),
         (
             "DockerContainerID",
             "Docker checks are not supported by this agent",
         ),
-        ("AliasNode", "Alias checks are not supported by this agent"),
-        ("AliasService", "Alias checks are not supported by this agent"),
     ] {
         if !object.text(name)?.is_empty() {
             found = found.or(Some(InvalidDefinition::Check(why)));
         }
     }
-    object.skip(&["GRPCUseTLS", "H2PingUseTLS"]);
     Ok(found)
 }
 
@@ -710,5 +796,73 @@ mod tests {
         ] {
             assert_eq!(CheckDefinition::from_json(body).unwrap_err().to_string(), text);
         }
+    }
+
+    #[test]
+    fn every_kind_of_check_is_told_by_its_fields() {
+        let target = |address: &str, use_tls| Target {
+            address: address.to_owned(),
+            use_tls,
+            tls_server_name: "n".to_owned(),
+            tls_skip_verify: true,
+        };
+        let alias = |node: &str, service: &str| {
+            CheckKind::Alias(Alias {
+                node: node.to_owned(),
+                service: service.to_owned(),
+            })
+        };
+        let script = CheckKind::Script(vec!["sh".to_owned(), "-c".to_owned()]);
+        for (fields, kind, name) in [
+            (json!({"TCP": "a:1"}), CheckKind::Tcp(target("a:1", false)), "tcp"),
+            (
+                json!({"TCP": "a:1", "TCPUseTLS": true}),
+                CheckKind::Tcp(target("a:1", true)),
+                "tcp",
+            ),
+            (json!({"UDP": "a:1"}), CheckKind::Udp("a:1".to_owned()), "udp"),
+            (
+                json!({"GRPC": "a:1/s", "grpc_use_tls": true}),
+                CheckKind::Grpc(target("a:1/s", true)),
+                "grpc",
+            ),
+            (
+                json!({"H2PING": "a:1"}),
+                CheckKind::H2ping(target("a:1", true)),
+                "h2ping",
+            ),
+            (
+                json!({"H2PING": "a:1", "H2PingUseTLS": false}),
+                CheckKind::H2ping(target("a:1", false)),
+                "h2ping",
+            ),
+            (json!({"Args": ["sh", "-c"]}), script.clone(), "script"),
+            (
+                json!({"ScriptArgs": ["sh", "-c"], "Args": ["x"]}),
+                script,
+                "script",
+            ),
+            (json!({"AliasNode": "n"}), alias("n", ""), "alias"),
+            (json!({"alias_service": "s"}), alias("", "s"), "alias"),
+        ] {
+            let mut body =
+                json!({"Name": "c", "Interval": "1s", "TLSServerName": "n", "TLSSkipVerify": true});
+            for (key, value) in fields.as_object().unwrap() {
+                body[key] = value.clone();
+            }
+
+            let check = CheckDefinition::from_json(body).unwrap();
+
+            assert_eq!((check.kind.name(), check.kind), (name, kind), "{fields}");
+        }
+        let text = |body| CheckDefinition::from_json(body).unwrap_err().to_string();
+        assert_eq!(
+            text(json!({"Name": "c", "AliasNode": "n", "TTL": "1s"})),
+            "Invalid check: TTL must be not be set for Alias checks"
+        );
+        assert!(
+            text(json!({"Name": "c", "Args": ["true"]})).starts_with("Invalid check: Interval must be > 0")
+        );
+        assert!(CheckDefinition::from_json(json!({"Name": "c", "AliasNode": "n"})).is_ok());
     }
 }

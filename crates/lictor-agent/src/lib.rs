@@ -6,12 +6,13 @@
 //! ```text
 //! API, config files ──> Agent ──> local services, checks, deadlines ──> files below <data-dir>/agent
 //!                                   ^               │ changed ids
-//!                        run, tcp, http ── runner   └──> sync ── compare with the view ──> Register, Deregister
+//!                        run, script ──── runner   └──> sync ── compare with the view ──> Register, Deregister
 //! ```
 //! Tasks: `runner` (one timer for all checks), `sync` and `saver`; each run of a check is a short task of its own.
 //! Twenty thousand TTL checks that are fed in time cost no timer, no file and no proposal each.
 
 mod agent;
+mod alias;
 mod ca;
 pub mod decode;
 pub mod definition;
@@ -28,4 +29,4 @@ pub use agent::{Agent, Config, Definitions, Error, Leave, RequestReload, content
 pub use ca::CertificateAuthority;
 pub use definition::{CheckDefinition, CheckKind, Health, ReadError, ServiceDefinition};
 pub use events::{Event, Events};
-pub use local::LocalError;
+pub use local::{LocalError, Scripts};

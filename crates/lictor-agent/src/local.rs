@@ -41,6 +41,17 @@ pub enum LocalError {
     /// A report on a check that runs by itself.
     #[error("CheckID {} does not have associated TTL", quote(.0))]
     NotTtl(String),
+    /// A program from a client, which this agent does not run.
+    #[error(
+        "Scripts are disabled on this agent from remote calls; to enable, configure 'enable_script_checks' to true"
+    )]
+    RemoteScriptsDisabled,
+    /// A program from a configuration file, which this agent does not run.
+    #[error(
+        "Scripts are disabled on this agent; to enable, configure 'enable_script_checks' or \
+         'enable_local_script_checks' to true"
+    )]
+    ScriptsDisabled,
     /// The registry of this agent is at its bound.
     #[error("too many services and checks on this agent")]
     Full,
@@ -61,6 +72,15 @@ pub(crate) enum Source {
     Api,
     /// A configuration file; goes when the file no longer has it.
     Config,
+}
+
+/// Whose checks may run programs. Whoever may register such a check may run anything as this agent's user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Scripts {
+    /// Those that clients register (Consul: `enable_script_checks`).
+    pub from_clients: bool,
+    /// Those in configuration files (Consul: `enable_local_script_checks`).
+    pub from_files: bool,
 }
 
 /// A local service.
@@ -153,6 +173,7 @@ pub(crate) struct Local {
     node: String,
     /// How much of a check's output is kept that names no limit of its own.
     output_max_bytes: usize,
+    scripts: Scripts,
     services: BTreeMap<String, LocalService>,
     checks: BTreeMap<String, LocalCheck>,
     timers: BinaryHeap<Timer>,
@@ -174,10 +195,11 @@ pub(crate) struct Restored {
 }
 
 impl Local {
-    pub(crate) fn new(node: &str, output_max_bytes: usize) -> Self {
+    pub(crate) fn new(node: &str, output_max_bytes: usize, scripts: Scripts) -> Self {
         Self {
             node: node.to_owned(),
             output_max_bytes,
+            scripts,
             services: BTreeMap::new(),
             checks: BTreeMap::new(),
             timers: BinaryHeap::new(),
@@ -228,10 +250,25 @@ impl Local {
         Ok(())
     }
 
+    /// Refuses a check that runs a program where that is not allowed.
+    ///
+    /// # Errors
+    /// [`LocalError::RemoteScriptsDisabled`] and [`LocalError::ScriptsDisabled`].
+    pub(crate) fn permit(&self, definition: &CheckDefinition, source: Source) -> Result<(), LocalError> {
+        if !matches!(definition.kind, CheckKind::Script(_)) {
+            return Ok(());
+        }
+        match source {
+            Source::Api if !self.scripts.from_clients => Err(LocalError::RemoteScriptsDisabled),
+            Source::Config if !self.scripts.from_files => Err(LocalError::ScriptsDisabled),
+            _ => Ok(()),
+        }
+    }
+
     /// Registers or replaces a check. Its first run comes after `first_run_after`.
     ///
     /// # Errors
-    /// [`LocalError::NoSuchService`] and [`LocalError::Full`].
+    /// [`LocalError::NoSuchService`], [`LocalError::Full`] and those of [`Self::permit`].
     pub(crate) fn put_check(
         &mut self,
         definition: CheckDefinition,
@@ -240,6 +277,7 @@ impl Local {
         first_run_after: Duration,
         now: Instant,
     ) -> Result<(), LocalError> {
+        self.permit(&definition, source)?;
         let service = match definition.service_id.as_str() {
             "" => None,
             id => Some(
@@ -284,7 +322,7 @@ impl Local {
             self.timers
                 .push(Reverse((expires, Due::Expire, check.generation, id.clone())));
         }
-        if matches!(check.definition.kind, CheckKind::Http(_) | CheckKind::Tcp(_)) {
+        if check.definition.kind.runs() {
             self.timers.push(Reverse((
                 now + first_run_after,
                 Due::Run,

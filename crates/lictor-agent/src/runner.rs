@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 use crate::agent::Shared;
-use crate::definition::CheckDefinition;
+use crate::definition::{CheckDefinition, CheckKind};
 use crate::local::Action;
 use crate::run::{self, Finding};
 
@@ -59,6 +59,11 @@ async fn act(shared: &Shared, runs: &mut JoinSet<Ran>, action: Action) {
             generation,
             definition,
         } => {
+            if let CheckKind::Alias(alias) = &definition.kind {
+                let Finding { health, output } = shared.follow(&id, alias);
+                shared.change(|local| local.ran(&id, generation, health, &output, Instant::now()));
+                return;
+            }
             runs.spawn(one(id, generation, definition, shared.output_max_bytes));
         }
         Action::Removed { service, checks } => {

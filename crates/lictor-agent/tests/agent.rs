@@ -386,3 +386,89 @@ fn definitions_in_files_are_refused_with_their_place() {
 
     assert_eq!(error, "services[1]: json: unknown field \"prot\"");
 }
+
+#[tokio::test]
+async fn an_alias_follows_a_local_service_and_a_node_of_the_catalog() {
+    let node = node();
+    let agent = agent(&node, Config::default()).await;
+    let web = json!({"Name": "web", "Check": {"TTL": "60s", "Name": "web check", "Status": "passing"}});
+    agent.register_service(service(web), false).await.unwrap();
+    let check = |value: Value| CheckDefinition::from_json(value).unwrap();
+    let alias = json!({"Name": "of-web", "ServiceID": "web2", "AliasService": "web"});
+    agent
+        .register_service(service(json!({"Name": "web2"})), false)
+        .await
+        .unwrap();
+    agent.register_check(check(alias)).await.unwrap();
+    let of_node = json!({"Name": "of-node", "ServiceID": "web2", "AliasNode": "n1", "AliasService": "gone"});
+    agent.register_check(check(of_node)).await.unwrap();
+
+    until(&node, |state| {
+        status(state, "of-web").as_deref() == Some("passing")
+    })
+    .await;
+    let output = |id: &str| node.view().check("n1", id).map(|check| check.output.clone());
+    assert_eq!(output("of-web").as_deref(), Some("All checks passing."));
+    until(&node, |state| {
+        state
+            .check("n1", "of-node")
+            .is_some_and(|check| check.status == "critical")
+    })
+    .await;
+
+    agent.report("service:web", Health::Critical, "down").unwrap();
+
+    until(&node, |state| {
+        status(state, "of-web").as_deref() == Some("critical")
+    })
+    .await;
+    assert_eq!(
+        output("of-web").as_deref(),
+        Some("Aliased check \"web check\" failing: down")
+    );
+}
+
+#[tokio::test]
+async fn a_registration_with_a_program_that_may_not_run_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = node();
+    let with_script = json!({"Name": "web", "Check": {"Args": ["true"], "Interval": "10s"}});
+    let allowed = Config {
+        scripts: lictor_agent::Scripts {
+            from_clients: true,
+            from_files: true,
+        },
+        ..in_dir(dir.path())
+    };
+    let first = agent(&node, allowed).await;
+    first
+        .register_service(service(with_script.clone()), false)
+        .await
+        .unwrap();
+    assert!(first.check("service:web").is_some());
+    first.stop().await;
+
+    // What was taken once does not run once it is no longer allowed.
+    let second = agent(&node, in_dir(dir.path())).await;
+    assert!(second.service("web").is_some() && second.check("service:web").is_none());
+
+    let mut other = with_script;
+    other["Name"] = "other".into();
+    let refused = second
+        .register_service(service(other.clone()), false)
+        .await
+        .unwrap_err();
+    assert!(
+        refused
+            .to_string()
+            .ends_with("configure 'enable_script_checks' to true")
+    );
+    assert!(second.service("other").is_none());
+    let definitions = Definitions {
+        services: vec![service(other)],
+        checks: Vec::new(),
+    };
+    let refused = second.reload(definitions).await.unwrap_err();
+    assert!(refused.to_string().contains("'enable_local_script_checks'"));
+    assert!(second.service("other").is_none());
+}

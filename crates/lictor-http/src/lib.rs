@@ -40,4 +40,4 @@ mod wire;
 mod workers;
 
 pub use ipnet::IpNet;
-pub use server::{Api, Handle, Limits, Listener, Options, serve};
+pub use server::{Api, Handle, Limits, Listener, Monitor, Options, serve};

@@ -14,7 +14,9 @@ use crate::ctx::Ctx;
 use crate::ctx::Verb::{self, Delete, Get, Post, Put};
 use crate::error::ApiError;
 use crate::reply::Reply;
-use crate::routes::{acl, agent, catalog, coordinate, event, health, kv, session, snapshot, status, txn};
+use crate::routes::{
+    acl, agent, catalog, coordinate, event, health, kv, session, snapshot, status, txn, usage,
+};
 
 /// What a handler gives back. Each is boxed on its own, so that a waiting request is as large as its own handler.
 pub(crate) type Answer = Pin<Box<dyn Future<Output = Result<Reply, ApiError>> + Send>>;
@@ -120,9 +122,9 @@ const fn acl_off(path: &'static str, verbs: &'static [Verb]) -> Route {
     }
 }
 
-static KV: Route = route("/v1/kv/", &[Get, Put, Delete], kv::serve);
+pub(crate) static KV: Route = route("/v1/kv/", &[Get, Put, Delete], kv::serve);
 
-static ROUTES: &[Route] = &[
+pub(crate) static ROUTES: &[Route] = &[
     // Transactions, sessions, status.
     route("/v1/txn", &[Put], to!(txn::apply)),
     route("/v1/session/create", &[Put], to!(session::create)),
@@ -141,7 +143,7 @@ static ROUTES: &[Route] = &[
     route("/v1/agent/version", &[Get], to!(agent::version)),
     route("/v1/agent/maintenance", &[Put], to!(agent::node_maintenance)),
     route("/v1/agent/reload", &[Put], to!(agent::reload)),
-    later("/v1/agent/monitor", &[Get]),
+    route("/v1/agent/monitor", &[Get], to!(agent::monitor)),
     route("/v1/agent/metrics", &[Get], to!(agent::metrics)),
     later("/v1/agent/metrics/stream", &[Get]),
     route("/v1/agent/services", &[Get], to!(agent::services)),
@@ -200,7 +202,7 @@ static ROUTES: &[Route] = &[
     route("/v1/coordinate/datacenters", &[Get], to!(coordinate::datacenters)),
     route("/v1/coordinate/nodes", &[Get], to!(coordinate::nodes)),
     route("/v1/coordinate/node/", &[Get], to!(coordinate::node)),
-    later("/v1/coordinate/update", &[Put]),
+    route("/v1/coordinate/update", &[Put], to!(coordinate::update)),
     // Access control, which is off.
     acl_off("/v1/acl/bootstrap", &[Put]),
     acl_off("/v1/acl/replication", &[Get]),
@@ -235,7 +237,7 @@ static ROUTES: &[Route] = &[
     later("/v1/operator/autopilot/configuration", &[Get, Put]),
     later("/v1/operator/autopilot/health", &[Get]),
     later("/v1/operator/autopilot/state", &[Get]),
-    later("/v1/operator/usage", &[Get]),
+    route("/v1/operator/usage", &[Get], to!(usage::usage)),
     // Prepared queries.
     later("/v1/query", &[Get, Post]),
     later("/v1/query/", &[Get, Put, Delete]),

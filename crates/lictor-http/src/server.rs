@@ -3,27 +3,31 @@
 //! Tasks: one per listener, and one per connection on one of the [`Workers`], all owned by the [`Handle`]. A stop has
 //! two steps: `Drain` (no new connections, waiting queries answer at once, requests finish) and after a bound `Kill`.
 
+use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use hyper::header::HeaderMap;
 use ipnet::IpNet;
 use lictor_agent::Agent;
 use lictor_node::Node;
 use lictor_state::Dirty;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
+use tracing::level_filters::LevelFilter;
 
 use crate::acl::Acl;
 use crate::blocking::Rendered;
 use crate::clients::{Clients, Slot};
 use crate::conn;
 use crate::reply::Policy;
+use crate::routes::coordinate::Coordinates;
 use crate::workers::Workers;
 
 /// A socket to serve, already bound.
@@ -97,6 +101,8 @@ pub struct Options {
     /// The networks that may write; an empty list means all (Consul: `http_config.allow_write_http_from`). Unix sockets
     /// are in no network.
     pub writers: Vec<IpNet>,
+    /// The log of this process, for clients that watch it; without one they are told so.
+    pub monitor: Option<Monitor>,
 }
 
 impl Options {
@@ -110,6 +116,33 @@ impl Options {
     pub(crate) fn may_write(&self, client: Option<IpAddr>) -> bool {
         let within = |client| self.writers.iter().any(|network| network.contains(&client));
         self.writers.is_empty() || client.is_some_and(within)
+    }
+}
+
+/// The log of this process as it is written.
+#[derive(Clone)]
+pub struct Monitor(Arc<Watch>);
+
+/// Lines of a level and all graver ones, as text or JSON; `None` when too many watch already.
+type Watch = dyn Fn(LevelFilter, bool) -> Option<mpsc::Receiver<Bytes>> + Send + Sync;
+
+impl Monitor {
+    /// `watch` is asked for the lines of a level and all graver ones, as JSON if the second argument says so. It answers
+    /// `None` when too many watch already.
+    pub fn new(
+        watch: impl Fn(LevelFilter, bool) -> Option<mpsc::Receiver<Bytes>> + Send + Sync + 'static,
+    ) -> Self {
+        Self(Arc::new(watch))
+    }
+
+    pub(crate) fn watch(&self, level: LevelFilter, is_json: bool) -> Option<mpsc::Receiver<Bytes>> {
+        (self.0)(level, is_json)
+    }
+}
+
+impl fmt::Debug for Monitor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Monitor")
     }
 }
 
@@ -131,6 +164,7 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     pub(crate) acl: Acl,
     pub(crate) rendered: Rendered,
+    pub(crate) coordinates: Coordinates,
     clients: Arc<Clients>,
     stopping: AtomicBool,
 }
@@ -184,6 +218,7 @@ pub fn serve(listeners: Vec<Listener>, api: Api, limits: Limits) -> io::Result<H
         limits,
         acl: Acl::default(),
         rendered: Rendered::default(),
+        coordinates: Coordinates::default(),
         stopping: AtomicBool::new(false),
     });
     let (stage, _) = watch::channel(Stage::Serve);

@@ -25,7 +25,7 @@ fn http(id: &str) -> CheckDefinition {
 }
 
 fn with(definition: CheckDefinition, now: Instant) -> Local {
-    let mut local = Local::new("n1", OUTPUT_MAX_BYTES);
+    let mut local = Local::new("n1", OUTPUT_MAX_BYTES, Scripts::default());
     local
         .put_check(definition, Source::Api, None, SECOND, now)
         .unwrap();
@@ -133,7 +133,7 @@ fn another_output_alone_reaches_the_catalog_later() {
 fn how_much_output_is_kept_is_a_setting_and_a_check_may_want_less() {
     let now = Instant::now();
     for (of_agent, of_check, kept) in [(3, 0, "yyy"), (3, 2, "yy"), (3, 9, "yyy")] {
-        let mut local = Local::new("n1", of_agent);
+        let mut local = Local::new("n1", of_agent, Scripts::default());
         let definition = CheckDefinition {
             output_max_size: of_check,
             ..ttl("c", SECOND, None)
@@ -185,7 +185,7 @@ fn a_running_check_runs_again_after_its_interval() {
 #[test]
 fn registering_again_and_again_does_not_grow_the_heap_without_bound() {
     let now = Instant::now();
-    let mut local = Local::new("n1", OUTPUT_MAX_BYTES);
+    let mut local = Local::new("n1", OUTPUT_MAX_BYTES, Scripts::default());
 
     for _ in 0..10_000 {
         let definition = ttl("c", 86_400 * SECOND, Some(Health::Passing));
@@ -252,7 +252,7 @@ fn thresholds_hold_the_health_back() {
 #[test]
 fn a_service_goes_with_its_checks_when_it_was_critical_for_too_long() {
     let now = Instant::now();
-    let mut local = Local::new("n1", OUTPUT_MAX_BYTES);
+    let mut local = Local::new("n1", OUTPUT_MAX_BYTES, Scripts::default());
     let service = ServiceDefinition {
         id: "web".into(),
         name: "web".into(),
@@ -284,8 +284,13 @@ fn a_service_goes_with_its_checks_when_it_was_critical_for_too_long() {
 fn a_check_needs_its_service() {
     let mut definition = ttl("c", SECOND, None);
     definition.service_id = "none".into();
-    let error =
-        Local::new("n1", OUTPUT_MAX_BYTES).put_check(definition, Source::Api, None, SECOND, Instant::now());
+    let error = Local::new("n1", OUTPUT_MAX_BYTES, Scripts::default()).put_check(
+        definition,
+        Source::Api,
+        None,
+        SECOND,
+        Instant::now(),
+    );
 
     assert_eq!(
         error.unwrap_err().to_string(),
@@ -296,7 +301,7 @@ fn a_check_needs_its_service() {
 #[test]
 fn a_restored_ttl_has_only_the_rest_of_its_time() {
     let now = Instant::now();
-    let mut local = Local::new("n1", OUTPUT_MAX_BYTES);
+    let mut local = Local::new("n1", OUTPUT_MAX_BYTES, Scripts::default());
     let restored = Restored {
         health: Health::Passing,
         output: "fine".into(),
@@ -321,7 +326,7 @@ fn a_restored_ttl_has_only_the_rest_of_its_time() {
 #[test]
 fn a_check_that_moves_to_another_service_goes_with_that_one() {
     let now = Instant::now();
-    let mut local = Local::new("n1", OUTPUT_MAX_BYTES);
+    let mut local = Local::new("n1", OUTPUT_MAX_BYTES, Scripts::default());
     let put = |local: &mut Local, service: &str| {
         let mut definition = ttl("c", SECOND, None);
         definition.service_id = service.into();
@@ -345,4 +350,31 @@ fn a_check_that_moves_to_another_service_goes_with_that_one() {
     assert_eq!(local.checks()["c"].row.service_name, "b");
     assert_eq!(local.remove_service("b").unwrap(), ["c"]);
     assert!(local.checks().is_empty());
+}
+
+#[test]
+fn programs_run_only_where_they_may() {
+    let definition = || CheckDefinition {
+        id: "c".into(),
+        kind: CheckKind::Script(vec!["true".into()]),
+        interval: 1,
+        ..CheckDefinition::default()
+    };
+    for (from_clients, from_files) in [(false, false), (false, true), (true, true)] {
+        let scripts = Scripts {
+            from_clients,
+            from_files,
+        };
+        for (source, allowed, refusal) in [
+            (Source::Api, from_clients, LocalError::RemoteScriptsDisabled),
+            (Source::Config, from_files, LocalError::ScriptsDisabled),
+        ] {
+            let mut local = Local::new("n1", OUTPUT_MAX_BYTES, scripts);
+
+            let put = local.put_check(definition(), source, None, SECOND, Instant::now());
+
+            assert_eq!(put, if allowed { Ok(()) } else { Err(refusal) });
+            assert_eq!(local.checks().len(), usize::from(allowed));
+        }
+    }
 }

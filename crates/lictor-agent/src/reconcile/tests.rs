@@ -5,7 +5,7 @@ use lictor_state::{Effects, Outcome};
 
 use super::*;
 use crate::definition::{CheckDefinition, CheckKind, Health, OUTPUT_MAX_BYTES, ServiceDefinition};
-use crate::local::Source;
+use crate::local::{Scripts, Source};
 
 /// A catalog that applies what is planned.
 #[derive(Default)]
@@ -100,7 +100,7 @@ fn put_check(local: &mut Local, id: &str, of: &str, status: Health) {
 
 /// Two services, one with a check, and a check of the node.
 fn local() -> Local {
-    let mut local = Local::new("n1", OUTPUT_MAX_BYTES);
+    let mut local = Local::new("n1", OUTPUT_MAX_BYTES, Scripts::default());
     local.put_service(&service("a"), Source::Api).unwrap();
     local.put_service(&service("b"), Source::Api).unwrap();
     put_check(&mut local, "of-a", "a", Health::Passing);
@@ -242,7 +242,7 @@ fn an_output_that_is_deferred_is_not_proposed() {
 #[test]
 fn with_tag_override_the_tags_of_the_catalog_stand() {
     let mut catalog = Catalog::default();
-    let mut local = Local::new("n1", OUTPUT_MAX_BYTES);
+    let mut local = Local::new("n1", OUTPUT_MAX_BYTES, Scripts::default());
     let mut overridable = service("a");
     overridable.enable_tag_override = true;
     local.put_service(&overridable, Source::Api).unwrap();

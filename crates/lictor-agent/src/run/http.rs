@@ -7,9 +7,8 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 
-use super::{Finding, dial_error, tls};
+use super::{Finding, tls};
 use crate::definition::{Health, HttpRequest};
 
 /// How many redirects are followed (Go's limit).
@@ -119,9 +118,7 @@ async fn once(
     };
     let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
     let address = format!("{host}:{port}");
-    let stream = TcpStream::connect(&address)
-        .await
-        .map_err(|error| dial_error(&address, &error))?;
+    let stream = super::dial(&address).await?;
     let message = build(request, uri, method, body)?;
     let response = if secure {
         let name = if request.tls_server_name.is_empty() {
@@ -129,7 +126,7 @@ async fn once(
         } else {
             &request.tls_server_name
         };
-        let stream = tls::connect(stream, name, request.tls_skip_verify).await?;
+        let stream = tls::connect(stream, name, request.tls_skip_verify, tls::Protocol::Unnamed).await?;
         exchange(TokioIo::new(stream), message).await?
     } else {
         exchange(TokioIo::new(stream), message).await?

@@ -18,35 +18,44 @@ const ROOT_FILES: [&str; 3] = [
     "/etc/ssl/cert.pem",
 ];
 
+/// What is spoken over a connection, as the handshake says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Protocol {
+    /// HTTP/1.1, or something that has no name.
+    Unnamed,
+    /// HTTP/2.
+    Http2,
+}
+
 /// Shakes hands as a client of the server of this name.
 pub(super) async fn connect(
     stream: TcpStream,
     name: &str,
     skip_verify: bool,
+    protocol: Protocol,
 ) -> Result<TlsStream<TcpStream>, String> {
     let name =
         ServerName::try_from(name.trim_matches(['[', ']']).to_owned()).map_err(|error| error.to_string())?;
-    let config = config(skip_verify)?;
+    let config = config(skip_verify, protocol)?;
     TlsConnector::from(config)
         .connect(name, stream)
         .await
         .map_err(|error| format!("tls: {error}"))
 }
 
-/// The settings, made once for each of the two ways.
-fn config(skip_verify: bool) -> Result<Arc<ClientConfig>, String> {
-    static CONFIGS: [OnceLock<Result<Arc<ClientConfig>, String>>; 2] = [OnceLock::new(), OnceLock::new()];
-    CONFIGS[usize::from(skip_verify)]
-        .get_or_init(|| make(skip_verify))
-        .clone()
+/// The settings, made once for each of the four ways.
+fn config(skip_verify: bool, protocol: Protocol) -> Result<Arc<ClientConfig>, String> {
+    static CONFIGS: [OnceLock<Result<Arc<ClientConfig>, String>>; 4] = [const { OnceLock::new() }; 4];
+    let way = usize::from(skip_verify) + 2 * usize::from(protocol == Protocol::Http2);
+    CONFIGS[way].get_or_init(|| make(skip_verify, protocol)).clone()
 }
 
-fn make(skip_verify: bool) -> Result<Arc<ClientConfig>, String> {
+fn make(skip_verify: bool, protocol: Protocol) -> Result<Arc<ClientConfig>, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?;
-    let config = if skip_verify {
+    let mut config = if skip_verify {
         builder
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
@@ -56,6 +65,9 @@ fn make(skip_verify: bool) -> Result<Arc<ClientConfig>, String> {
             .with_root_certificates(system_roots())
             .with_no_client_auth()
     };
+    if protocol == Protocol::Http2 {
+        config.alpn_protocols = vec![b"h2".to_vec()];
+    }
     Ok(Arc::new(config))
 }
 

@@ -4,21 +4,24 @@ mod checks;
 mod health;
 mod info;
 mod members;
+mod metrics;
+mod monitor;
 mod services;
 
 pub(crate) use checks::{
     checks, deregister as deregister_check, fail, pass, register as register_check, update, warn,
 };
 pub(crate) use health::{by_id, by_name};
-pub(crate) use info::{about, ca_roots, host, metrics, version};
+pub(crate) use info::{about, ca_roots, host, version};
 pub(crate) use members::{force_leave, join, leave, members, reload};
+pub(crate) use metrics::metrics;
+pub(crate) use monitor::monitor;
 pub(crate) use services::{
     deregister as deregister_service, maintenance as maintenance_service, node_maintenance,
     register as register_service, service, services,
 };
 
 use hyper::StatusCode;
-use lictor_agent::definition::InvalidDefinition;
 use lictor_agent::{Error, LocalError, ReadError};
 
 use crate::ctx::Ctx;
@@ -55,11 +58,7 @@ impl From<Error> for ApiError {
 
 impl From<ReadError> for ApiError {
     fn from(error: ReadError) -> Self {
-        let text = error.to_string();
-        match error {
-            ReadError::Invalid(InvalidDefinition::ScriptsDisabled) => Self::internal(text),
-            _ => Self::bad_request(text),
-        }
+        Self::bad_request(error.to_string())
     }
 }
 

@@ -11,6 +11,7 @@ pub(crate) mod session;
 pub(crate) mod snapshot;
 pub(crate) mod status;
 pub(crate) mod txn;
+pub(crate) mod usage;
 
 /// The words for true and false of Go's `strconv.ParseBool`.
 fn truth(text: &str) -> Option<bool> {

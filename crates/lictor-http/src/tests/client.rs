@@ -80,6 +80,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// The next answer; it must have a length or come in chunks.
     pub(super) async fn answer(&mut self) -> Answer {
+        let mut answer = self.head().await;
+        if answer.header("Transfer-Encoding") == Some("chunked") {
+            loop {
+                match self.chunk().await {
+                    end if end.is_empty() => break,
+                    chunk => answer.body.extend_from_slice(&chunk),
+                }
+            }
+        } else {
+            let len = answer.header("Content-Length").unwrap().parse().unwrap();
+            answer.body = self.exactly(len).await;
+        }
+        answer
+    }
+
+    /// The next answer without its body.
+    pub(super) async fn head(&mut self) -> Answer {
         let head_len = loop {
             if let Some(at) = self.rest.windows(4).position(|w| w == b"\r\n\r\n") {
                 break at + 4;
@@ -91,36 +108,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             );
         };
         let head = String::from_utf8(self.rest.drain(..head_len).collect()).unwrap();
-        let mut answer = Answer {
+        Answer {
             status: head[9..12].parse().unwrap(),
             head,
             body: Vec::new(),
-        };
-        if answer.header("Transfer-Encoding") == Some("chunked") {
-            answer.body = self.chunks().await;
-        } else {
-            let len = answer.header("Content-Length").unwrap().parse().unwrap();
-            answer.body = self.exactly(len).await;
         }
-        answer
     }
 
-    async fn chunks(&mut self) -> Vec<u8> {
-        let mut body = Vec::new();
-        loop {
-            let line = loop {
-                match self.rest.windows(2).position(|w| w == b"\r\n") {
-                    Some(at) => break self.exactly(at + 2).await,
-                    None => assert!(self.fill().await, "closed before a chunk"),
-                }
-            };
-            let len = usize::from_str_radix(std::str::from_utf8(&line).unwrap().trim(), 16).unwrap();
-            let chunk = self.exactly(len + 2).await;
-            body.extend_from_slice(&chunk[..len]);
-            if len == 0 {
-                return body;
+    /// The next chunk of a body; the last one is empty.
+    pub(super) async fn chunk(&mut self) -> Vec<u8> {
+        let line = loop {
+            match self.rest.windows(2).position(|w| w == b"\r\n") {
+                Some(at) => break self.exactly(at + 2).await,
+                None => assert!(self.fill().await, "closed before a chunk"),
             }
-        }
+        };
+        let len = usize::from_str_radix(std::str::from_utf8(&line).unwrap().trim(), 16).unwrap();
+        let mut chunk = self.exactly(len + 2).await;
+        chunk.truncate(len);
+        chunk
     }
 
     async fn exactly(&mut self, len: usize) -> Vec<u8> {

@@ -1,6 +1,7 @@
 //! Requests over real sockets to a node in memory, and the sizes that waiting costs.
 
 mod client;
+mod compatibility;
 mod limits;
 mod lists;
 mod options;

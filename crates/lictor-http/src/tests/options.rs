@@ -3,10 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use tokio::sync::mpsc;
+use tracing::level_filters::LevelFilter;
 
 use super::Server;
-use crate::{Limits, Options};
+use crate::{Limits, Monitor, Options};
 
 /// The answers were recorded with the same settings.
 #[tokio::test]
@@ -202,4 +205,95 @@ async fn redirects_carry_a_page_for_browsers() {
     );
     assert_eq!((write.status, write.text()), (307, ""));
     assert_eq!(write.header("Content-Type"), None);
+}
+
+/// What clients are to see of the log is sent by the test.
+fn monitored() -> (
+    Options,
+    std::sync::mpsc::Receiver<(LevelFilter, bool, mpsc::Sender<Bytes>)>,
+) {
+    let (asked, asks) = std::sync::mpsc::channel();
+    let monitor = Monitor::new(move |level, is_json| {
+        let (sender, lines) = mpsc::channel(8);
+        asked.send((level, is_json, sender)).unwrap();
+        Some(lines)
+    });
+    let options = Options {
+        monitor: Some(monitor),
+        ..Options::default()
+    };
+    (options, asks)
+}
+
+#[tokio::test]
+async fn the_log_is_passed_on_line_by_line_until_the_server_stops() {
+    let (options, asks) = monitored();
+    let server = Server::with(Limits::default(), options).await;
+    let mut client = server.connect().await;
+    client
+        .ask("GET", "/v1/agent/monitor?loglevel=debug&logjson", "")
+        .await;
+    let head = client.head().await;
+    let (level, is_json, lines) = asks.recv().unwrap();
+
+    lines.send(Bytes::from_static(b"one\n")).await.unwrap();
+    lines.send(Bytes::from_static(b"two\n")).await.unwrap();
+
+    assert_eq!((head.status, head.header("Content-Type")), (200, None));
+    assert_eq!((level, is_json), (LevelFilter::DEBUG, true));
+    assert_eq!(client.chunk().await, b"one\n");
+    assert_eq!(client.chunk().await, b"two\n");
+    server.handle.shutdown().await;
+    assert_eq!(client.chunk().await, b"");
+}
+
+#[tokio::test]
+async fn who_watches_the_log_and_leaves_is_forgotten() {
+    let (options, asks) = monitored();
+    let server = Server::with(Limits::default(), options).await;
+    let mut client = server.connect().await;
+    client.ask("GET", "/v1/agent/monitor", "").await;
+    client.head().await;
+    let (level, _, lines) = asks.recv().unwrap();
+
+    drop(client);
+
+    lines.closed().await;
+    assert_eq!(level, LevelFilter::INFO);
+}
+
+#[tokio::test]
+async fn unknown_levels_of_the_log_are_refused() {
+    let server = Server::start().await;
+    let mut client = server.connect().await;
+
+    let refused = client.get("/v1/agent/monitor?loglevel=foo").await;
+    let without = client.get("/v1/agent/monitor").await;
+
+    assert_eq!((refused.status, refused.text()), (400, "Unknown log level: foo"));
+    assert_eq!(without.status, 500);
+}
+
+#[tokio::test]
+async fn a_coordinate_that_a_client_tells_is_shown() {
+    let server = Server::start().await;
+    let mut client = server.connect().await;
+    let update = |node: &str, numbers: &str| {
+        format!(
+            r#"{{"Node":"{node}","Segment":"","Coord":{{"Vec":{numbers},"Error":1.5,"Adjustment":0,"Height":0.5}}}}"#
+        )
+    };
+    let told = update("N1", "[0,0,0,0,0,0,0,2.5]");
+
+    assert_eq!(client.put("/v1/coordinate/update", &told).await.status, 200);
+    let stranger = update("stranger", "[0,0,0,0,0,0,0,0]");
+    assert_eq!(client.put("/v1/coordinate/update", &stranger).await.status, 200);
+    let flat = client.put("/v1/coordinate/update", &update("n1", "[1,2]")).await;
+    let junk = client.put("/v1/coordinate/update", &update("n1", "\"x\"")).await;
+    let shown = client.get("/v1/coordinate/node/n1").await;
+
+    assert_eq!((flat.status, flat.text()), (500, "incompatible coordinate"));
+    assert_eq!(junk.status, 400);
+    assert_eq!(shown.text(), format!("[{}]", told.replace("N1", "n1")));
+    assert_eq!(client.get("/v1/coordinate/node/stranger").await.status, 404);
 }

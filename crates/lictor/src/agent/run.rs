@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use lictor_agent::{Agent, CheckDefinition, Definitions, ServiceDefinition};
 use lictor_cli::config::RuntimeConfig;
 use lictor_cli::{CONSUL_VERSION, Leave, Start};
-use lictor_http::{Api, Limits};
+use lictor_http::{Api, Limits, Monitor};
 use lictor_node::{Consistency, Node};
 use lictor_proto::RaftId;
 use lictor_store::{DataDir, DirIdentity};
@@ -45,7 +45,7 @@ pub(crate) async fn run(start: Start) -> anyhow::Result<()> {
     let api = Api {
         node: node.clone(),
         agent: agent.clone(),
-        options: http_options(config),
+        options: http_options(&start),
     };
     let http = lictor_http::serve(listeners, api, limits(config)).context("cannot start serving HTTP")?;
     start.ready();
@@ -147,6 +147,10 @@ fn start_agent(start: &Start, node: &Node, dir: &DataDir) -> anyhow::Result<Agen
         node_meta: config.node_meta.clone(),
         serf_lan_port: config.ports.serf_lan.unwrap_or_default(),
         output_max_bytes: config.limits.check_output_max_size,
+        scripts: lictor_agent::Scripts {
+            from_clients: config.enable_script_checks,
+            from_files: config.enable_local_script_checks,
+        },
         request_reload: Some(Arc::new(request_reload)),
         leave: Some(Arc::new(move || leave.stop(Leave::Yes))),
     };
@@ -166,12 +170,14 @@ fn definitions(config: &RuntimeConfig) -> Result<Definitions, String> {
     })
 }
 
-fn http_options(config: &RuntimeConfig) -> lictor_http::Options {
+fn http_options(start: &Start) -> lictor_http::Options {
+    let (config, monitors) = (&start.config, start.monitors.clone());
     lictor_http::Options {
         indent_json: config.dev,
         response_headers: Arc::new(config.response_headers.clone()),
         blocked_prefixes: config.block_endpoints.clone(),
         writers: config.allow_write_http_from.clone(),
+        monitor: Some(Monitor::new(move |level, is_json| monitors.watch(level, is_json))),
     }
 }
 

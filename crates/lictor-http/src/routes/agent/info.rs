@@ -1,8 +1,7 @@
-//! What this server tells of itself: `/v1/agent/{self,host,version,metrics,connect/ca/roots}`.
+//! What this server tells of itself: `/v1/agent/{self,host,version,connect/ca/roots}`.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use lictor_state::Area;
 use serde_json::{Value, json};
 
 use super::members::this_member;
@@ -11,7 +10,7 @@ use crate::ctx::Ctx;
 use crate::error::ApiError;
 use crate::reply::Reply;
 
-fn may_read(ctx: &Ctx) -> Result<(), ApiError> {
+pub(super) fn may_read(ctx: &Ctx) -> Result<(), ApiError> {
     ctx.authorize(Resource::Agent(&ctx.shared.node.identity().node), Access::Read)
 }
 
@@ -133,50 +132,13 @@ fn machine() -> Value {
     })
 }
 
-/// `GET /v1/agent/metrics`: the gauges that the server keeps anyway, in the form of Consul's telemetry.
-pub(crate) async fn metrics(ctx: Ctx) -> Result<Reply, ApiError> {
-    may_read(&ctx)?;
-    let process = tokio::task::spawn_blocking(|| (hostname(), resident_bytes())).await;
-    let (hostname, resident) = process.map_err(|error| ApiError::internal(error.to_string()))?;
-    let status = ctx.shared.node.status();
-    let view = ctx.shared.node.view();
-    let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
-    let gauges = [
-        ("kv.entries", count(view.kv_len())),
-        ("raft.appliedIndex", status.applied.0),
-        ("raft.commitIndex", status.commit.0),
-        ("raft.lastIndex", status.last.0),
-        ("raft.term", status.term.0),
-        ("runtime.alloc_bytes", resident),
-        ("server.isLeader", status.is_leader.into()),
-        ("state.services.index", view.area_index(Area::Services).0),
-        ("state.sessions", count(view.sessions().count())),
-    ];
-    // Gauges carry the host's name, as Consul's do.
-    let shown =
-        |(name, value)| json!({"Name": format!("consul.{hostname}.{name}"), "Value": value, "Labels": {}});
-    Ok(Reply::json(&json!({
-        "Timestamp": lictor_agent::timestamp(SystemTime::now()),
-        "Gauges": gauges.map(shown),
-        "Points": [],
-        "Counters": [],
-        "Samples": [],
-    })))
-}
-
-fn hostname() -> String {
+pub(super) fn hostname() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     name.trim().to_owned()
 }
 
-/// The memory that this process holds.
-fn resident_bytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    kib_of(&status, "VmRSS") * 1024
-}
-
 /// The value of a line such as `MemTotal:  16384 kB`.
-fn kib_of(text: &str, name: &str) -> u64 {
+pub(super) fn kib_of(text: &str, name: &str) -> u64 {
     let line = text
         .lines()
         .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
