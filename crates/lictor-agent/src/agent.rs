@@ -19,6 +19,7 @@ use prost::Message as _;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -575,6 +576,12 @@ pub fn timestamp(at: SystemTime) -> String {
     let at = OffsetDateTime::from(at);
     let (date, hour, minute, second) = (at.date(), at.hour(), at.minute(), at.second());
     format!("{date} {hour:02}:{minute:02}:{second:02} +0000 UTC")
+}
+
+/// A time as JSON has it (RFC 3339, UTC).
+pub fn rfc3339(at: SystemTime) -> String {
+    // Only years beyond 9999 cannot be written.
+    OffsetDateTime::from(at).format(&Rfc3339).unwrap_or_default()
 }
 
 /// Registers a check whose first run comes at a random point of its interval, so that runs spread out.

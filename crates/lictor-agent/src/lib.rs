@@ -25,7 +25,7 @@ mod saver;
 mod store;
 mod sync;
 
-pub use agent::{Agent, Config, Definitions, Error, Leave, RequestReload, content_hash, timestamp};
+pub use agent::{Agent, Config, Definitions, Error, Leave, RequestReload, content_hash, rfc3339, timestamp};
 pub use ca::CertificateAuthority;
 pub use definition::{CheckDefinition, CheckKind, Health, ReadError, ServiceDefinition};
 pub use events::{Event, Events};

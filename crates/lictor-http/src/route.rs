@@ -15,7 +15,7 @@ use crate::ctx::Verb::{self, Delete, Get, Post, Put};
 use crate::error::ApiError;
 use crate::reply::Reply;
 use crate::routes::{
-    acl, agent, catalog, coordinate, event, health, kv, session, snapshot, status, txn, usage,
+    acl, agent, catalog, coordinate, event, health, kv, operator, session, snapshot, status, txn, usage,
 };
 
 /// What a handler gives back. Each is boxed on its own, so that a waiting request is as large as its own handler.
@@ -230,13 +230,25 @@ pub(crate) static ROUTES: &[Route] = &[
     acl_off("/v1/acl/templated-policy/name/", &[Get]),
     acl_off("/v1/acl/templated-policy/preview/", &[Post]),
     // Operators.
-    later("/v1/operator/raft/configuration", &[Get]),
-    later("/v1/operator/raft/transfer-leader", &[Post]),
-    later("/v1/operator/raft/peer", &[Delete]),
+    route(
+        "/v1/operator/raft/configuration",
+        &[Get],
+        to!(operator::configuration),
+    ),
+    route(
+        "/v1/operator/raft/transfer-leader",
+        &[Post],
+        to!(operator::transfer_leader),
+    ),
+    route("/v1/operator/raft/peer", &[Delete], to!(operator::remove_peer)),
     later("/v1/operator/keyring", &[Get, Post, Put, Delete]),
-    later("/v1/operator/autopilot/configuration", &[Get, Put]),
-    later("/v1/operator/autopilot/health", &[Get]),
-    later("/v1/operator/autopilot/state", &[Get]),
+    route(
+        "/v1/operator/autopilot/configuration",
+        &[Get, Put],
+        to!(operator::autopilot_configuration),
+    ),
+    route("/v1/operator/autopilot/health", &[Get], to!(operator::health)),
+    route("/v1/operator/autopilot/state", &[Get], to!(operator::state)),
     route("/v1/operator/usage", &[Get], to!(usage::usage)),
     // Prepared queries.
     later("/v1/query", &[Get, Post]),

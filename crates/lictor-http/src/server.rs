@@ -28,6 +28,7 @@ use crate::clients::{Clients, Slot};
 use crate::conn;
 use crate::reply::Policy;
 use crate::routes::coordinate::Coordinates;
+use crate::routes::event;
 use crate::workers::Workers;
 
 /// A socket to serve, already bound.
@@ -238,6 +239,14 @@ pub fn serve(listeners: Vec<Listener>, api: Api, limits: Limits) -> io::Result<H
             Listener::Unix(listener) => tasks.spawn(accepting.unix(listener)),
         };
     }
+    let (hearing, mut until) = (Arc::clone(&shared), stage.subscribe());
+    tasks.spawn(async move {
+        tokio::select! {
+            () = event::hear(&hearing) => {}
+            // Ends with an error only when the handle is dropped.
+            _ = until.wait_for(|stage| *stage != Stage::Serve) => {}
+        }
+    });
     Ok(Handle {
         shared,
         stage,

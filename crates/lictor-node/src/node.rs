@@ -1,5 +1,6 @@
 //! The handle of a running server: proposals, the read gate, renewals.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -67,7 +68,10 @@ pub(crate) struct Shared {
     pub(crate) pinned: Pinned,
     /// The way to other servers, where there is one.
     pub(crate) net: OnceLock<Net>,
+    /// As configured here; what was set for all servers goes before it.
     pub(crate) autopilot: ArcSwap<Autopilot>,
+    /// While this server leads: since when each server is healthy without a break.
+    pub(crate) healthy_since: Mutex<BTreeMap<RaftId, Instant>>,
     /// What other servers have broadcast.
     pub(crate) heard: broadcast::Sender<Bytes>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -172,6 +176,7 @@ impl Node {
             pinned: Pinned::default(),
             net: OnceLock::new(),
             autopilot: ArcSwap::default(),
+            healthy_since: Mutex::default(),
             heard: broadcast::Sender::new(HEARD_MAX),
             threads: Mutex::default(),
         })))
@@ -319,7 +324,7 @@ impl Node {
         }
     }
 
-    fn seek_leader(&self) -> Seeking {
+    pub(crate) fn seek_leader(&self) -> Seeking {
         Seeking {
             roles: self.0.progress.roles(),
             deadline: Instant::now() + LEADER_WAIT,
@@ -544,14 +549,27 @@ impl Node {
         changes: Vec<MemberChange>,
         servers: Vec<ServerRow>,
     ) -> Result<(), ProposeError> {
+        let context = MembersContext {
+            servers,
+            autopilot: None,
+        };
+        self.change_members_with(changes, &context).await.map(|_| ())
+    }
+
+    /// See [`Self::change_members`]. The outcome is whether all of the context took effect.
+    pub(crate) async fn change_members_with(
+        &self,
+        changes: Vec<MemberChange>,
+        context: &MembersContext,
+    ) -> Result<Outcome, ProposeError> {
         if !self.0.progress.is_serving() {
             return Err(ProposeError::NoLeader);
         }
-        let context = MembersContext { servers }.encode_to_vec();
+        let context = context.encode_to_vec();
         let permit = self.0.pending.reserve(context.len()).await?;
         let (id, answer) = self.0.pending.enter(permit);
         let event = Event::ChangeMembers { id, changes, context };
-        self.ask_raft(event, id, answer).await.map(|_| ())
+        self.ask_raft(event, id, answer).await
     }
 
     /// Hands the leadership over, if this server leads: to `to`, or to the most caught-up voter. Does not wait.
@@ -610,7 +628,7 @@ impl Node {
     pub fn status(&self) -> Status {
         let shared = &self.0;
         let roster = shared.roster.load();
-        let address = |id: RaftId| roster.get(id).map(crate::cluster::address);
+        let address = |id: RaftId| roster.address(id);
         Status {
             leader: self.leader().and_then(address).unwrap_or_default(),
             is_leader: shared.progress.is_serving(),
@@ -642,17 +660,17 @@ impl Node {
 }
 
 /// The search for a leader that takes something.
-struct Seeking {
+pub(crate) struct Seeking {
     roles: watch::Receiver<Role>,
     /// When it is given up.
-    deadline: Instant,
+    pub(crate) deadline: Instant,
     tried: bool,
 }
 
 impl Seeking {
     /// Where to try next: at another server, or here (`None`). Waits if there is nobody to try, and before it names
     /// the same once more.
-    async fn next(&mut self) -> Result<Option<RaftId>, ProposeError> {
+    pub(crate) async fn next(&mut self) -> Result<Option<RaftId>, ProposeError> {
         loop {
             let leader = match *self.roles.borrow_and_update() {
                 Role::Stopping => return Err(ProposeError::Stopping),

@@ -1,10 +1,14 @@
 //! `/v1/event`: firing events and listing what arrived.
 
 use base64_simd::STANDARD;
+use bytes::Bytes;
 use hyper::header::{HeaderName, HeaderValue};
 use lictor_agent::Event;
+use lictor_proto::v1::UserEvent;
+use prost::Message as _;
 use regex::{Regex, RegexBuilder};
 use serde::Serialize;
+use tokio::sync::broadcast::error::RecvError;
 
 use crate::acl::{Access, Resource};
 use crate::blocking;
@@ -12,6 +16,7 @@ use crate::ctx::Ctx;
 use crate::error::ApiError;
 use crate::filter::MAX_REGEX_BYTES;
 use crate::reply::Reply;
+use crate::server::Shared;
 
 /// Largest name and payload of an event together, in bytes (Consul: serf's `UserEventSizeLimit`).
 const EVENT_MAX_BYTES: usize = 512;
@@ -61,7 +66,7 @@ pub(crate) async fn fire(mut ctx: Ctx) -> Result<Reply, ApiError> {
         let text = format!("user event exceeds configured limit of {EVENT_MAX_BYTES} bytes before encoding");
         return Err(ApiError::internal(text));
     }
-    let matches = filters.match_this_agent(&ctx);
+    let matches = filters.match_this_agent(&ctx.shared);
     let event = Event {
         id: uuid::Uuid::new_v4(),
         name,
@@ -72,10 +77,63 @@ pub(crate) async fn fire(mut ctx: Ctx) -> Result<Reply, ApiError> {
         ltime: 0,
     };
     let reply = Reply::json(&Shown::of(&event));
+    ctx.shared
+        .node
+        .broadcast(&to_message(&event).encode_to_vec().into());
     if matches {
         ctx.shared.agent.events().receive(event);
     }
     Ok(reply)
+}
+
+fn to_message(event: &Event) -> UserEvent {
+    UserEvent {
+        id: event.id.as_bytes().to_vec().into(),
+        name: event.name.clone(),
+        payload: event.payload.clone(),
+        node_filter: event.node_filter.clone(),
+        service_filter: event.service_filter.clone(),
+        tag_filter: event.tag_filter.clone(),
+    }
+}
+
+/// Takes in what is fired at other servers; never ends by itself.
+pub(crate) async fn hear(shared: &Shared) {
+    let mut heard = shared.node.heard();
+    loop {
+        match heard.recv().await {
+            Ok(message) => take_in(shared, message),
+            // As with Consul's gossip: an event may be lost.
+            Err(RecvError::Lagged(count)) => tracing::warn!(count, "user events were lost"),
+            Err(RecvError::Closed) => return std::future::pending().await,
+        }
+    }
+}
+
+fn take_in(shared: &Shared, message: Bytes) {
+    let Ok(message) = UserEvent::decode(message) else {
+        return;
+    };
+    let (Ok(id), true) = (
+        uuid::Uuid::from_slice(&message.id),
+        message.name.len() + message.payload.len() <= EVENT_MAX_BYTES,
+    ) else {
+        return;
+    };
+    let Ok(filters) = Filters::new(message.node_filter, message.service_filter, message.tag_filter) else {
+        return;
+    };
+    if filters.match_this_agent(shared) {
+        shared.agent.events().receive(Event {
+            id,
+            name: message.name,
+            payload: message.payload,
+            node_filter: filters.node,
+            service_filter: filters.service,
+            tag_filter: filters.tag,
+            ltime: 0,
+        });
+    }
 }
 
 /// `GET /v1/event/list`: waits while the newest event is the one whose index the client has.
@@ -117,7 +175,10 @@ struct Filters {
 impl Filters {
     fn read(ctx: &Ctx) -> Result<Self, ApiError> {
         let text = |name: &str| ctx.query().text(name).unwrap_or_default().into_owned();
-        let (node, service, tag) = (text("node"), text("service"), text("tag"));
+        Self::new(text("node"), text("service"), text("tag"))
+    }
+
+    fn new(node: String, service: String, tag: String) -> Result<Self, ApiError> {
         if !tag.is_empty() && service.is_empty() {
             return Err(ApiError::internal(
                 "Cannot provide tag filter without service filter",
@@ -136,13 +197,13 @@ impl Filters {
         })
     }
 
-    fn match_this_agent(&self, ctx: &Ctx) -> bool {
+    fn match_this_agent(&self, shared: &Shared) -> bool {
         let [node, service, tag] = &self.patterns;
         let is_match =
             |pattern: &Option<Regex>, text: &str| pattern.as_ref().is_none_or(|p| p.is_match(text));
-        is_match(node, &ctx.shared.node.identity().node)
+        is_match(node, &shared.node.identity().node)
             && (service.is_none()
-                || ctx.shared.agent.services().iter().any(|row| {
+                || shared.agent.services().iter().any(|row| {
                     is_match(service, &row.service)
                         && (tag.is_none() || row.tags.iter().any(|t| is_match(tag, t)))
                 }))

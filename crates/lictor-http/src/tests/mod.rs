@@ -4,6 +4,7 @@ mod client;
 mod compatibility;
 mod limits;
 mod lists;
+mod operator;
 mod options;
 mod snapshots;
 mod sockets;

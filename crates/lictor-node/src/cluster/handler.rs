@@ -73,6 +73,7 @@ impl Handler for PeerHandler {
                 let forming = Arc::clone(&self.forming);
                 Box::pin(async move { keeper::join(&node, &forming, body).await })
             }
+            kind::OPERATE => Box::pin(async move { node.take_order(body).await }),
             kind::LEAVE => Box::pin(async move { keeper::leave(&node, body).await }),
             kind::BROADCAST => {
                 // Nobody may listen.

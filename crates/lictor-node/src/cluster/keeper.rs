@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use lictor_proto::v1::{
-    CheckRow, Deregister, Join, JoinReply, Leave, LeaveReply, Register, ServerRow,
+    AutopilotRow, CheckRow, Deregister, Join, JoinReply, Leave, LeaveReply, Register, ServerRow,
     join_reply::Outcome as Joining,
 };
 use lictor_proto::{Command, RaftId};
@@ -25,7 +25,7 @@ use crate::{Node, ProposeError, Survey};
 const EVERY: Duration = Duration::from_millis(250);
 /// A server is taken for dead after so long a silence. Far above an election timeout: its sessions end with it, and a
 /// server that is only half reachable for a moment is to be left alone.
-const DEAD_AFTER: Duration = Duration::from_secs(5);
+pub(super) const DEAD_AFTER: Duration = Duration::from_secs(5);
 /// A server that was heard of within this time is alive.
 const ALIVE_WITHIN: Duration = Duration::from_secs(1);
 /// How long a leave may take before it is answered with an error.
@@ -60,6 +60,33 @@ impl Default for Autopilot {
     }
 }
 
+impl From<&AutopilotRow> for Autopilot {
+    fn from(row: &AutopilotRow) -> Self {
+        Self {
+            cleanup_dead_servers: row.cleanup_dead_servers,
+            last_contact_threshold: Duration::from_nanos(row.last_contact_threshold_nanos),
+            max_trailing_logs: row.max_trailing_logs,
+            min_quorum: row.min_quorum,
+            server_stabilization_time: Duration::from_nanos(row.server_stabilization_time_nanos),
+        }
+    }
+}
+
+impl From<&Autopilot> for AutopilotRow {
+    fn from(autopilot: &Autopilot) -> Self {
+        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        Self {
+            cleanup_dead_servers: autopilot.cleanup_dead_servers,
+            last_contact_threshold_nanos: nanos(autopilot.last_contact_threshold),
+            max_trailing_logs: autopilot.max_trailing_logs,
+            min_quorum: autopilot.min_quorum,
+            server_stabilization_time_nanos: nanos(autopilot.server_stabilization_time),
+            create_index: 0,
+            modify_index: 0,
+        }
+    }
+}
+
 /// What a leader remembers between two looks.
 #[derive(Debug, Default)]
 struct Watched {
@@ -82,6 +109,7 @@ pub(crate) async fn keep(shared: Weak<Shared>) {
         }
         if !node.shared().progress.is_serving() {
             watched = Watched::default();
+            node.shared().healthy_since.lock().clear();
             continue;
         }
         let Some(survey) = node.survey().await else {
@@ -98,7 +126,7 @@ async fn look(node: &Node, survey: &Survey, watched: &mut Watched) -> Result<(),
     let leads_since = *watched.leads_since.get_or_insert(now);
     let roster = node.roster();
     let autopilot = node.autopilot();
-    let is_peer = |id: &RaftId| survey.peers.iter().any(|peer| peer.id == *id);
+    let is_peer = |id: &RaftId| *id == node.raft_id() || survey.peers.iter().any(|peer| peer.id == *id);
     watched.healthy_since.retain(|id, _| is_peer(id));
     for peer in &survey.peers {
         if is_healthy(peer, survey, &autopilot) {
@@ -107,6 +135,11 @@ async fn look(node: &Node, survey: &Survey, watched: &mut Watched) -> Result<(),
             watched.healthy_since.remove(&peer.id);
         }
     }
+    watched.healthy_since.entry(node.raft_id()).or_insert(leads_since);
+    node.shared()
+        .healthy_since
+        .lock()
+        .clone_from(&watched.healthy_since);
     for register in health_changes(node, survey, &roster, leads_since, now) {
         node.propose(Command::Register(register)).await?;
     }
@@ -119,12 +152,12 @@ async fn look(node: &Node, survey: &Survey, watched: &mut Watched) -> Result<(),
 }
 
 /// How long a server has been silent; `None` if it was never heard of by this leader.
-fn silence(peer: &PeerProgress, survey: &Survey) -> Option<Duration> {
+pub(super) fn silence(peer: &PeerProgress, survey: &Survey) -> Option<Duration> {
     let contact = peer.last_contact?;
     Some(Duration::from_millis(survey.now.0.saturating_sub(contact.0)))
 }
 
-fn is_healthy(peer: &PeerProgress, survey: &Survey, autopilot: &Autopilot) -> bool {
+pub(super) fn is_healthy(peer: &PeerProgress, survey: &Survey, autopilot: &Autopilot) -> bool {
     let in_touch = silence(peer, survey).is_some_and(|silence| silence <= autopilot.last_contact_threshold);
     in_touch && survey.status.commit.0.saturating_sub(peer.matched.0) <= autopilot.max_trailing_logs
 }
@@ -413,11 +446,15 @@ impl Node {
 
     /// How the group of servers looks after itself.
     pub fn autopilot(&self) -> Arc<Autopilot> {
-        self.shared().autopilot.load_full()
+        match self.roster().autopilot() {
+            Some(row) => Arc::new(row.into()),
+            None => self.shared().autopilot.load_full(),
+        }
     }
 
-    /// Changes how the group of servers looks after itself, on this server.
-    pub fn set_autopilot(&self, autopilot: Autopilot) {
+    /// How the group of servers is to look after itself until that is set for all of them, by
+    /// [`Self::set_autopilot`]: this server's configuration.
+    pub fn configure_autopilot(&self, autopilot: Autopilot) {
         self.shared().autopilot.store(Arc::new(autopilot));
     }
 }

@@ -12,6 +12,7 @@ mod forward;
 mod gate;
 mod handler;
 mod keeper;
+mod operate;
 mod roster;
 pub(crate) mod snapshots;
 
@@ -51,6 +52,8 @@ pub(crate) mod kind {
     pub(crate) const LEAVE: u16 = 7;
     /// Body: anything, for whoever listens in the layer above. Answer: nothing.
     pub(crate) const BROADCAST: u16 = 8;
+    /// Body: `Operate`. Answer: `OperateReply`.
+    pub(crate) const OPERATE: u16 = 9;
 }
 
 /// The transport, and the runtime that it lives on: the pipeline's threads have none.

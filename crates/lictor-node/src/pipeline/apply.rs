@@ -258,9 +258,10 @@ impl ApplyWorker {
             );
         };
         self.state.apply_empty(entry.index, entry.term);
-        self.roster = Arc::new(self.roster.changed(members, &entry.data));
+        let (roster, took) = self.roster.changed(members, entry.index, &entry.data);
+        self.roster = Arc::new(roster);
         if let Some(id) = entry.proposal {
-            self.answers.push((id, Ok(Outcome::Bool(true))));
+            self.answers.push((id, Ok(Outcome::Bool(took))));
         }
         self.shared.set_roster(Arc::clone(&self.roster));
         self.publish_with(Some(self.roster.encode()));

@@ -57,7 +57,7 @@ impl Member {
             limit_watches: WATCHES_MAX,
             staging: dir.path().join("restore"),
         })?;
-        node.set_autopilot(autopilot(config));
+        node.configure_autopilot(autopilot(config));
         let forming = Forming::new(node.identity().server(me), config.bootstrap_expect, dir.vow())
             .context("cannot read CLUSTER in the data directory")?;
         let forming = Arc::new(forming);

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use lictor_proto::v1::NodeRow;
+use lictor_proto::RaftId;
+use lictor_proto::v1::{CheckRow, NodeRow, ServerRow};
 
 use crate::acl::{Access, Resource};
 use crate::ctx::Ctx;
@@ -10,6 +11,9 @@ use crate::error::ApiError;
 use crate::filter::{Field, Filter, Kind, Row, Validate, Value};
 use crate::reply::Reply;
 use crate::wire::agent::Member;
+
+/// The check that says whether a node lives.
+const SERF_HEALTH: &str = "serfHealth";
 
 const FIELDS: &[Field] = &[
     Field::new("Name", Kind::Text),
@@ -30,7 +34,7 @@ impl Row for Member {
     }
 }
 
-/// `GET /v1/agent/members`: this server, which is alive.
+/// `GET /v1/agent/members`: all servers. Who is alive is what the leader last wrote of it, so that this needs no leader.
 pub(crate) async fn members(ctx: Ctx) -> Result<Reply, ApiError> {
     let query = ctx.query();
     let segment = query.non_empty("segment");
@@ -46,15 +50,50 @@ pub(crate) async fn members(ctx: Ctx) -> Result<Reply, ApiError> {
         Validate::Always,
     )
     .map_err(|error| ApiError::internal(error.to_string()))?;
-    let mut member = this_member(&ctx);
+    let is_readable = |member: &Member| ctx.authorize(Resource::Node(&member.name), Access::Read).is_ok();
+    let mut members = all_members(&ctx);
+    members.retain(is_readable);
     if query.has("wan") {
-        member.name = format!("{}.{}", member.name, ctx.shared.node.identity().datacenter);
+        for member in &mut members {
+            member.name = format!("{}.{}", member.name, ctx.shared.node.identity().datacenter);
+        }
     }
-    let keep = filter.keep(&member).unwrap_or(false)
-        && ctx.authorize(Resource::Node(&member.name), Access::Read).is_ok();
-    Ok(Reply::json(
-        &keep.then_some(member).into_iter().collect::<Vec<_>>(),
-    ))
+    members.retain(|member| filter.keep(member).unwrap_or(false));
+    Ok(Reply::json(&members))
+}
+
+/// This server and the others.
+fn all_members(ctx: &Ctx) -> Vec<Member> {
+    let node = &ctx.shared.node;
+    let roster = node.roster();
+    let others = roster
+        .servers()
+        .filter(|server| server.raft_id != node.raft_id().0);
+    let others = others.map(|server| other_member(ctx, server));
+    std::iter::once(this_member(ctx)).chain(others).collect()
+}
+
+/// Serf's codes of what a member is.
+const ALIVE: u8 = 1;
+const FAILED: u8 = 4;
+
+/// Another server as a member.
+fn other_member(ctx: &Ctx, server: &ServerRow) -> Member {
+    let node = &ctx.shared.node;
+    let mut member = this_member(ctx);
+    member.name.clone_from(&server.name);
+    member.addr.clone_from(&server.address);
+    // Where it may be joined as well: its other port is not known here.
+    member.port = u16::try_from(server.port).unwrap_or_default();
+    member.tags.insert("id", server.node_id.clone());
+    member.tags.insert("port", server.port.to_string());
+    let is_critical = |check: &CheckRow| check.status == "critical";
+    let is_failed = node
+        .view()
+        .check(&server.name, SERF_HEALTH)
+        .is_some_and(|check| is_critical(check));
+    member.status = if is_failed { FAILED } else { ALIVE };
+    member
 }
 
 /// This server as a member.
@@ -63,25 +102,37 @@ pub(super) fn this_member(ctx: &Ctx) -> Member {
     let agent = &ctx.shared.agent;
     let text = |text: &str| text.to_owned();
     let version = text(agent.version());
+    let mut tags = BTreeMap::new();
+    if ctx
+        .shared
+        .node
+        .roster()
+        .members()
+        .is_sole_voter(ctx.shared.node.raft_id())
+    {
+        tags.insert("bootstrap", text("1"));
+    }
     Member {
         name: identity.node.clone(),
         addr: identity.address.clone(),
         port: agent.serf_lan_port(),
-        tags: BTreeMap::from([
-            ("acls", text("0")),
-            ("bootstrap", text("1")),
-            ("build", format!("{version}:")),
-            ("dc", identity.datacenter.clone()),
-            ("id", identity.node_id.clone()),
-            ("port", identity.server_port.to_string()),
-            ("raft_vsn", text("3")),
-            ("role", text("consul")),
-            ("segment", String::new()),
-            ("vsn", text("2")),
-            ("vsn_max", text("3")),
-            ("vsn_min", text("2")),
-        ]),
-        status: 1,
+        tags: tags
+            .into_iter()
+            .chain([
+                ("acls", text("0")),
+                ("build", format!("{version}:")),
+                ("dc", identity.datacenter.clone()),
+                ("id", identity.node_id.clone()),
+                ("port", identity.server_port.to_string()),
+                ("raft_vsn", text("3")),
+                ("role", text("consul")),
+                ("segment", String::new()),
+                ("vsn", text("2")),
+                ("vsn_max", text("3")),
+                ("vsn_min", text("2")),
+            ])
+            .collect(),
+        status: ALIVE,
         protocol_min: 1,
         protocol_max: 5,
         protocol_cur: 2,
@@ -91,7 +142,8 @@ pub(super) fn this_member(ctx: &Ctx) -> Member {
     }
 }
 
-/// `PUT /v1/agent/join/:address`: this server's own address is joined already.
+/// `PUT /v1/agent/join/:address`: joins this server, which has a cluster, to nobody else; who is a member of it is
+/// joined already.
 pub(crate) async fn join(ctx: Ctx) -> Result<Reply, ApiError> {
     may_administer(&ctx)?;
     let address = ctx.param_text();
@@ -100,15 +152,29 @@ pub(crate) async fn join(ctx: Ctx) -> Result<Reply, ApiError> {
         || address
             .rsplit_once(':')
             .is_some_and(|(host, port)| host == own && port.parse() == Ok(ctx.shared.agent.serf_lan_port()));
-    if is_own {
+    let roster = ctx.shared.node.roster();
+    let mut servers = roster.servers();
+    let mut is_member = || {
+        servers.any(|server| {
+            *address == *server.address
+                || roster.address(RaftId(server.raft_id)).as_deref() == Some(&*address)
+        })
+    };
+    if is_own || is_member() {
         return Ok(Reply::empty_json());
     }
+    let why = if ctx.shared.node.leader().is_some() {
+        "this server belongs to a cluster already; start the other one with -retry-join"
+    } else {
+        "this server joins the servers that it was started with (-retry-join)"
+    };
     Err(ApiError::internal(format!(
-        "1 error occurred:\n\t* Failed to join {address}: this server stands alone\n\n"
+        "1 error occurred:\n\t* Failed to join {address}: {why}\n\n"
     )))
 }
 
-/// `PUT /v1/agent/force-leave/:node`.
+/// `PUT /v1/agent/force-leave/:node`: removes a server that has failed. One that lives stays, as it would come back at
+/// once in Consul. Nothing is left to prune.
 pub(crate) async fn force_leave(ctx: Ctx) -> Result<Reply, ApiError> {
     may_administer(&ctx)?;
     let name = ctx.param_text();
@@ -116,9 +182,24 @@ pub(crate) async fn force_leave(ctx: Ctx) -> Result<Reply, ApiError> {
     if is_known(ctx.shared.agent.own_node()) {
         return Ok(Reply::empty_json());
     }
-    Err(ApiError::internal(format!(
-        "agent: No node found with name '{name}'"
-    )))
+    let unknown = || ApiError::internal(format!("agent: No node found with name '{name}'"));
+    // Servers have their datacenter behind their name where several datacenters are told apart.
+    let datacenter = &ctx.shared.node.identity().datacenter;
+    let bare = name.strip_suffix(&format!(".{datacenter}")).unwrap_or(&name);
+    let roster = ctx.shared.node.roster();
+    let mut servers = roster.servers();
+    let server = servers.find(|server| server.name.eq_ignore_ascii_case(bare));
+    let server = server.ok_or_else(unknown)?;
+    let id = RaftId(server.raft_id);
+    let census = ctx.shared.node.census().await?;
+    let lives = census
+        .servers
+        .iter()
+        .any(|health| health.raft_id == id.0 && health.alive);
+    if !lives {
+        ctx.shared.node.remove_member(id).await?;
+    }
+    Ok(Reply::empty_json())
 }
 
 /// `PUT /v1/agent/leave`: stops the server in order.
