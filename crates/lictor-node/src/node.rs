@@ -99,6 +99,14 @@ impl Shared {
         self.roster.store(roster);
     }
 
+    /// Whether there are other servers in the cluster.
+    pub(crate) fn has_others(&self) -> bool {
+        self.roster
+            .load()
+            .servers()
+            .any(|server| server.raft_id != self.me.0)
+    }
+
     /// Proposes a command whose outcome nobody waits for.
     pub(crate) fn propose_unheard(&self, command: Command) -> Result<(), ProposeError> {
         self.progress.check_disk()?;

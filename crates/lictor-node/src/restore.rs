@@ -1,7 +1,7 @@
 //! Restoring an archive (rule R9).
 //!
 //! ```text
-//! upload ──> file in the staging folder ──check──> renamed to its digest, synced, its rows in memory
+//! upload ──> file in the staging folder ──check──> renamed to its digest, synced, its rows in memory ──> other servers
 //!                                                       │
 //!            Restore{digest} through the log ──> apply takes the staged rows ──> view, timers, all watchers
 //!                                                       └──> checkpoint thread: durable copy replaced, file removed
@@ -10,11 +10,13 @@
 //! then on a restart applies it again, from the file, which stays until the durable copy was replaced whole
 //! (`a_restore_that_was_cut_short_is_done_after_the_restart`).
 //!
-//! Only `apply` may change the state, and it does no I/O on a network: an archive that is not here cannot be applied here.
+//! Only `apply` may change the state, and it does no I/O on a network: where the archive is not, apply waits until a task
+//! has fetched it from another server (see `cluster::archives`). Where there are other servers the last two archives are
+//! kept for that.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Seek as _, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -26,6 +28,7 @@ use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::cluster::archives;
 use crate::pipeline::SPACE_MIN_BYTES;
 use crate::{Node, ProposeError};
 
@@ -51,9 +54,19 @@ pub enum RestoreError {
     /// It cannot be kept here.
     #[error("the archive cannot be staged: {0}")]
     Staging(#[from] io::Error),
+    /// The leader, or too many of the servers, did not take it.
+    #[error("{0}")]
+    Leader(String),
     /// It could not be put into the log.
     #[error(transparent)]
     Propose(#[from] ProposeError),
+}
+
+/// An archive that is here, durably.
+#[derive(Debug)]
+pub(crate) struct Staged {
+    pub(crate) digest: Digest,
+    pub(crate) path: PathBuf,
 }
 
 /// Archives that were taken in and wait to be applied.
@@ -64,6 +77,8 @@ pub(crate) struct Staging {
     slots: Arc<Semaphore>,
     /// One restore at a time.
     turn: tokio::sync::Mutex<()>,
+    /// Held while files are put into their places.
+    keeping: Mutex<()>,
     /// The rows of the archive that is being restored, so that apply need not read it.
     loaded: Mutex<Option<(Digest, State)>>,
 }
@@ -82,6 +97,7 @@ impl Staging {
             folder,
             slots: Arc::new(Semaphore::new(SLOTS)),
             turn: tokio::sync::Mutex::new(()),
+            keeping: Mutex::default(),
             loaded: Mutex::new(None),
         }
     }
@@ -105,29 +121,33 @@ impl Staging {
         }
     }
 
-    fn path(&self, digest: &Digest) -> PathBuf {
+    /// The file of an archive, if it is here.
+    pub(crate) fn path(&self, digest: &Digest) -> PathBuf {
         self.folder.join(hex::encode(digest))
     }
 
-    /// Makes room: what is here belongs to restores that ended without one, or are durable already. Needs the turn.
+    /// Makes room for one more: the newest stays, since the restore before may not be durable everywhere.
     fn clear(&self) -> io::Result<()> {
         fs::create_dir_all(&self.folder)?;
+        let mut staged = Vec::new();
         for entry in fs::read_dir(&self.folder)? {
-            let path = entry?.path();
-            if path.extension().is_none() {
-                fs::remove_file(path)?;
+            let entry = entry?;
+            if entry.path().extension().is_none() {
+                staged.push((entry.metadata()?.modified()?, entry.path()));
             }
+        }
+        staged.sort_unstable();
+        staged.pop();
+        for (_, path) in staged {
+            fs::remove_file(path)?;
         }
         Ok(())
     }
 
     /// Checks an archive, and keeps it until it is applied, durably. Needs the turn.
-    fn stage(&self, upload: Upload) -> Result<Digest, RestoreError> {
-        let Upload {
-            mut scratch, digest, ..
-        } = upload;
-        scratch.seek(io::SeekFrom::Start(0))?;
-        let Contents { state, left_out, .. } = lictor_archive::read(&mut scratch)?;
+    fn stage(&self, mut upload: Upload) -> Result<Staged, RestoreError> {
+        upload.scratch.seek(io::SeekFrom::Start(0))?;
+        let Contents { state, left_out, .. } = lictor_archive::read(&mut upload.scratch)?;
         if !left_out.is_empty() {
             let kinds: Vec<_> = left_out
                 .iter()
@@ -135,13 +155,24 @@ impl Staging {
                 .collect();
             tracing::warn!(kinds = kinds.join(", "), "the archive has rows that are left out");
         }
-        let digest = digest.finalize().into();
-        self.clear()?;
-        scratch.file.sync_all()?;
-        fs::rename(&scratch.path, self.path(&digest))?;
+        let staged = self.keep(upload)?;
+        *self.loaded.lock() = Some((staged.digest, state));
+        Ok(staged)
+    }
+
+    /// Keeps an archive durably, under its digest.
+    pub(crate) fn keep(&self, upload: Upload) -> io::Result<Staged> {
+        let digest = upload.digest();
+        let path = self.path(&digest);
+        // One archive at a time, whoever brings it.
+        let _keeping = self.keeping.lock();
+        if !path.exists() {
+            self.clear()?;
+        }
+        upload.scratch.file.sync_all()?;
+        fs::rename(&upload.scratch.path, &path)?;
         File::open(&self.folder)?.sync_all()?;
-        *self.loaded.lock() = Some((digest, state));
-        Ok(digest)
+        Ok(Staged { digest, path })
     }
 
     /// A file for an archive on its way in or out.
@@ -186,6 +217,16 @@ pub struct Upload {
 }
 
 impl Upload {
+    /// The digest of what has come in.
+    pub(crate) fn digest(&self) -> Digest {
+        self.digest.clone().finalize().into()
+    }
+
+    /// Where it is kept meanwhile.
+    pub(crate) fn path(&self) -> &Path {
+        &self.scratch.path
+    }
+
     /// Takes the next bytes. Blocks.
     ///
     /// # Errors
@@ -216,34 +257,61 @@ impl Node {
         })
     }
 
-    /// Restores an archive: all of it, or nothing. Carried through even if the caller stops waiting.
+    /// Restores an archive, whoever leads: all of it, or nothing. Carried through even if the caller stops waiting.
     ///
     /// # Errors
     /// See [`RestoreError`].
     pub async fn restore(&self, upload: Upload) -> Result<(), RestoreError> {
         let node = self.clone();
-        let task = tokio::spawn(async move { node.stage_and_propose(upload).await });
+        let task = tokio::spawn(async move { node.restore_wherever(upload).await });
         task.await
             .unwrap_or_else(|error| Err(io::Error::other(error).into()))
     }
 
-    async fn stage_and_propose(&self, upload: Upload) -> Result<(), RestoreError> {
+    async fn restore_wherever(&self, upload: Upload) -> Result<(), RestoreError> {
+        let mut seeking = self.seek_leader();
+        loop {
+            match seeking.next().await? {
+                None => return self.restore_here(upload).await,
+                Some(leader) => {
+                    if let Some(done) = self.restore_at(leader, &upload).await {
+                        return done;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Restores an archive, if this server leads.
+    pub(crate) async fn restore_here(&self, upload: Upload) -> Result<(), RestoreError> {
         let shared = self.shared();
         let _turn = shared.staging.turn.lock().await;
         let staging = Arc::clone(shared);
         let staged = tokio::task::spawn_blocking(move || staging.staging.stage(upload)).await;
-        let digest = staged.map_err(io::Error::other)??;
-        let sha256 = digest.to_vec().into();
-        let outcome = self.propose(Command::Restore(Restore { sha256 })).await;
+        let staged = staged.map_err(io::Error::other)??;
+        let restored = self.spread_and_propose(&staged).await;
         shared.staging.unload();
+        let is_unknown = matches!(restored, Err(RestoreError::Propose(ProposeError::OutcomeUnknown)));
+        if restored.is_err() && !is_unknown {
+            shared.staging.forget(&staged.digest);
+        }
+        restored
+    }
+
+    async fn spread_and_propose(&self, staged: &Staged) -> Result<(), RestoreError> {
+        let voters = self.roster().members().voters().count();
+        let have_it = archives::spread(self, staged).await;
+        if have_it <= voters / 2 {
+            return Err(RestoreError::Leader(format!(
+                "only {have_it} of {voters} servers could take the archive"
+            )));
+        }
+        let sha256 = staged.digest.to_vec().into();
+        let outcome = self.propose(Command::Restore(Restore { sha256 })).await;
         match outcome {
             Ok(Outcome::Failed(error)) => Err(io::Error::other(error).into()),
             Ok(_) => Ok(()),
-            Err(error @ ProposeError::OutcomeUnknown) => Err(error.into()),
-            Err(error) => {
-                shared.staging.forget(&digest);
-                Err(error.into())
-            }
+            Err(error) => Err(error.into()),
         }
     }
 

@@ -111,29 +111,29 @@ pub(crate) async fn hear(shared: &Shared) {
 }
 
 fn take_in(shared: &Shared, message: Bytes) {
-    let Ok(message) = UserEvent::decode(message) else {
-        return;
-    };
-    let (Ok(id), true) = (
-        uuid::Uuid::from_slice(&message.id),
-        message.name.len() + message.payload.len() <= EVENT_MAX_BYTES,
-    ) else {
-        return;
-    };
-    let Ok(filters) = Filters::new(message.node_filter, message.service_filter, message.tag_filter) else {
-        return;
-    };
-    if filters.match_this_agent(shared) {
-        shared.agent.events().receive(Event {
-            id,
-            name: message.name,
-            payload: message.payload,
-            node_filter: filters.node,
-            service_filter: filters.service,
-            tag_filter: filters.tag,
-            ltime: 0,
-        });
+    if let Some((event, filters)) = from_message(message)
+        && filters.match_this_agent(shared)
+    {
+        shared.agent.events().receive(event);
     }
+}
+
+/// An event of another server; `None` for anything else.
+fn from_message(message: Bytes) -> Option<(Event, Filters)> {
+    let message = UserEvent::decode(message).ok()?;
+    let is_small = message.name.len() + message.payload.len() <= EVENT_MAX_BYTES;
+    let id = uuid::Uuid::from_slice(&message.id).ok().filter(|_| is_small)?;
+    let filters = Filters::new(message.node_filter, message.service_filter, message.tag_filter).ok()?;
+    let event = Event {
+        id,
+        name: message.name,
+        payload: message.payload,
+        node_filter: filters.node.clone(),
+        service_filter: filters.service.clone(),
+        tag_filter: filters.tag.clone(),
+        ltime: 0,
+    };
+    Some((event, filters))
 }
 
 /// `GET /v1/event/list`: waits while the newest event is the one whose index the client has.
@@ -228,4 +228,38 @@ fn pattern(text: &str, what: &str) -> Result<Option<Regex>, ApiError> {
             .to_owned();
         ApiError::internal(format!("Invalid {what} filter: error parsing regexp: {why}"))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_reaches_another_server_as_it_was_fired() {
+        let event = Event {
+            id: uuid::Uuid::from_u128(7),
+            name: "deploy".to_owned(),
+            payload: Bytes::from_static(b"x"),
+            node_filter: "^n".to_owned(),
+            service_filter: "web".to_owned(),
+            tag_filter: "v1".to_owned(),
+            ltime: 0,
+        };
+        let message = |event: &Event| Bytes::from(to_message(event).encode_to_vec());
+
+        let (heard, _) = from_message(message(&event)).unwrap();
+
+        assert_eq!(heard, event);
+        let huge = Event {
+            payload: vec![0; EVENT_MAX_BYTES].into(),
+            ..event.clone()
+        };
+        let wild = Event {
+            node_filter: "(".to_owned(),
+            ..event
+        };
+        assert!(from_message(message(&huge)).is_none());
+        assert!(from_message(message(&wild)).is_none());
+        assert!(from_message(Bytes::from_static(b"junk")).is_none());
+    }
 }

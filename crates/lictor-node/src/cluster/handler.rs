@@ -8,7 +8,7 @@ use lictor_peer::{BulkStream, Handler, Remote};
 use lictor_proto::RaftId;
 use lictor_raft::PeerMessage;
 
-use super::{Forming, form, keeper, kind, snapshots};
+use super::{Forming, archives, form, keeper, kind, snapshots};
 use crate::Node;
 use crate::node::Shared;
 use crate::pipeline::Event;
@@ -88,6 +88,14 @@ impl Handler for PeerHandler {
         match self.shared.upgrade() {
             Some(shared) if kind == kind::SNAPSHOT => {
                 Box::pin(snapshots::send(shared, from.identity.raft_id, head, stream))
+            }
+            Some(shared)
+                if matches!(
+                    kind,
+                    kind::ARCHIVE_STAGE | kind::ARCHIVE_RESTORE | kind::ARCHIVE_FETCH
+                ) =>
+            {
+                Box::pin(archives::answer(Node::of(shared), kind, head, stream))
             }
             _ => Box::pin(std::future::ready(())),
         }

@@ -7,6 +7,7 @@
 //! snapshots: a view is pinned by apply, streamed in bulk, installed by apply at the other end
 //! ```
 
+pub(crate) mod archives;
 mod form;
 mod forward;
 mod gate;
@@ -54,6 +55,12 @@ pub(crate) mod kind {
     pub(crate) const BROADCAST: u16 = 8;
     /// Body: `Operate`. Answer: `OperateReply`.
     pub(crate) const OPERATE: u16 = 9;
+    /// Stream. Head: `ArchiveHead`. An archive to be staged goes there, an `ArchiveReply` comes back.
+    pub(crate) const ARCHIVE_STAGE: u16 = 10;
+    /// The same, for one that the leader is to restore.
+    pub(crate) const ARCHIVE_RESTORE: u16 = 11;
+    /// Stream. Head: `ArchiveHead`. A staged archive comes back.
+    pub(crate) const ARCHIVE_FETCH: u16 = 12;
 }
 
 /// The transport, and the runtime that it lives on: the pipeline's threads have none.

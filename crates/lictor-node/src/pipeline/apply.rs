@@ -5,6 +5,8 @@
 //! Owns the working copy of the state.
 
 use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use lictor_proto::{Command, LogIndex, RaftId, Term};
@@ -14,8 +16,10 @@ use lictor_state::{Dirty, Effects, Outcome, State};
 use super::checkpoint::{CheckpointWork, Install, Installation, weight};
 use super::stage::Worker;
 use super::{Event, Shared, fatal};
+use crate::cluster::archives;
 use crate::mailbox::Mailbox;
 use crate::pending::Answer;
+use crate::restore::Digest;
 use crate::{Roster, WriteSet};
 
 /// Entries that are applied before their results are published, so that one huge batch does not hold back the
@@ -66,16 +70,24 @@ pub(crate) struct ApplyWorker {
     is_ahead_of_raft: bool,
     /// The conf-change entry at which apply has stopped.
     stopped_at: Option<Committed>,
+    /// The server stops at an entry that could not be applied: nothing behind it may be, the next start goes on here.
+    gave_up: bool,
 }
 
 impl Worker<ApplyWork> for ApplyWorker {
     fn work(&mut self, items: &mut Vec<ApplyWork>) {
         let mut unpublished = 0;
         for item in items.drain(..) {
+            if self.gave_up {
+                continue;
+            }
             match item {
                 ApplyWork::Entries(entries) => {
                     for entry in entries {
                         self.apply(entry);
+                        if self.gave_up {
+                            break;
+                        }
                         unpublished += 1;
                         if unpublished == PUBLISH_AFTER {
                             self.publish();
@@ -121,6 +133,7 @@ impl ApplyWorker {
             answers,
             is_ahead_of_raft: false,
             stopped_at: None,
+            gave_up: false,
         }
     }
 
@@ -132,6 +145,9 @@ impl ApplyWorker {
             proposal,
         } = committed;
         let outcome = self.outcome(index, term, data);
+        if self.gave_up {
+            return;
+        }
         if let Some(id) = proposal {
             self.answers.push((id, Ok(outcome)));
         }
@@ -204,16 +220,60 @@ impl ApplyWorker {
     fn restore(&mut self, index: LogIndex, term: Term, sha256: &[u8]) -> Outcome {
         // What was applied before is answered from the state that it was applied to.
         self.publish();
-        let staged = sha256.try_into().ok();
-        let archive = match staged.map(|digest| self.shared.staging.take(&digest)) {
-            Some(Ok(archive)) => archive,
-            Some(Err(error)) => fatal("a restored archive is not on this server", &error),
-            None => fatal("a restore names no archive", &index),
+        let Ok(digest) = sha256.try_into() else {
+            fatal("a restore names no archive", &index)
+        };
+        let Some(archive) = self.archive(index, digest) else {
+            self.gave_up = true;
+            return Outcome::Bool(false);
         };
         let state = self.state.restored(archive, index, term);
         tracing::info!(index = index.0, keys = state.kv_len(), "restored an archive");
-        self.install(state, Installation::Archive(staged));
+        self.install(state, Installation::Archive(Some(digest)));
         Outcome::Bool(true)
+    }
+
+    /// The rows of an archive. Waits until it is here, fetched by a task; `None` if the server stops before.
+    fn archive(&self, index: LogIndex, digest: Digest) -> Option<State> {
+        loop {
+            let error = match self.shared.staging.take(&digest) {
+                Ok(archive) => return Some(archive),
+                Err(error) => error,
+            };
+            let net = self.shared.net.get().filter(|_| self.shared.has_others());
+            let Some(net) = net else {
+                fatal("a restored archive is not on this server", &error)
+            };
+            tracing::warn!(
+                index = index.0,
+                archive = hex::encode(digest),
+                %error,
+                "a restored archive is not here, and is fetched from another server"
+            );
+            // A damaged one is of no use.
+            self.shared.staging.forget(&digest);
+            let (done, fetched) = mpsc::channel();
+            let shared = Arc::clone(&self.shared);
+            net.runtime.spawn(async move {
+                archives::fetch(shared, digest).await;
+                // Whoever waited may have given up.
+                let _ = done.send(());
+            });
+            self.wait_for(&fetched)?;
+        }
+    }
+
+    /// Waits until a task is done; `None` if the server stops before.
+    fn wait_for(&self, done: &mpsc::Receiver<()>) -> Option<()> {
+        const LOOK_EVERY: Duration = Duration::from_millis(50);
+        loop {
+            match done.recv_timeout(LOOK_EVERY) {
+                Err(RecvTimeoutError::Timeout) if !self.shared.progress.is_stopping() => {}
+                Ok(()) if !self.shared.progress.is_stopping() => return Some(()),
+                // The runtime ends before the node only when the process ends.
+                _ => return None,
+            }
+        }
     }
 
     /// Puts another state in the place of the whole state: an archive's, or what a leader sent. Every timer begins anew,

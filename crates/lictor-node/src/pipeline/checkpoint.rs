@@ -173,6 +173,10 @@ impl<C: Checkpoint> CheckpointThread<C> {
         let Some(applied) = installed else { return };
         self.unflushed = Unflushed::default();
         match install.from {
+            // Other servers may have to fetch it from here.
+            Installation::Archive(Some(digest)) if self.shared.has_others() => {
+                tracing::debug!(archive = hex::encode(digest), "a restored archive is kept");
+            }
             Installation::Archive(Some(digest)) => self.shared.staging.forget(&digest),
             Installation::Archive(None) => {}
             Installation::Snapshot(position) => {

@@ -2,6 +2,8 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use lictor_node::Consistency;
+use lictor_proto::{RaftId, go};
 use serde_json::{Value, json};
 
 use super::members::this_member;
@@ -58,7 +60,7 @@ pub(crate) async fn about(ctx: Ctx) -> Result<Reply, ApiError> {
             "build": {"version": agent.version(), "revision": "", "prerelease": "", "version_metadata": ""},
             "consul": {
                 "acl": "disabled",
-                "bootstrap": "true",
+                "bootstrap": (status.peers.len() <= 1).to_string(),
                 "known_datacenters": "1",
                 "leader": status.is_leader.to_string(),
                 "leader_addr": status.leader,
@@ -67,14 +69,49 @@ pub(crate) async fn about(ctx: Ctx) -> Result<Reply, ApiError> {
             "raft": {
                 "applied_index": number(status.applied.0),
                 "commit_index": number(status.commit.0),
+                "last_contact": last_contact(&ctx),
                 "last_log_index": number(status.last.0),
+                "last_log_term": number(status.term.0),
+                "latest_configuration": latest_configuration(&ctx),
+                "latest_configuration_index": "0",
                 "num_peers": status.peers.len().saturating_sub(1).to_string(),
+                "protocol_version": "3",
+                "protocol_version_max": "3",
+                "protocol_version_min": "0",
                 "state": if status.is_leader { "Leader" } else { "Follower" },
                 "term": number(status.term.0),
             },
         },
         "Meta": agent.own_node().meta,
     })))
+}
+
+/// How long this server has not heard of its leader, in the manner of Consul's library.
+fn last_contact(ctx: &Ctx) -> String {
+    let meta = ctx.shared.node.try_read(Consistency::Stale);
+    match meta.map(|meta| (meta.known_leader, meta.last_contact_ms)) {
+        Some((true, 0)) => "0".to_owned(),
+        Some((true, ms)) => {
+            go::format_duration(i64::try_from(ms).unwrap_or(i64::MAX).saturating_mul(1_000_000))
+        }
+        _ => "never".to_owned(),
+    }
+}
+
+/// The members in the form that Consul's library prints them.
+fn latest_configuration(ctx: &Ctx) -> String {
+    let roster = ctx.shared.node.roster();
+    let voters: Vec<_> = roster.members().voters().collect();
+    let shown: Vec<String> = roster
+        .servers()
+        .map(|server| {
+            let id = RaftId(server.raft_id);
+            let suffrage = if voters.contains(&id) { "Voter" } else { "Nonvoter" };
+            let address = roster.address(id).unwrap_or_default();
+            format!("{{Suffrage:{suffrage} ID:{} Address:{address}}}", server.node_id)
+        })
+        .collect();
+    format!("[{}]", shown.join(" "))
 }
 
 /// `GET /v1/agent/version`.

@@ -1,0 +1,310 @@
+//! Three servers in one process, over real sockets.
+
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use lictor_node::{
+    Autopilot, Begin, Consistency, Forming, Identity, MemCheckpoint, Node, Options, Roster, VowStore,
+};
+use lictor_peer::{ClusterId, Limits, Peers, Security};
+use lictor_proto::v1::{KvSet, ServerRow, Vow};
+use lictor_proto::{Command, RaftId};
+use lictor_raft::{Config, LogPosition, MemLog, SimDisk};
+use lictor_state::State;
+use tokio::net::TcpListener;
+use uuid::Uuid;
+
+const CLUSTER: Uuid = Uuid::from_u128(7);
+/// Far above what any step takes.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Nothing has to outlive these servers.
+struct NoVows;
+
+impl VowStore for NoVows {
+    fn load(&self) -> io::Result<Option<Vow>> {
+        Ok(None)
+    }
+
+    fn save(&self, _vow: Option<&Vow>) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+struct Server {
+    node: Node,
+    peers: Peers,
+    archives: PathBuf,
+}
+
+impl Server {
+    async fn stop(self) {
+        let node = self.node;
+        tokio::task::spawn_blocking(move || node.stop()).await.unwrap();
+        self.peers.stop().await;
+    }
+}
+
+/// Where a server of the cluster is before it runs.
+struct Place {
+    id: RaftId,
+    identity: Identity,
+    archives: PathBuf,
+    disk: SimDisk,
+}
+
+impl Place {
+    fn row(&self) -> ServerRow {
+        self.identity.server(self.id)
+    }
+
+    async fn start(&self, founders: &[ServerRow], incarnation: u64) -> Server {
+        let listener = TcpListener::bind(("127.0.0.1", self.identity.server_port)).await;
+        self.start_on(listener.unwrap(), founders, incarnation)
+    }
+
+    fn start_on(&self, listener: TcpListener, founders: &[ServerRow], incarnation: u64) -> Server {
+        let node = Node::new(Options {
+            identity: self.identity.clone(),
+            raft_id: self.id,
+            limit_watches: 100,
+            staging: self.archives.clone(),
+        })
+        .unwrap();
+        let row = self.row();
+        let forming = Arc::new(Forming::new(row.clone(), 3, NoVows).unwrap());
+        let config = lictor_peer::Config {
+            identity: lictor_peer::Identity {
+                node_id: Uuid::parse_str(&row.node_id).unwrap(),
+                raft_id: self.id,
+                name: row.name,
+                address: format!("127.0.0.1:{}", row.port),
+                datacenter: "dc1".to_owned(),
+                version: row.version,
+            },
+            cluster: Some(ClusterId(CLUSTER)),
+            security: Security::open(),
+            limits: Limits::default(),
+        };
+        let peers = node.connect(forming, |handler| Peers::new(config, handler));
+        peers.serve(listener);
+        let mut state = State::default();
+        state.apply_empty(LogPosition::FOUNDING.index, LogPosition::FOUNDING.term);
+        let begin = Begin {
+            raft: Config::new(self.id, incarnation),
+            state,
+            roster: Roster::founding(founders.iter().cloned()),
+            installed: true,
+        };
+        let log = MemLog::open(&self.disk).unwrap();
+        node.begin(begin, log, MemCheckpoint::default()).unwrap();
+        Server {
+            node,
+            peers,
+            archives: self.archives.clone(),
+        }
+    }
+}
+
+/// Three servers that lead or follow.
+async fn cluster(folder: &Path) -> (Vec<Place>, Vec<ServerRow>, Vec<Server>) {
+    let (mut places, mut listeners) = (Vec::new(), Vec::new());
+    for id in 1..=3 {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        places.push(Place {
+            id: RaftId(id),
+            identity: Identity {
+                node: format!("n{id}"),
+                node_id: Uuid::from_u128(id.into()).to_string(),
+                datacenter: "dc1".to_owned(),
+                address: "127.0.0.1".to_owned(),
+                server_port: listener.local_addr().unwrap().port(),
+            },
+            archives: folder.join(id.to_string()),
+            disk: SimDisk::default(),
+        });
+        listeners.push(listener);
+    }
+    let founders: Vec<_> = places.iter().map(Place::row).collect();
+    let started = places.iter().zip(listeners);
+    let servers: Vec<_> = started
+        .map(|(place, listener)| place.start_on(listener, &founders, 1))
+        .collect();
+    for server in &servers {
+        server.node.read(Consistency::Default).await.unwrap();
+    }
+    (places, founders, servers)
+}
+
+async fn set(node: &Node, key: &str, value: &str) {
+    let set = KvSet {
+        key: key.to_owned().into(),
+        value: value.to_owned().into(),
+        flags: 0,
+        cas: None,
+    };
+    node.propose(Command::KvSet(set)).await.unwrap();
+}
+
+/// The value as of now.
+async fn get(node: &Node, key: &str) -> Option<String> {
+    let read = tokio::time::timeout(PATIENCE, node.read(Consistency::Default)).await;
+    read.expect("a read ends").unwrap();
+    let view = node.view();
+    let row = view.kv_get(key.as_bytes())?;
+    Some(String::from_utf8_lossy(row.value()).into_owned())
+}
+
+async fn restore(node: &Node, archive: &[u8]) {
+    let mut upload = node.upload().unwrap();
+    upload.write(archive).unwrap();
+    node.restore(upload).await.unwrap();
+}
+
+async fn archive(node: &Node) -> Vec<u8> {
+    let mut archive = Vec::new();
+    node.save().await.unwrap().send(&mut archive).unwrap();
+    archive
+}
+
+fn archives(server: &Server) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(&server.archives).into_iter().flatten();
+    entries.map(|entry| entry.unwrap().path()).collect()
+}
+
+/// The places of the leader and of the first follower.
+fn roles(servers: &[Server]) -> (usize, usize) {
+    let leads = |server: &Server| server.node.leader() == Some(server.node.raft_id());
+    let leader = servers.iter().position(leads).unwrap();
+    (leader, usize::from(leader == 0))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restore_through_a_follower_reaches_all_servers() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, _, servers) = cluster(folder.path()).await;
+    let (_, follower) = roles(&servers);
+    set(&servers[follower].node, "k", "then").await;
+    let archive = archive(&servers[follower].node).await;
+    set(&servers[follower].node, "k", "now").await;
+
+    restore(&servers[follower].node, &archive).await;
+
+    let stale = servers[follower]
+        .node
+        .view()
+        .kv_get(b"k")
+        .unwrap()
+        .value()
+        .to_vec();
+    assert_eq!(stale, b"then", "whoever restores through a server sees it there");
+    for server in &servers {
+        assert_eq!(get(&server.node, "k").await.as_deref(), Some("then"));
+        assert_eq!(archives(server).len(), 1, "it is kept for servers that lag");
+    }
+    for server in servers {
+        server.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_was_away_during_a_restore_fetches_the_archive() {
+    let folder = tempfile::tempdir().unwrap();
+    let (places, founders, mut servers) = cluster(folder.path()).await;
+    set(&servers[0].node, "k", "then").await;
+    let archive = archive(&servers[0].node).await;
+    set(&servers[0].node, "k", "now").await;
+    let (leader, follower) = roles(&servers);
+    let away = places
+        .iter()
+        .position(|place| place.id == servers[follower].node.raft_id())
+        .unwrap();
+    let leader = servers[leader].node.clone();
+    servers.remove(follower).stop().await;
+
+    restore(&leader, &archive).await;
+    set(&leader, "after", "1").await;
+    let back = places[away].start(&founders, 2).await;
+
+    assert_eq!(get(&back.node, "after").await.as_deref(), Some("1"));
+    assert_eq!(get(&back.node, "k").await.as_deref(), Some("then"));
+    assert_eq!(archives(&back).len(), 1);
+    for server in servers.into_iter().chain([back]) {
+        server.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_finds_the_archive_nowhere_can_be_stopped_and_goes_on_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let (places, founders, mut servers) = cluster(folder.path()).await;
+    set(&servers[0].node, "k", "then").await;
+    let archive = archive(&servers[0].node).await;
+    let (leader, follower) = roles(&servers);
+    let leader = servers[leader].node.clone();
+    let away = servers.remove(follower);
+    let place = places
+        .iter()
+        .find(|place| place.id == away.node.raft_id())
+        .unwrap();
+    away.stop().await;
+    restore(&leader, &archive).await;
+    set(&leader, "after", "1").await;
+    let kept: Vec<_> = servers.iter().flat_map(archives).collect();
+    for path in &kept {
+        std::fs::rename(path, path.with_extension("hidden")).unwrap();
+    }
+
+    let waiting = place.start(&founders, 2).await;
+    let last = leader.status().commit;
+    while waiting.node.status().commit < last {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(waiting.node.status().applied < last);
+    waiting.stop().await;
+    for path in &kept {
+        std::fs::rename(path.with_extension("hidden"), path).unwrap();
+    }
+    let back = place.start(&founders, 3).await;
+
+    assert_eq!(get(&back.node, "after").await.as_deref(), Some("1"));
+    for server in servers.into_iter().chain([back]) {
+        server.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn operators_are_answered_by_every_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, _, servers) = cluster(folder.path()).await;
+    let (leader, follower) = roles(&servers);
+    let (was, node) = (servers[leader].node.raft_id(), &servers[follower].node);
+
+    let census = node.census().await.unwrap();
+    assert_eq!((census.leader, census.servers.len()), (was.0, 3));
+    let wanted = Autopilot {
+        min_quorum: 3,
+        ..Autopilot::default()
+    };
+    assert!(!node.set_autopilot(&wanted, Some(1)).await.unwrap());
+    assert!(node.set_autopilot(&wanted, Some(0)).await.unwrap());
+    for server in &servers {
+        server.node.read(Consistency::Consistent).await.unwrap();
+        assert_eq!(*server.node.autopilot(), wanted);
+    }
+    let mut heard = servers[leader].node.heard();
+    node.broadcast(&"hello".into());
+    assert_eq!(heard.recv().await.unwrap(), "hello");
+
+    node.hand_over(Some(node.raft_id())).await.unwrap();
+
+    let census = tokio::time::timeout(PATIENCE, node.census()).await.unwrap();
+    assert_eq!(census.unwrap().leader, node.raft_id().0);
+    for server in servers {
+        server.stop().await;
+    }
+}
