@@ -250,8 +250,6 @@ impl ApplyWorker {
                 %error,
                 "a restored archive is not here, and is fetched from another server"
             );
-            // A damaged one is of no use.
-            self.shared.staging.forget(&digest);
             let (done, fetched) = mpsc::channel();
             let shared = Arc::clone(&self.shared);
             net.runtime.spawn(async move {
