@@ -80,9 +80,61 @@ pub fn free_port() -> Result<u16> {
     bail!("no free port")
 }
 
+/// Where a server is, and among whom.
+#[derive(Debug, Clone)]
+pub struct Seat {
+    /// Name of the node.
+    pub name: String,
+    /// Where it binds.
+    pub address: Ipv4Addr,
+    /// Port of HTTP.
+    pub http: u16,
+    /// Port at which servers speak with each other.
+    pub server: u16,
+    /// Port at which servers are joined.
+    pub serf_lan: u16,
+    /// How many servers are to form the cluster.
+    pub expect: usize,
+    /// Where other servers are joined, `host:port`.
+    pub join: Vec<String>,
+    /// The network namespace to run in.
+    pub namespace: Option<String>,
+}
+
+impl Seat {
+    /// A server alone, on loopback.
+    ///
+    /// # Errors
+    /// When no port is free.
+    pub fn alone() -> Result<Self> {
+        Ok(Self {
+            name: NODE.to_owned(),
+            address: Ipv4Addr::LOCALHOST,
+            http: free_port()?,
+            server: free_port()?,
+            serf_lan: free_port()?,
+            expect: 1,
+            join: Vec::new(),
+            namespace: None,
+        })
+    }
+
+    fn hcl(&self) -> Result<String> {
+        Ok(format!(
+            "ports {{\n http = {}\n server = {}\n serf_lan = {}\n serf_wan = {}\n dns = -1\n grpc = -1\n grpc_tls = -1\n}}\n",
+            self.http,
+            self.server,
+            self.serf_lan,
+            free_port()?
+        ))
+    }
+}
+
 /// What a test may choose about its server.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
+    /// Its place; alone on loopback if absent.
+    pub seat: Option<Seat>,
     /// More configuration, in HCL.
     pub hcl: String,
     /// More arguments.
@@ -97,7 +149,8 @@ pub struct Options {
 #[derive(Debug)]
 pub struct Server {
     child: Child,
-    http: SocketAddr,
+    seat: Seat,
+    options: Options,
     args: Vec<String>,
     data_dir: PathBuf,
     /// Holds the log, and the data directory unless the test named one.
@@ -129,48 +182,24 @@ impl Server {
     /// When the process cannot be started.
     pub fn launch(options: Options) -> Result<Self> {
         let temp = tempfile::Builder::new().prefix("lictor-test-").tempdir()?;
-        let data_dir = options.data_dir.unwrap_or_else(|| temp.path().join("data"));
-        let port = free_port()?;
-        let mut args: Vec<String> = [
-            "agent",
-            "-bind",
-            "127.0.0.1",
-            "-client",
-            "127.0.0.1",
-            "-node",
-            NODE,
-        ]
-        .map(str::to_owned)
-        .into();
-        if options.dev {
-            args.push("-dev".to_owned());
-        } else {
-            args.extend(["-server", "-bootstrap-expect=1", "-data-dir"].map(str::to_owned));
-            args.push(data_dir.to_str().context("odd temporary directory")?.to_owned());
-        }
-        args.push("-hcl".to_owned());
-        args.push(format!(
-            "ports {{\n http = {port}\n server = {}\n serf_lan = {}\n serf_wan = {}\n dns = -1\n grpc = -1\n grpc_tls = -1\n}}\n",
-            free_port()?,
-            free_port()?,
-            free_port()?
-        ));
-        if !options.hcl.is_empty() {
-            args.extend(["-hcl".to_owned(), options.hcl]);
-        }
-        args.extend(options.args);
-        let child = spawn(&args, temp.path())?;
-        let http = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let data_dir = options
+            .data_dir
+            .clone()
+            .unwrap_or_else(|| temp.path().join("data"));
+        let seat = options.seat.clone().map_or_else(Seat::alone, Ok)?;
+        let args = arguments(&seat, &options, &data_dir)?;
+        let child = spawn(&args, &seat, temp.path())?;
         Ok(Self {
             child,
-            http,
+            seat,
+            options,
             args,
             data_dir,
             temp,
         })
     }
 
-    /// Waits until the server leads and its own node takes sessions.
+    /// Waits until there is a leader and the server's own node takes sessions.
     ///
     /// # Errors
     /// When the process ends first, or takes too long.
@@ -183,7 +212,7 @@ impl Server {
             let response = client.get("/v1/status/leader")?;
             let leads =
                 response.status == 200 && response.json()?.as_str().is_some_and(|leader| !leader.is_empty());
-            let health = client.get(&format!("/v1/health/node/{NODE}"))?;
+            let health = client.get(&format!("/v1/health/node/{}", self.seat.name))?;
             Ok((leads && health.text().contains("serfHealth")).then_some(Ok(())))
         })
         .with_context(|| self.log_tail())?;
@@ -192,7 +221,12 @@ impl Server {
 
     /// Where HTTP is served.
     pub fn http(&self) -> SocketAddr {
-        self.http
+        SocketAddr::from((self.seat.address, self.seat.http))
+    }
+
+    /// Where the server is.
+    pub fn seat(&self) -> &Seat {
+        &self.seat
     }
 
     /// The server's data.
@@ -211,13 +245,13 @@ impl Server {
     }
 
     /// The node's name.
-    pub fn node(&self) -> &'static str {
-        NODE
+    pub fn node(&self) -> &str {
+        &self.seat.name
     }
 
     /// A new connection to the server.
     pub fn client(&self) -> Client {
-        Client::new(self.http)
+        Client::new(self.http())
     }
 
     /// GET on a connection of its own.
@@ -275,7 +309,7 @@ impl Server {
     /// # Errors
     /// When `/proc` cannot be read.
     pub fn open_connections(&self) -> Result<usize> {
-        let local = format!("0100007F:{:04X}", self.http.port());
+        let local = format!("0100007F:{:04X}", self.seat.http);
         let table = fs::read_to_string("/proc/net/tcp")?;
         let established = |line: &&str| {
             let mut fields = line.split_whitespace();
@@ -298,6 +332,24 @@ impl Server {
     /// When the process is gone.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         Ok(kill_process(Pid::from_child(&self.child), signal)?)
+    }
+
+    /// Stops all threads of the process, and waits until they stand still. `Signal::CONT` lets them go on.
+    ///
+    /// # Errors
+    /// When they do not.
+    pub fn pause(&self) -> Result<()> {
+        self.signal(Signal::STOP)?;
+        until("the process to stand still", STOP_LIMIT, || {
+            for task in fs::read_dir(format!("/proc/{}/task", self.id()))? {
+                let stat = fs::read_to_string(task?.path().join("stat"))?;
+                // The state follows the name, which stands in parentheses.
+                if !stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" T")) {
+                    return Ok(None);
+                }
+            }
+            Ok(Some(()))
+        })
     }
 
     /// Ends the process without warning.
@@ -323,8 +375,24 @@ impl Server {
     /// # Errors
     /// When the process cannot be started.
     pub fn relaunch(&mut self) -> Result<()> {
-        self.child = spawn(&self.args, self.temp.path())?;
+        self.child = spawn(&self.args, &self.seat, self.temp.path())?;
         Ok(())
+    }
+
+    /// Starts the ended server again at another place, with the same data, and waits for nothing.
+    ///
+    /// # Errors
+    /// As for [`Self::relaunch`].
+    pub fn relaunch_at(&mut self, seat: Seat) -> Result<()> {
+        self.args = arguments(&seat, &self.options, &self.data_dir)?;
+        self.seat = seat;
+        self.relaunch()
+    }
+
+    /// Leaves log and data when the test is over, and says where.
+    pub fn keep_files(&mut self) -> &Path {
+        self.temp.disable_cleanup(true);
+        self.temp.path()
     }
 
     /// Kills the server, starts it again and waits until it leads.
@@ -344,7 +412,8 @@ impl Server {
             .unwrap_or_default()
     }
 
-    fn log_tail(&self) -> String {
+    /// The end of [`Self::log`].
+    pub fn log_tail(&self) -> String {
         let log = self.log();
         let lines: Vec<&str> = log.lines().collect();
         format!(
@@ -361,10 +430,45 @@ impl Drop for Server {
     }
 }
 
-fn spawn(args: &[String], dir: &Path) -> Result<Child> {
+fn arguments(seat: &Seat, options: &Options, data_dir: &Path) -> Result<Vec<String>> {
+    let address = seat.address.to_string();
+    let mut args: Vec<String> = [
+        "agent", "-bind", &address, "-client", &address, "-node", &seat.name,
+    ]
+    .map(str::to_owned)
+    .into();
+    if options.dev {
+        args.push("-dev".to_owned());
+    } else {
+        args.push("-server".to_owned());
+        args.push(format!("-bootstrap-expect={}", seat.expect));
+        args.push("-data-dir".to_owned());
+        args.push(data_dir.to_str().context("odd temporary directory")?.to_owned());
+    }
+    args.extend(["-hcl".to_owned(), seat.hcl()?]);
+    for other in &seat.join {
+        args.extend(["-retry-join".to_owned(), other.clone()]);
+    }
+    if !options.hcl.is_empty() {
+        args.extend(["-hcl".to_owned(), options.hcl.clone()]);
+    }
+    args.extend(options.args.iter().cloned());
+    Ok(args)
+}
+
+fn spawn(args: &[String], seat: &Seat, dir: &Path) -> Result<Child> {
     let log = File::options().create(true).append(true).open(dir.join("log"))?;
     let binary = binary()?;
-    Command::new(&binary)
+    let mut command = match &seat.namespace {
+        // It becomes the server: the process id is the server's.
+        Some(namespace) => {
+            let mut command = Command::new("ip");
+            command.args(["netns", "exec", namespace]).arg(&binary);
+            command
+        }
+        None => Command::new(&binary),
+    };
+    command
         .args(args)
         .current_dir(dir)
         // What a server leaves behind there goes with the test, and can be looked at.

@@ -1,0 +1,101 @@
+//! Servers that are far behind, or empty.
+
+use anyhow::{Result, anyhow, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use lictor_tests::{Client, Cluster, Load, until, wipe};
+use serde_json::{Value, json};
+
+use crate::{LONG, settle, trial};
+
+/// Operations in one transaction, as many as are allowed.
+const BATCH: usize = 64;
+const WRITERS: usize = 4;
+
+/// Writes so many keys, many at a time.
+fn fill(cluster: &Cluster, through: usize, name: &str, count: usize) -> Result<()> {
+    let write = |mut client: Client, writer: usize| -> Result<()> {
+        let keys: Vec<usize> = (writer..count).step_by(WRITERS).collect();
+        for keys in keys.chunks(BATCH) {
+            let set = |n: &usize| -> Value {
+                json!({"KV": {"Verb": "set", "Key": format!("{name}/{n}"), "Value": STANDARD.encode(n.to_string())}})
+            };
+            let body = Value::Array(keys.iter().map(set).collect());
+            let answer = client.put("/v1/txn", body.to_string())?;
+            ensure!(answer.status == 200, "{} {}", answer.status, answer.text());
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..WRITERS)
+            .map(|writer| {
+                let client = cluster.server(through).client();
+                scope.spawn(move || write(client, writer))
+            })
+            .collect();
+        writers
+            .into_iter()
+            .try_for_each(|writer| writer.join().map_err(|_| anyhow!("a writer panicked"))?)
+    })
+}
+
+/// Waits until a server answers stale reads with this key.
+fn await_key(cluster: &Cluster, number: usize, key: &str) -> Result<()> {
+    until("a server to catch up", LONG, || {
+        let answer = cluster.server(number).get(&format!("/v1/kv/{key}?stale"))?;
+        Ok((answer.status == 200).then_some(()))
+    })
+}
+
+#[test]
+fn an_empty_server_catches_up_with_many_keys_under_load() -> Result<()> {
+    const KEYS: usize = 100_000;
+    trial(3, |cluster| {
+        let leader = cluster.leader(&[0, 1, 2])?;
+        fill(cluster, leader, "many", KEYS)?;
+        let empty = cluster.others(leader)[0];
+        let load = Load::start("load", &cluster.http(&cluster.others(empty)));
+        load.await_more(50)?;
+
+        // Killed on its way, and wiped another time.
+        cluster.server_mut(empty).kill()?;
+        wipe(cluster.server(empty))?;
+        cluster.server_mut(empty).relaunch()?;
+        until("it to join", LONG, || {
+            let log = cluster.server(empty).log();
+            Ok(log.contains("joined the cluster").then_some(()))
+        })?;
+        cluster.server_mut(empty).kill()?;
+        cluster.server_mut(empty).relaunch()?;
+        cluster.await_ready()?;
+        await_key(cluster, empty, &format!("many/{}", KEYS - 1))?;
+        load.await_more(50)?;
+
+        let told = load.stop()?;
+        let unclear: u64 = told.iter().map(|worker| worker.unclear).sum();
+        ensure!(unclear == 0, "{unclear} writes failed meanwhile");
+        settle(cluster, &[0, 1, 2], &told)
+    })
+}
+
+#[test]
+fn a_server_that_missed_many_writes_catches_up() -> Result<()> {
+    const KEYS: usize = 60_000;
+    trial(3, |cluster| {
+        let leader = cluster.leader(&[0, 1, 2])?;
+        let behind = cluster.others(leader)[0];
+        fill(cluster, leader, "before", 1000)?;
+        cluster.server_mut(behind).kill()?;
+        for round in 0..2 {
+            fill(cluster, leader, &format!("missed/{round}"), KEYS / 2)?;
+        }
+        ensure!(cluster.server(leader).delete("/v1/kv/before?recurse")?.is_true());
+
+        cluster.server_mut(behind).relaunch()?;
+        cluster.await_ready()?;
+
+        let stored = cluster.same(&[0, 1, 2])?;
+        ensure!(stored.len() == KEYS, "{} keys", stored.len());
+        Ok(())
+    })
+}

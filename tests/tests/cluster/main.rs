@@ -1,0 +1,60 @@
+//! Several real servers: how they become one, answer as one, and go on when some of them die.
+//!
+//! Every test starts servers of its own and can be repeated at will. One that fails prints the servers' last words and
+//! says where it left their logs and data.
+
+mod catch_up;
+mod failover;
+mod forming;
+mod members;
+mod partitions;
+mod serving;
+mod sessions;
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use anyhow::Result;
+use lictor_tests::{Cluster, Told};
+
+/// For what takes as long as it takes on a loaded machine.
+const LONG: Duration = Duration::from_secs(60);
+
+/// New servers vote soon.
+const QUICK: &str = "autopilot { server_stabilization_time = \"1s\" }";
+
+/// Says why a test has nothing to prove here. A test that skips passes, but not in silence.
+fn skip(why: &str) -> Result<()> {
+    writeln!(std::io::stderr(), "skipped: {why}")?;
+    Ok(())
+}
+
+/// Runs a test on servers that have formed a cluster.
+fn trial(count: usize, test: impl FnOnce(&mut Cluster) -> Result<()>) -> Result<()> {
+    if lictor_tests::is_consul()? {
+        return skip("these tests are about Lictor's servers");
+    }
+    Cluster::plan(count, count)?.with_hcl(QUICK).trial(|cluster| {
+        cluster.start()?;
+        test(cluster)
+    })
+}
+
+/// Says how a load went, and checks it against what these servers hold.
+fn settle(cluster: &Cluster, among: &[usize], told: &[Told]) -> Result<()> {
+    let stored = cluster.same(among)?;
+    for worker in told {
+        worker.check(&stored)?;
+        writeln!(
+            std::io::stderr(),
+            "{}: {} keys, register {}, {} unclear ({}), longest pause {:?}",
+            worker.register,
+            worker.once.len(),
+            worker.acknowledged,
+            worker.unclear,
+            worker.last_unclear,
+            worker.longest_pause
+        )?;
+    }
+    Ok(())
+}

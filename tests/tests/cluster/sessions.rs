@@ -1,0 +1,171 @@
+//! Sessions outlive the leader that knew them, and end neither early nor never.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use lictor_tests::{Cluster, Server, until};
+
+use crate::{LONG, QUICK};
+
+const TTL: Duration = Duration::from_secs(3);
+const LOCK_DELAY: Duration = Duration::from_secs(6);
+
+fn trial(test: impl FnOnce(&mut Cluster) -> Result<()>) -> Result<()> {
+    if lictor_tests::is_consul()? {
+        return crate::skip("these tests are about Lictor's servers");
+    }
+    let hcl = format!("session_ttl_min = \"1s\"\n{QUICK}");
+    Cluster::plan(3, 3)?.with_hcl(&hcl).trial(|cluster| {
+        cluster.start()?;
+        test(cluster)
+    })
+}
+
+fn lives(server: &Server, session: &str) -> Result<bool> {
+    let answer = server.get(&format!("/v1/session/info/{session}?consistent"))?;
+    ensure!(answer.status == 200, "{} {}", answer.status, answer.text());
+    Ok(!answer.json()?.as_array().is_none_or(Vec::is_empty))
+}
+
+#[test]
+fn a_session_outlives_its_leader_and_does_not_end_early() -> Result<()> {
+    trial(|cluster| {
+        let leader = cluster.leader(&[0, 1, 2])?;
+        let left = cluster.others(leader);
+        let server = cluster.server(left[0]);
+        let session = server.session(r#"{"TTL":"3s","LockDelay":"0s"}"#)?;
+        ensure!(
+            server
+                .put(&format!("/v1/kv/lock?acquire={session}"), "")?
+                .is_true()
+        );
+        let renewed = Instant::now();
+        ensure!(server.put(&format!("/v1/session/renew/{session}"), "")?.status == 200);
+
+        cluster.server_mut(leader).kill()?;
+        cluster.leader(&left)?;
+        let server = cluster.server(left[1]);
+        until("the session to end", LONG, || {
+            Ok((!lives(server, &session)?).then_some(()))
+        })?;
+
+        ensure!(
+            renewed.elapsed() >= TTL,
+            "it ended {:?} after its renewal",
+            renewed.elapsed()
+        );
+        let lock = server.get("/v1/kv/lock")?.entry()?;
+        ensure!(lock.get("Session").is_none(), "{lock}");
+        let late = server.put(&format!("/v1/session/renew/{session}"), "")?;
+        ensure!(late.status == 404, "{} {}", late.status, late.text());
+        Ok(())
+    })
+}
+
+#[test]
+fn a_session_that_is_renewed_lives_through_one_failover_after_the_other() -> Result<()> {
+    trial(|cluster| {
+        // It depends on no server: each of them dies once, and is taken for dead before it is back.
+        let session = cluster.server(0).session(r#"{"TTL":"3s","NodeChecks":[]}"#)?;
+        ensure!(
+            cluster
+                .server(0)
+                .put(&format!("/v1/kv/lock?acquire={session}"), "")?
+                .is_true()
+        );
+        for _ in 0..3 {
+            let leader = cluster.leader(&[0, 1, 2])?;
+            cluster.server_mut(leader).kill()?;
+            let left = cluster.others(leader);
+            let killed = Instant::now();
+            // Longer than a session lives without renewals.
+            while killed.elapsed() < 2 * TTL {
+                let server = cluster.server(left[0]);
+                let answer = server.put(&format!("/v1/session/renew/{session}"), "")?;
+                ensure!(
+                    answer.status == 200 || answer.status == 500,
+                    "{} {}",
+                    answer.status,
+                    answer.text()
+                );
+                std::thread::sleep(TTL / 10);
+            }
+            cluster.server_mut(leader).relaunch()?;
+            cluster.await_ready()?;
+        }
+
+        let lock = cluster.server(1).get("/v1/kv/lock?consistent")?.entry()?;
+        ensure!(lock["Session"] == session.as_str(), "{lock}");
+        cluster.same(&[0, 1, 2]).map(|_| ())
+    })
+}
+
+#[test]
+fn a_lock_delay_outlives_the_leader() -> Result<()> {
+    trial(|cluster| {
+        let leader = cluster.leader(&[0, 1, 2])?;
+        let left = cluster.others(leader);
+        let server = cluster.server(left[0]);
+        let holder = server.session(r#"{"LockDelay":"6s"}"#)?;
+        let next = server.session(r#"{"LockDelay":"0s"}"#)?;
+        ensure!(
+            server
+                .put(&format!("/v1/kv/lock?acquire={holder}"), "")?
+                .is_true()
+        );
+        let ended = Instant::now();
+        ensure!(
+            server
+                .put(&format!("/v1/session/destroy/{holder}"), "")?
+                .is_true()
+        );
+
+        cluster.server_mut(leader).kill()?;
+        cluster.leader(&left)?;
+        let server = cluster.server(left[1]);
+        let acquire = format!("/v1/kv/lock?acquire={next}");
+        until("the lock to be free", LONG, || {
+            let answer = server.put(&acquire, "")?;
+            ensure!(answer.status == 200, "{} {}", answer.status, answer.text());
+            Ok(answer.is_true().then_some(()))
+        })?;
+
+        ensure!(
+            ended.elapsed() >= LOCK_DELAY,
+            "the lock was given away after {:?}",
+            ended.elapsed()
+        );
+        Ok(())
+    })
+}
+
+/// Its node's check turns critical, and what depends on it ends, but nothing else.
+#[test]
+fn the_sessions_of_a_dead_server_end_and_no_others() -> Result<()> {
+    trial(|cluster| {
+        let leader = cluster.leader(&[0, 1, 2])?;
+        let dead = cluster.others(leader)[0];
+        let living = cluster.others(leader)[1];
+        let of_dead = cluster.server(dead).session(r#"{"LockDelay":"0s"}"#)?;
+        let of_living = cluster.server(living).session(r#"{"LockDelay":"0s"}"#)?;
+
+        cluster.server_mut(dead).kill()?;
+        let server = cluster.server(living);
+        until("the session to end with its server", LONG, || {
+            Ok((!lives(server, &of_dead)?).then_some(()))
+        })?;
+
+        ensure!(lives(server, &of_living)?);
+        let health = server.get(&format!("/v1/health/node/server-{dead}"))?.entry()?;
+        ensure!(health["Status"] == "critical", "{health}");
+        cluster.server_mut(dead).relaunch()?;
+        cluster.await_ready()?;
+        let server = cluster.server(living);
+        until("the server to be healthy again", LONG, || {
+            let health = server.get(&format!("/v1/health/node/server-{dead}"))?.entry()?;
+            Ok((health["Status"] == "passing").then_some(()))
+        })?;
+        ensure!(lives(server, &of_living)?);
+        Ok(())
+    })
+}
