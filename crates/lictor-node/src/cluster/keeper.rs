@@ -223,7 +223,13 @@ fn due(
 
 /// A server as it should stand in the roster, if that has an old address.
 fn moved(node: &Node, server: &ServerRow) -> Option<ServerRow> {
-    let (address, port) = node.shared().net.get()?.moved_to(RaftId(server.raft_id))?;
+    let id = RaftId(server.raft_id);
+    let (address, port) = if id == node.raft_id() {
+        let me = node.identity().server(id);
+        (me.address, me.port)
+    } else {
+        node.shared().net.get()?.moved_to(id)?
+    };
     let new = ServerRow {
         address,
         port,
