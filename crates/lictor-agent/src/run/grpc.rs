@@ -26,13 +26,13 @@ struct CheckRequest {
 /// What it answers.
 #[derive(Clone, PartialEq, Message)]
 struct CheckResponse {
-    #[prost(enumeration = "Serving", tag = "1")]
+    #[prost(enumeration = "Status", tag = "1")]
     status: i32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, prost::Enumeration)]
 #[repr(i32)]
-enum Serving {
+enum Status {
     Unknown = 0,
     Serving = 1,
     NotServing = 2,
@@ -42,15 +42,15 @@ enum Serving {
 /// Asks once. The target is `HOST:PORT` or `HOST:PORT/SERVICE`.
 pub(super) async fn check(target: &Target) -> Finding {
     match ask(target).await {
-        Ok(Serving::Serving) => {
+        Ok(Status::Serving) => {
             Finding::new(Health::Passing, format!("gRPC check {}: success", target.address))
         }
         Ok(status) => {
             let status = match status {
-                Serving::Unknown => "UNKNOWN",
-                Serving::Serving => "SERVING",
-                Serving::NotServing => "NOT_SERVING",
-                Serving::ServiceUnknown => "SERVICE_UNKNOWN",
+                Status::Unknown => "UNKNOWN",
+                Status::Serving => "SERVING",
+                Status::NotServing => "NOT_SERVING",
+                Status::ServiceUnknown => "SERVICE_UNKNOWN",
             };
             let text = format!("gRPC {} serving status: {status}", target.address);
             Finding::new(Health::Critical, text)
@@ -64,7 +64,7 @@ pub(super) fn late() -> String {
     failed(4, "context deadline exceeded")
 }
 
-async fn ask(target: &Target) -> Result<Serving, String> {
+async fn ask(target: &Target) -> Result<Status, String> {
     let (server, service) = target.address.split_once('/').unwrap_or((&target.address, ""));
     let unavailable = |why: String| failed(14, &format!("connection error: desc = {why:?}"));
     let dialing = |why: String| unavailable(format!("transport: Error while dialing: {why}"));
@@ -114,7 +114,7 @@ where
 }
 
 /// The status in an answer. An error comes in the trailers, or among the headers when there is nothing else.
-async fn read(response: Response<Incoming>) -> Result<Serving, String> {
+async fn read(response: Response<Incoming>) -> Result<Status, String> {
     if response.status() != http::StatusCode::OK {
         let what = format!(
             "unexpected HTTP status code received from server: {}",

@@ -46,10 +46,10 @@ pub(crate) async fn run(definition: &CheckDefinition, output_max_bytes: usize) -
             within(limit, tcp(target), late).await
         }
         CheckKind::Udp(address) => udp(address, limit).await,
-        CheckKind::Grpc(target) => within(limit, grpc::check(target), grpc::late).await,
+        CheckKind::Grpc(target) => within(limit, Box::pin(grpc::check(target)), grpc::late).await,
         CheckKind::H2ping(target) => {
             let late = || "HTTP2 ping failed: context deadline exceeded".to_owned();
-            within(limit, h2ping::ping(target), late).await
+            within(limit, Box::pin(h2ping::ping(target)), late).await
         }
         CheckKind::Script(args) => script::run(args, limit, keep).await,
         CheckKind::Ttl(_) | CheckKind::Fixed | CheckKind::Alias(_) => {
