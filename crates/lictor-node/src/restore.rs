@@ -155,13 +155,13 @@ impl Staging {
                 .collect();
             tracing::warn!(kinds = kinds.join(", "), "the archive has rows that are left out");
         }
-        let staged = self.keep(upload)?;
+        let staged = self.keep(&upload)?;
         *self.loaded.lock() = Some((staged.digest, state));
         Ok(staged)
     }
 
     /// Keeps an archive durably, under its digest.
-    pub(crate) fn keep(&self, upload: Upload) -> io::Result<Staged> {
+    pub(crate) fn keep(&self, upload: &Upload) -> io::Result<Staged> {
         let digest = upload.digest();
         let path = self.path(&digest);
         // One archive at a time, whoever brings it.

@@ -153,7 +153,7 @@ async fn set(node: &Node, key: &str, value: &str) {
 /// The value as of now.
 async fn get(node: &Node, key: &str) -> Option<String> {
     let read = tokio::time::timeout(PATIENCE, node.read(Consistency::Default)).await;
-    read.expect("a read ends").unwrap();
+    read.unwrap().unwrap();
     let view = node.view();
     let row = view.kv_get(key.as_bytes())?;
     Some(String::from_utf8_lossy(row.value()).into_owned())

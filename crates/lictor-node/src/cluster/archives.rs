@@ -43,7 +43,7 @@ const PIECE_BYTES: usize = 256 * 1024;
 pub(crate) enum Sent {
     Answered(ArchiveReply),
     /// It has not arrived, and had no effect.
-    NotSent,
+    Lost,
     /// It has arrived, and nobody knows what became of it.
     Unknown,
 }
@@ -51,7 +51,7 @@ pub(crate) enum Sent {
 /// Streams an archive to a server and waits for its answer.
 pub(crate) async fn send(shared: &Shared, to: RaftId, kind: u16, digest: &Digest, path: &Path) -> Sent {
     let Some(net) = shared.net.get() else {
-        return Sent::NotSent;
+        return Sent::Lost;
     };
     let opened: Result<BulkStream, NotSent> = net.peers.bulk(to, kind, &head(digest)).await;
     let Ok(BulkStream {
@@ -59,12 +59,12 @@ pub(crate) async fn send(shared: &Shared, to: RaftId, kind: u16, digest: &Digest
         mut writer,
     }) = opened
     else {
-        return Sent::NotSent;
+        return Sent::Lost;
     };
     if let Err(error) = pour(path, &mut writer).await {
         tracing::debug!(%to, %error, "an archive could not be sent");
         // Without its end it has no effect.
-        return Sent::NotSent;
+        return Sent::Lost;
     }
     let time = if kind == kind::ARCHIVE_RESTORE {
         RESTORED_WITHIN
@@ -185,7 +185,7 @@ async fn reply(node: &Node, done: Done, writer: &mut BulkWriter) {
 /// Keeps an archive of which another server says that it is sound.
 async fn stage(node: &Node, upload: Upload) -> io::Result<()> {
     let shared = Arc::clone(node.shared());
-    let staged = tokio::task::spawn_blocking(move || shared.staging.keep(upload)).await;
+    let staged = tokio::task::spawn_blocking(move || shared.staging.keep(&upload)).await;
     staged.map_err(io::Error::other)?.map(|_| ())
 }
 
@@ -275,7 +275,7 @@ impl Node {
                 applied,
             }) => (done, applied),
             Sent::Answered(_) | Sent::Unknown => return Some(Err(ProposeError::OutcomeUnknown.into())),
-            Sent::NotSent => return None,
+            Sent::Lost => return None,
         };
         match done {
             Done::Done(_) => {

@@ -59,8 +59,8 @@ impl Node {
         let mut seeking = self.seek_leader();
         loop {
             let done = match seeking.next().await? {
-                None => self.carry_out(order.clone()).await,
-                Some(leader) => self.order_at(leader, order.clone(), seeking.deadline).await?,
+                None => self.carry_out(order).await,
+                Some(leader) => self.order_at(leader, order, seeking.deadline).await?,
             };
             match done {
                 Done::NotNow(_) => {}
