@@ -59,7 +59,13 @@ impl Member {
         })?;
         node.configure_autopilot(autopilot(config));
         let forming = Forming::new(node.identity().server(me), config.bootstrap_expect, dir.vow())
-            .context("cannot read CLUSTER in the data directory")?;
+            .with_context(|| {
+                format!(
+                    "cannot read {}, which says what cluster this server belongs to; put it back from a copy, or \
+                     empty the data directory and let the server join anew",
+                    dir.path().join("CLUSTER").display()
+                )
+            })?;
         let forming = Arc::new(forming);
         if config.bootstrap && opened.members.is_none() && forming.formed().is_none() {
             forming
