@@ -1,10 +1,10 @@
 //! A node without a disk, for the tests of the layers above.
 
 use lictor_proto::{LogIndex, RaftId};
-use lictor_raft::{Config, LogPosition, MemLog};
+use lictor_raft::{Config, MemLog};
 use lictor_state::State;
 
-use crate::{Begin, Checkpoint, CheckpointError, Identity, Node, Options, Roster, StartError, WriteSet};
+use crate::{Begin, Checkpoint, CheckpointError, Identity, Node, Options, StartError, WriteSet};
 
 /// A durable copy that is neither: it takes everything in and forgets it.
 #[derive(Debug, Default)]
@@ -47,14 +47,7 @@ impl Node {
             limit_watches: 250_000,
             staging: std::env::temp_dir().join(format!("lictor-{}", uuid::Uuid::new_v4())),
         })?;
-        let mut state = State::default();
-        state.apply_empty(LogPosition::FOUNDING.index, LogPosition::FOUNDING.term);
-        let begin = Begin {
-            raft: Config::new(me, 1),
-            state,
-            roster: Roster::founding([server]),
-            installed: true,
-        };
+        let begin = Begin::founding(Config::new(me, 1), [server]);
         node.begin(begin, MemLog::default(), MemCheckpoint::default())?;
         Ok(node)
     }

@@ -148,6 +148,20 @@ pub struct Begin {
     pub installed: bool,
 }
 
+impl Begin {
+    /// The first moment of a cluster of these servers.
+    pub fn founding(raft: lictor_raft::Config, servers: impl IntoIterator<Item = ServerRow>) -> Self {
+        let mut state = State::default();
+        state.apply_empty(LogPosition::FOUNDING.index, LogPosition::FOUNDING.term);
+        Self {
+            raft,
+            state,
+            roster: Roster::founding(servers),
+            installed: true,
+        }
+    }
+}
+
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -7,14 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lictor_node::{
-    Autopilot, Begin, Consistency, Forming, Identity, MemCheckpoint, Node, Options, Roster, VowStore,
-};
+use lictor_node::{Autopilot, Begin, Consistency, Forming, Identity, MemCheckpoint, Node, Options, VowStore};
 use lictor_peer::{ClusterId, Limits, Peers, Security};
 use lictor_proto::v1::{KvSet, ServerRow, Vow};
 use lictor_proto::{Command, RaftId};
-use lictor_raft::{Config, LogPosition, MemLog, SimDisk};
-use lictor_state::State;
+use lictor_raft::{Config, MemLog, SimDisk};
 use tokio::net::TcpListener;
 use uuid::Uuid;
 
@@ -92,14 +89,7 @@ impl Place {
         };
         let peers = node.connect(forming, |handler| Peers::new(config, handler));
         peers.serve(listener);
-        let mut state = State::default();
-        state.apply_empty(LogPosition::FOUNDING.index, LogPosition::FOUNDING.term);
-        let begin = Begin {
-            raft: Config::new(self.id, incarnation),
-            state,
-            roster: Roster::founding(founders.iter().cloned()),
-            installed: true,
-        };
+        let begin = Begin::founding(Config::new(self.id, incarnation), founders.iter().cloned());
         let log = MemLog::open(&self.disk).unwrap();
         node.begin(begin, log, MemCheckpoint::default()).unwrap();
         Server {

@@ -5,12 +5,11 @@
 use std::time::Duration;
 
 use lictor_node::{
-    Begin, Checkpoint, CheckpointError, Consistency, Identity, Node, Options, ProposeError, Roster, Topic,
-    WriteSet,
+    Begin, Checkpoint, CheckpointError, Consistency, Identity, Node, Options, ProposeError, Topic, WriteSet,
 };
 use lictor_proto::v1::{KvLock, KvSet, NodeRow, Register, SessionCreate, SessionRow};
 use lictor_proto::{Command, LogIndex, RaftId, SessionId};
-use lictor_raft::{Config, LogPosition, MemLog};
+use lictor_raft::{Config, MemLog};
 use lictor_state::{ApplyError, Outcome, State};
 
 fn identity() -> Identity {
@@ -62,16 +61,8 @@ fn node_on_full_disk(takes: bool) -> Node {
         limit_watches: 10,
         staging: std::env::temp_dir().join("lictor-unused"),
     };
-    let roster = Roster::founding([options.identity.server(me)]);
+    let begin = Begin::founding(Config::new(me, 1), [options.identity.server(me)]);
     let node = Node::new(options).unwrap();
-    let mut state = State::default();
-    state.apply_empty(LogPosition::FOUNDING.index, LogPosition::FOUNDING.term);
-    let begin = Begin {
-        raft: Config::new(me, 1),
-        state,
-        roster,
-        installed: true,
-    };
     node.begin(begin, MemLog::default(), FullDisk { takes }).unwrap();
     node
 }

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use lictor_node::{
     Begin, Checkpoint, CheckpointError, Consistency, Identity, MemCheckpoint, Node, Options, RestoreError,
-    Roster, Topic, Upload, WriteSet,
+    Topic, Upload, WriteSet,
 };
 use lictor_proto::v1::{KvLock, KvSet, NodeRow, Register, SessionCreate, SessionDestroy, SessionRow};
 use lictor_proto::{Command, LogIndex, RaftId, SessionId};
-use lictor_raft::{Config, LogPosition, MemLog, SimDisk};
+use lictor_raft::{Config, MemLog, SimDisk};
 use lictor_state::{Outcome, State};
 
 const SESSION: &str = "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee";
@@ -31,16 +31,8 @@ fn start(folder: &Path, disk: &SimDisk, checkpoint: impl Checkpoint) -> Node {
         limit_watches: 100,
         staging: folder.to_owned(),
     };
-    let roster = Roster::founding([options.identity.server(me)]);
+    let begin = Begin::founding(Config::new(me, 1), [options.identity.server(me)]);
     let node = Node::new(options).unwrap();
-    let mut state = State::default();
-    state.apply_empty(LogPosition::FOUNDING.index, LogPosition::FOUNDING.term);
-    let begin = Begin {
-        raft: Config::new(me, 1),
-        state,
-        roster,
-        installed: true,
-    };
     node.begin(begin, MemLog::open(disk).unwrap(), checkpoint)
         .unwrap();
     node
