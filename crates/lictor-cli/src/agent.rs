@@ -142,12 +142,6 @@ fn warn_of_gaps(config: &RuntimeConfig) {
             "acl.enabled: access control is not available yet, everybody may read and write everything"
         );
     }
-    if !config.retry_join.addresses.is_empty() {
-        tracing::warn!("retry_join: clusters are not available yet, this server stays alone");
-    }
-    if config.encrypt.is_some() {
-        tracing::warn!("encrypt: there is no traffic between servers yet, the key is not used");
-    }
 }
 
 fn open_data_dir(config: &RuntimeConfig) -> Result<(PathBuf, Option<TempDir>), ConfigError> {

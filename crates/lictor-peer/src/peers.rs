@@ -64,7 +64,7 @@ impl Peers {
         if security.mode() == Mode::Open {
             warn!(
                 "the port for other servers is open: whoever reaches it can join and change everything; \
-                 set certificates or a cluster key to protect it"
+                 set a cluster key (encrypt) to protect it"
             );
         }
         let local = Local {

@@ -27,24 +27,24 @@ fn holder(server: &Server, key: &str) -> Result<Option<String>> {
 fn a_command_runs_alone_and_leaves_nothing_behind() -> Result<()> {
     with_each(|server, program| {
         let folder = tempfile::tempdir()?;
-        let first = program.start(&["lock", "work", &until_released(folder.path(), "a")])?;
+        let first = program.start(&["lock", "job", &until_released(folder.path(), "a")])?;
         await_file(&folder.path().join("a"), "held")?;
-        assert!(holder(server, "work/.lock")?.is_some());
+        assert!(holder(server, "job/.lock")?.is_some());
 
-        let (code, said) = program.failure(&["lock", "-timeout=1s", "work", "true"])?;
+        let (code, said) = program.failure(&["lock", "-timeout=1s", "job", "true"])?;
         assert_eq!(
             (code, said.as_str()),
             (1, "Shutdown triggered or timeout during lock acquisition\n")
         );
-        let second = program.start(&["lock", "-verbose", "work", "echo $CONSUL_LOCK_HELD"])?;
+        let second = program.start(&["lock", "-verbose", "job", "echo $CONSUL_LOCK_HELD"])?;
         std::fs::write(folder.path().join("release"), "")?;
 
         assert_eq!(first.end()?.0, Some(0));
         let (code, said, errors) = second.end()?;
-        let expected = "Setting up lock at path: work/.lock\nAttempting lock acquisition\nStarting handler\ntrue\n\
+        let expected = "Setting up lock at path: job/.lock\nAttempting lock acquisition\nStarting handler\ntrue\n\
                         Child terminated, releasing lock\nCleanup succeeded\n";
         assert_eq!((code, said.as_str(), errors.as_str()), (Some(0), expected, ""));
-        assert_eq!(server.get("/v1/kv/work/?recurse")?.status, 404);
+        assert_eq!(server.get("/v1/kv/job/?recurse")?.status, 404);
         // Consul's may leave its session behind when it has waited in vain.
         if program.path == lictor_tests::binary()? {
             assert_eq!(server.get("/v1/session/list")?.json()?, json!([]));
