@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use serde_json::{Map, Value};
 use tempfile::TempDir;
 
 use crate::args::agent::AgentArgs;
@@ -93,7 +94,8 @@ pub(crate) fn run<S: Server>(args: AgentArgs, server: S) -> ExitCode {
 }
 
 fn try_run<S: Server>(args: AgentArgs, server: S) -> anyhow::Result<()> {
-    let sources = args.into_sources().map_err(ConfigError::Invalid)?;
+    let mut sources = args.into_sources().map_err(ConfigError::Invalid)?;
+    sources.environment = environment();
     let config = sources.load()?;
     let monitors = Monitors::default();
     let log_level = life::start_logging(&config.log, &monitors)?;
@@ -126,6 +128,15 @@ fn try_run<S: Server>(args: AgentArgs, server: S) -> anyhow::Result<()> {
     drop((pid_file, temporary));
     tracing::info!("stopped");
     stopped
+}
+
+/// What the environment says, under the names of the configuration keys.
+fn environment() -> Map<String, Value> {
+    // etcd's name of the same.
+    let cors = std::env::var("ETCD_CORS").ok();
+    cors.map(|cors| ("cors".to_owned(), cors.into()))
+        .into_iter()
+        .collect()
 }
 
 /// Says what was asked for and is not done.

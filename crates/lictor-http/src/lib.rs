@@ -19,6 +19,7 @@ mod blocking;
 mod body;
 mod clients;
 mod conn;
+mod cors;
 mod ctx;
 mod decode;
 mod error;
@@ -39,5 +40,6 @@ mod timed;
 mod wire;
 mod workers;
 
+pub use cors::Cors;
 pub use ipnet::IpNet;
 pub use server::{Api, Handle, Limits, Listener, Monitor, Options, serve};

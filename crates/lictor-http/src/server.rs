@@ -26,6 +26,7 @@ use crate::acl::Acl;
 use crate::blocking::Rendered;
 use crate::clients::{Clients, Slot};
 use crate::conn;
+use crate::cors::Cors;
 use crate::reply::Policy;
 use crate::routes::coordinate::Coordinates;
 use crate::routes::event;
@@ -102,6 +103,8 @@ pub struct Options {
     /// The networks that may write; an empty list means all (Consul: `http_config.allow_write_http_from`). Unix sockets
     /// are in no network.
     pub writers: Vec<IpNet>,
+    /// Whose pages may read the answers.
+    pub cors: Cors,
     /// The log of this process, for clients that watch it; without one they are told so.
     pub monitor: Option<Monitor>,
 }

@@ -15,6 +15,7 @@ use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 
 use crate::answer::Body;
+use crate::cors::{self, Grant};
 use crate::ctx::{Ctx, Verb};
 use crate::error::ApiError;
 use crate::path::{self, BadPath};
@@ -29,7 +30,19 @@ pub(crate) enum Answering {
     /// Known at once; taken when polled.
     Now(Option<Response<Body>>),
     /// A handler at work, and how its answer goes out.
-    Later(Answer, Layout, Policy, Arc<HeaderMap>),
+    Later(Answer, Layout, Policy, Arc<HeaderMap>, Option<Grant>),
+}
+
+impl Answering {
+    /// With what lets a page of another origin read the answer.
+    fn granted(mut self, grant: Grant) -> Self {
+        match &mut self {
+            Self::Now(Some(response)) => cors::allow(response.headers_mut(), &grant),
+            Self::Now(None) => {}
+            Self::Later(.., slot) => *slot = Some(grant),
+        }
+        self
+    }
 }
 
 impl Future for Answering {
@@ -41,17 +54,55 @@ impl Future for Answering {
                 Some(response) => Poll::Ready(response),
                 None => Poll::Pending,
             },
-            Self::Later(answer, layout, policy, configured) => answer.as_mut().poll(cx).map(|result| {
-                let reply = result.unwrap_or_else(ApiError::into_reply);
-                let reply = reply.prepared(*layout);
-                reply.into_response(HeaderMap::new(), *policy, configured)
-            }),
+            Self::Later(answer, layout, policy, configured, grant) => {
+                answer.as_mut().poll(cx).map(|result| {
+                    let reply = result.unwrap_or_else(ApiError::into_reply);
+                    let reply = reply.prepared(*layout);
+                    let mut response = reply.into_response(HeaderMap::new(), *policy, configured);
+                    if let Some(grant) = grant {
+                        cors::allow(response.headers_mut(), grant);
+                    }
+                    response
+                })
+            }
         }
     }
 }
 
 /// Answers one request. `client` is `None` on a Unix socket.
 pub(crate) fn call(shared: &Arc<Shared>, request: Request<Incoming>, client: Option<IpAddr>) -> Answering {
+    let cors = &shared.options.cors;
+    if cors.is_off() {
+        return answer(shared, request, client);
+    }
+    let grant = cors.grant(request.headers());
+    let answering = if request.method() == Method::OPTIONS {
+        preflight(shared, request, grant.is_some())
+    } else {
+        answer(shared, request, client)
+    };
+    match grant {
+        Some(grant) => answering.granted(grant),
+        None => answering,
+    }
+}
+
+/// A browser's question what a page of another origin may do: no redirect and no refusal, since it would not ask again.
+fn preflight(shared: &Shared, request: Request<Incoming>, is_allowed: bool) -> Answering {
+    let (parts, _) = request.into_parts();
+    let decoded = path::decoded(parts.uri.path());
+    let mut reply = match decoded.as_deref().map(route::find) {
+        Ok(Found::Route(route, _)) => wrong_method(route, &parts),
+        _ => Reply::empty(StatusCode::OK),
+    };
+    if is_allowed {
+        let (name, value) = cors::PREFLIGHT;
+        reply = reply.with_header(name, value);
+    }
+    served(shared, reply, parts.headers)
+}
+
+fn answer(shared: &Arc<Shared>, request: Request<Incoming>, client: Option<IpAddr>) -> Answering {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path();
     if let Some(clean) = path::cleaned(path) {
@@ -118,7 +169,7 @@ pub(crate) fn call(shared: &Arc<Shared>, request: Request<Incoming>, client: Opt
     // From here on nothing may hold on to `parts`: they keep hyper's read buffer alive.
     let layout = ctx.layout();
     let configured = Arc::clone(&shared.options.response_headers);
-    Answering::Later((route.run)(ctx), layout, shared.policy(), configured)
+    Answering::Later((route.run)(ctx), layout, shared.policy(), configured, None)
 }
 
 fn served(shared: &Shared, reply: Reply, reuse: HeaderMap) -> Answering {

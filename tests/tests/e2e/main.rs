@@ -15,6 +15,7 @@ mod kv;
 mod lifecycle;
 mod lists;
 mod locks;
+mod origins;
 mod sessions;
 mod snapshots;
 mod tls;

@@ -34,6 +34,12 @@ pub(crate) struct AgentFlags {
     /// Addresses to serve HTTP on, separated by spaces; `unix://PATH` for a socket.
     #[arg(long, value_name = "ADDRESSES")]
     client: Option<String>,
+    /// One more address to serve HTTP on; may be repeated.
+    #[arg(long, value_name = "HOST:PORT")]
+    addr: Vec<String>,
+    /// Origins whose pages may read answers, separated by commas; * for all.
+    #[arg(long, value_name = "ORIGINS")]
+    cors: Vec<String>,
     /// Name of this node; the host's name when not given.
     #[arg(long, value_name = "NAME")]
     node: Option<String>,
@@ -136,6 +142,8 @@ impl AgentFlags {
             ("bind_addr", json!(self.bind)),
             ("advertise_addr", json!(self.advertise)),
             ("client_addr", json!(self.client)),
+            ("addr", some(self.addr)),
+            ("cors", some(self.cors)),
             ("node_name", json!(self.node)),
             ("node_id", json!(self.node_id)),
             ("node_meta", Value::Object(node_meta)),
@@ -167,6 +175,11 @@ fn given<const N: usize>(all: [(&str, Value); N]) -> Map<String, Value> {
         .collect()
 }
 
+/// A list, unless nothing was said.
+fn some(list: Vec<String>) -> Value {
+    if list.is_empty() { Value::Null } else { json!(list) }
+}
+
 /// All that `agent` is told: flags, and files and folders in the order in which they were named.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct AgentArgs {
@@ -185,6 +198,7 @@ impl AgentArgs {
         Ok(Sources {
             dev: self.flags.dev.unwrap_or(false),
             flags: self.flags.into_config()?,
+            environment: Map::new(),
             places: self.places,
             format: self.format,
             fragments: self.fragments,

@@ -50,6 +50,8 @@ pub struct Sources {
     pub format: Option<Format>,
     /// What the flags say, under the names of the configuration keys.
     pub flags: Map<String, Value>,
+    /// What environment variables say, under the names of the configuration keys; everything else wins over it.
+    pub environment: Map<String, Value>,
     /// Fragments given with `-hcl`; they win over flags and files.
     pub fragments: Vec<String>,
     /// Development mode: other defaults, and a data directory that goes with the process.
@@ -68,6 +70,10 @@ impl Sources {
         check::merge(&mut merged, flags);
         for fragment in &self.fragments {
             add(&mut merged, "-hcl", fragment, Format::Hcl, &mut absent)?;
+        }
+        let environment = Value::Object(self.environment.clone());
+        for (name, value) in check::check("environment", environment, &mut absent)? {
+            merged.entry(name).or_insert(value);
         }
         resolve::resolve(merged, absent, self.dev)
     }
@@ -251,6 +257,17 @@ mod tests {
         let config = load(&sources).expect("valid");
 
         assert_eq!((config.ports.http, config.ports.https), (Some(3000), Some(2001)));
+    }
+
+    #[test]
+    fn the_environment_counts_where_nothing_else_is_said() {
+        let mut sources = base();
+        let environment = serde_json::json!({"cors": "http://from.environment"});
+        sources.environment = environment.as_object().expect("an object").clone();
+        assert_eq!(load(&sources).expect("valid").cors, ["http://from.environment"]);
+
+        sources.flags.insert("cors".to_owned(), serde_json::json!(["*"]));
+        assert_eq!(load(&sources).expect("valid").cors, ["*"]);
     }
 
     #[test]

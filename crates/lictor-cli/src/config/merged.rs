@@ -11,6 +11,7 @@ use serde_json::Value;
 #[serde(default)]
 pub(crate) struct Merged {
     pub(crate) acl: MergedAcl,
+    pub(crate) addr: Vec<String>,
     pub(crate) addresses: MergedAddresses,
     pub(crate) advertise_addr: Option<String>,
     pub(crate) autopilot: MergedAutopilot,
@@ -22,6 +23,7 @@ pub(crate) struct Merged {
     pub(crate) check_output_max_size: Option<i64>,
     pub(crate) checks: Vec<Value>,
     pub(crate) client_addr: Option<String>,
+    pub(crate) cors: Vec<String>,
     pub(crate) data_dir: Option<PathBuf>,
     pub(crate) datacenter: Option<String>,
     pub(crate) default_query_time: Option<String>,

@@ -8,6 +8,7 @@
 
 mod addr;
 mod check;
+mod cors;
 mod duration;
 mod error;
 mod hcl;
@@ -17,7 +18,7 @@ mod resolve;
 mod runtime;
 mod schema;
 
-pub use addr::Listen;
+pub use addr::{HostPort, Listen};
 pub use duration::parse_duration;
 pub use error::ConfigError;
 pub use load::{Format, Place, Sources};

@@ -12,7 +12,8 @@ use tracing::level_filters::LevelFilter;
 
 use lictor_proto::limits;
 
-use super::addr::{Listen, outward_ip, parse_ip, parse_listen};
+use super::addr::{HostPort, Listen, outward_ip, parse_ip, parse_listen};
+use super::cors;
 use super::duration::parse_duration;
 use super::error::ConfigError;
 use super::merged::{Merged, MergedAcl, MergedAutopilot, MergedPorts, MergedTls};
@@ -63,10 +64,11 @@ pub(crate) fn resolve(
     let (bootstrap, bootstrap_expect) = bootstrap(&raw, dev)?;
     let (bind_addr, advertise_addr) = own_addresses(&raw, dev)?;
     let ports = ports(&raw.ports)?;
-    let (http, https) = (
+    let (mut http, https) = (
         listeners(&raw, "http", ports.http)?,
         listeners(&raw, "https", ports.https)?,
     );
+    http.extend(more_listeners(&raw.addr)?);
     let tls = tls(&raw)?;
     let limits = limits(&raw)?;
     // Consul's test suites name a port for HTTPS and no certificate; the port then stays closed.
@@ -97,6 +99,7 @@ pub(crate) fn resolve(
         response_headers: response_headers(&raw.http_config.response_headers)?,
         block_endpoints: block_endpoints(raw.http_config.block_endpoints)?,
         allow_write_http_from: networks(&raw.http_config.allow_write_http_from)?,
+        cors: plain(cors::origins(&raw.cors))?,
         limits,
         acl: acl(raw.acl)?,
         raft_multiplier: raft_multiplier(raw.performance.raft_multiplier)?,
@@ -178,6 +181,16 @@ fn listeners(raw: &Merged, protocol: &str, port: Option<u16>) -> Result<Vec<List
             port,
         )),
     }
+}
+
+/// Where plain HTTP is served beside that.
+fn more_listeners(texts: &[String]) -> Result<Vec<Listen>> {
+    let texts = texts.iter().filter(|text| !text.is_empty());
+    let listen = texts.map(|text| {
+        let address = HostPort::parse("addr", text)?.resolve("addr")?;
+        Ok(Listen::Tcp(address))
+    });
+    plain(listen.collect())
 }
 
 fn raft_multiplier(given: Option<i64>) -> Result<u32> {
@@ -629,6 +642,11 @@ mod tests {
                 "http_config.block_endpoints: \"\" is no path",
             ),
             (
+                json!({"cors": ["http://a.example", "a b"]}),
+                "cors: \"a b\" is not an origin",
+            ),
+            (json!({"addr": ["4001"]}), "addr: \"4001\" is not of the form"),
+            (
                 json!({"unix_sockets": {"mode": "rw"}}),
                 "unix_sockets.mode: \"rw\"",
             ),
@@ -668,6 +686,14 @@ mod tests {
 
         let shown: Vec<_> = config.http.iter().map(ToString::to_string).collect();
         assert_eq!(shown, ["unix:///run/l.sock", "127.0.0.3:8500"]);
+    }
+
+    #[test]
+    fn further_listeners_serve_the_same() {
+        let config = dev(&json!({"addr": ["127.0.0.1:4001", "localhost:4002"]})).expect("valid");
+
+        let shown: Vec<_> = config.http.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["127.0.0.1:8500", "127.0.0.1:4001", "127.0.0.1:4002"]);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use hyper::header::HeaderMap;
+use hyper::header::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
 use serde_json::Value;
 
@@ -58,6 +58,8 @@ pub struct RuntimeConfig {
     pub block_endpoints: Vec<String>,
     /// Networks that may write over HTTP; an empty list means all.
     pub allow_write_http_from: Vec<IpNet>,
+    /// Origins whose pages may read answers; `*` stands for all.
+    pub cors: Vec<HeaderValue>,
     /// Bounds.
     pub limits: Limits,
     /// Access control.

@@ -76,6 +76,7 @@ use Kind::{Bool, Definitions, Duration, Int, Object, Text, TextMap, Texts};
 /// The keys of the top level.
 pub(crate) const ROOT: &[Key] = &[
     key("acl", Object(ACL)),
+    key("addr", Texts),
     key("addresses", Object(ADDRESSES)),
     key("advertise_addr", Text),
     key("autopilot", Object(AUTOPILOT)),
@@ -88,6 +89,7 @@ pub(crate) const ROOT: &[Key] = &[
     key("check_output_max_size", Int),
     key("checks", Definitions("checks")),
     key("client_addr", Text),
+    key("cors", Texts),
     key("data_dir", Text),
     key("datacenter", Text),
     key("default_query_time", Duration),

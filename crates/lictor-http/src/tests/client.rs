@@ -69,11 +69,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.request("PUT", target, body).await
     }
 
+    /// Sends a request with headers of its own and waits for its answer.
+    pub(super) async fn request_with(
+        &mut self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Answer {
+        self.ask_with(method, target, headers, body).await;
+        self.answer().await
+    }
+
     /// Sends a request without waiting.
     pub(super) async fn ask(&mut self, method: &str, target: &str, body: &str) {
+        self.ask_with(method, target, &[], body).await;
+    }
+
+    async fn ask_with(&mut self, method: &str, target: &str, headers: &[(&str, &str)], body: &str) {
         let len = body.len();
+        let headers: String = headers
+            .iter()
+            .map(|(name, value)| format!("{name}: {value}\r\n"))
+            .collect();
         self.send(format!(
-            "{method} {target} HTTP/1.1\r\nHost: x\r\nContent-Length: {len}\r\n\r\n{body}"
+            "{method} {target} HTTP/1.1\r\nHost: x\r\n{headers}Content-Length: {len}\r\n\r\n{body}"
         ))
         .await;
     }

@@ -2,6 +2,7 @@
 
 mod client;
 mod compatibility;
+mod cors;
 mod limits;
 mod lists;
 mod operator;

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use lictor_agent::{Agent, CheckDefinition, Definitions, ServiceDefinition};
 use lictor_cli::config::RuntimeConfig;
 use lictor_cli::{CONSUL_VERSION, Leave, Start};
-use lictor_http::{Api, Limits, Monitor};
+use lictor_http::{Api, Cors, Limits, Monitor};
 use lictor_node::{Consistency, Node};
 use lictor_proto::RaftId;
 use lictor_store::{DataDir, DirIdentity};
@@ -177,6 +177,7 @@ fn http_options(start: &Start) -> lictor_http::Options {
         response_headers: Arc::new(config.response_headers.clone()),
         blocked_prefixes: config.block_endpoints.clone(),
         writers: config.allow_write_http_from.clone(),
+        cors: Cors::new(config.cors.iter().cloned()),
         monitor: Some(Monitor::new(move |level, is_json| monitors.watch(level, is_json))),
     }
 }
