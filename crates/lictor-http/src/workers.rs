@@ -18,7 +18,7 @@ use std::task::{Poll, Waker};
 use std::thread;
 use std::time::Instant;
 
-use lictor_node::Linger;
+use lictor_node::{Linger, Relay};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
@@ -88,6 +88,7 @@ impl Worker {
             .name(format!("http-{number}"))
             .spawn(move || {
                 runtime.spawn(linger());
+                runtime.spawn(Relay::here());
                 // An error says that the other end was dropped, which is the sign.
                 let _ = runtime.block_on(stopped);
             })?;

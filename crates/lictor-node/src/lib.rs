@@ -35,4 +35,4 @@ pub use restore::{RestoreError, Scratch, Upload};
 pub use types::{
     Checkpoint, CheckpointError, Consistency, Identity, ProposeError, ReadError, ReadMeta, Status, WriteSet,
 };
-pub use watch::{Registry, TooManyWaiters, Topic, Waiter};
+pub use watch::{Registry, Relay, TooManyWaiters, Topic, Waiter};

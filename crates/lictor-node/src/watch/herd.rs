@@ -15,7 +15,7 @@ use super::{Shared, TableId};
 
 /// Spans that may wait for the wake thread.
 const SPANS_MAX: usize = 4096;
-/// Places looked at before the lock is given free and the woken tasks get the processor.
+/// Places looked at before the lock is given free and the threads of the woken tasks are told.
 const SLICE_STEPS: usize = 512;
 
 /// The work of the wake thread, and the thread.
@@ -115,6 +115,5 @@ fn walk(shared: &Shared, id: TableId, span: &Span) {
             return;
         }
         cursor = next;
-        thread::yield_now();
     }
 }

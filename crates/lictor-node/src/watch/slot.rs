@@ -1,8 +1,11 @@
 //! The signal of one waiter.
 
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
+
+use super::relay::Relay;
 
 /// Set by whoever changes something, consumed by the waiter. Shared by the waiter and its places in the
 /// tables.
@@ -14,7 +17,15 @@ pub(super) struct Slot {
 #[derive(Debug, Default)]
 struct Inner {
     signalled: bool,
-    waker: Option<Waker>,
+    sleeper: Option<Sleeper>,
+}
+
+/// How to wake a waiter that sleeps.
+#[derive(Debug)]
+pub(super) struct Sleeper {
+    pub(super) waker: Waker,
+    /// Of the thread that it sleeps on.
+    pub(super) relay: Option<Arc<Relay>>,
 }
 
 /// What a signal did.
@@ -22,8 +33,8 @@ struct Inner {
 pub(super) enum Signal {
     /// An earlier one stands unconsumed.
     Old,
-    /// It is new; the waker is there if the waiter sleeps, to be run once no lock is held.
-    New(Option<Waker>),
+    /// It is new; the waiter is to be woken if it sleeps, once no lock is held.
+    New(Option<Sleeper>),
 }
 
 impl Slot {
@@ -33,7 +44,7 @@ impl Slot {
             return Signal::Old;
         }
         inner.signalled = true;
-        Signal::New(inner.waker.take())
+        Signal::New(inner.sleeper.take())
     }
 
     pub(super) fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
@@ -42,12 +53,12 @@ impl Slot {
             inner.signalled = false;
             return Poll::Ready(());
         }
-        if !inner
-            .waker
-            .as_ref()
-            .is_some_and(|waker| waker.will_wake(cx.waker()))
-        {
-            let old = inner.waker.replace(cx.waker().clone());
+        let same = |sleeper: &Sleeper| sleeper.waker.will_wake(cx.waker());
+        if !inner.sleeper.as_ref().is_some_and(same) {
+            let old = inner.sleeper.replace(Sleeper {
+                waker: cx.waker().clone(),
+                relay: Relay::of_this_thread(),
+            });
             drop(inner);
             drop(old);
         }
