@@ -26,6 +26,7 @@ mod error;
 mod filter;
 mod json;
 mod list;
+mod page;
 mod path;
 mod query;
 mod reply;

@@ -80,6 +80,8 @@ enum Payload {
     Html(Bytes),
     /// The first piece of a long list, compact, and what the others are written from.
     List(Bytes, Box<Rest>, Layout),
+    /// A file of the web page, with its Content-Type, compressed where it pays.
+    File(HeaderValue, Bytes),
     /// A stored value as it is, with headers that keep a browser from running it.
     Raw(Bytes),
     /// What comes piece by piece, with a Content-Type of its own.
@@ -142,6 +144,11 @@ impl Reply {
         Self::new(status, Payload::Html(page.into()))
     }
 
+    /// 200 with a file that is laid out and compressed already.
+    pub(crate) fn file(content_type: HeaderValue, body: Bytes) -> Self {
+        Self::new(StatusCode::OK, Payload::File(content_type, body))
+    }
+
     /// A status without a body or Content-Type.
     pub(crate) fn empty(status: StatusCode) -> Self {
         Self::new(status, Payload::Nothing)
@@ -190,9 +197,11 @@ impl Reply {
         match &self.payload {
             Payload::Nothing => 0,
             Payload::List(..) | Payload::Flow(_) => usize::MAX,
-            Payload::Json(body) | Payload::Text(body) | Payload::Html(body) | Payload::Raw(body) => {
-                body.len()
-            }
+            Payload::Json(body)
+            | Payload::Text(body)
+            | Payload::Html(body)
+            | Payload::File(_, body)
+            | Payload::Raw(body) => body.len(),
         }
     }
 
@@ -257,6 +266,10 @@ impl Reply {
             }
             Payload::Html(body) => {
                 headers.insert(header::CONTENT_TYPE, HTML);
+                whole(body)
+            }
+            Payload::File(content_type, body) => {
+                headers.insert(header::CONTENT_TYPE, content_type);
                 whole(body)
             }
             Payload::Raw(body) => {
@@ -360,7 +373,8 @@ impl Policy {
     }
 }
 
-fn gzip(body: &[u8]) -> Option<Bytes> {
+/// The body compressed; quickly rather than well, since most bodies go out once.
+pub(crate) fn gzip(body: &[u8]) -> Option<Bytes> {
     let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 2), Compression::fast());
     // Writing to memory does not fail; if it did, the body would go out as it is.
     encoder.write_all(body).ok()?;

@@ -105,6 +105,8 @@ pub struct Options {
     pub writers: Vec<IpNet>,
     /// Whose pages may read the answers.
     pub cors: Cors,
+    /// Serve the web page (Consul: `ui_config.enabled`).
+    pub page: bool,
     /// The log of this process, for clients that watch it; without one they are told so.
     pub monitor: Option<Monitor>,
 }

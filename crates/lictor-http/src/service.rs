@@ -18,6 +18,7 @@ use crate::answer::Body;
 use crate::cors::{self, Grant};
 use crate::ctx::{Ctx, Verb};
 use crate::error::ApiError;
+use crate::page;
 use crate::path::{self, BadPath};
 use crate::query::Query;
 use crate::reply::{Layout, Policy, Reply};
@@ -126,7 +127,11 @@ fn answer(shared: &Arc<Shared>, request: Request<Incoming>, client: Option<IpAdd
         }
         Found::Nothing => {
             let configured = &shared.options.response_headers;
-            let response = unknown(&decoded).into_response(parts.headers, Policy::Unserved, configured);
+            let page = (shared.options.page)
+                .then(|| page::answer(&parts.method, &decoded, parts.uri.query(), &parts.headers))
+                .flatten();
+            let reply = page.unwrap_or_else(|| unknown(&decoded));
+            let response = reply.into_response(parts.headers, Policy::Unserved, configured);
             return Answering::Now(Some(response));
         }
     };

@@ -97,7 +97,7 @@ pub(crate) struct AgentFlags {
     /// Let checks from configuration files run scripts.
     #[arg(long)]
     enable_local_script_checks: Option<bool>,
-    /// Accepted; Lictor has no user interface yet.
+    /// Serve the web page at /ui/, as is done anyway; -ui=false does not.
     #[arg(long)]
     ui: Option<bool>,
     /// trace, debug, info, warn, err or off.

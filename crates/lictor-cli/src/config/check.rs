@@ -243,7 +243,7 @@ mod tests {
         let mut absent = Vec::new();
         let value = json!({
             "segments": null, "connect": {"enabled": true}, "peering": {"enabled": false},
-            "ports": {"dns": 8600, "grpc": -1}, "version": "1.22.0", "ui": false,
+            "ports": {"dns": 8600, "grpc": -1}, "version": "1.22.0", "ui_dir": "",
         });
         check("a", value.clone(), &mut absent).expect("all are known");
         check("b", value, &mut absent).expect("all are known");

@@ -54,6 +54,8 @@ pub(crate) struct Merged {
     pub(crate) skip_leave_on_interrupt: Option<bool>,
     pub(crate) start_join: Vec<String>,
     pub(crate) tls: MergedTls,
+    pub(crate) ui: Option<bool>,
+    pub(crate) ui_config: MergedUi,
     pub(crate) unix_sockets: MergedUnixSockets,
     pub(crate) verify_incoming: Option<bool>,
     pub(crate) verify_incoming_https: Option<bool>,
@@ -153,4 +155,10 @@ pub(crate) struct MergedTlsListener {
 #[serde(default)]
 pub(crate) struct MergedUnixSockets {
     pub(crate) mode: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct MergedUi {
+    pub(crate) enabled: Option<bool>,
 }

@@ -100,6 +100,8 @@ pub(crate) fn resolve(
         block_endpoints: block_endpoints(raw.http_config.block_endpoints)?,
         allow_write_http_from: networks(&raw.http_config.allow_write_http_from)?,
         cors: plain(cors::origins(&raw.cors))?,
+        // Consul serves its page when asked to; ours costs nothing until it is looked at.
+        ui: raw.ui_config.enabled.or(raw.ui).unwrap_or(true),
         limits,
         acl: acl(raw.acl)?,
         raft_multiplier: raft_multiplier(raw.performance.raft_multiplier)?,
@@ -713,6 +715,18 @@ mod tests {
             (tls.cert_file, tls.verify_incoming),
             (PathBuf::from("c.pem"), true)
         );
+    }
+
+    #[test]
+    fn the_page_is_served_unless_told_otherwise() {
+        for (keys, served) in [
+            (json!({}), true),
+            (json!({"ui": false}), false),
+            (json!({"ui_config": {"enabled": false}}), false),
+            (json!({"ui": false, "ui_config": {"enabled": true}}), true),
+        ] {
+            assert_eq!(dev(&keys).expect("valid").ui, served, "{keys}");
+        }
     }
 
     #[test]

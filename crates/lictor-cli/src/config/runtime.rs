@@ -60,6 +60,8 @@ pub struct RuntimeConfig {
     pub allow_write_http_from: Vec<IpNet>,
     /// Origins whose pages may read answers; `*` stands for all.
     pub cors: Vec<HeaderValue>,
+    /// Whether the web page is served.
+    pub ui: bool,
     /// Bounds.
     pub limits: Limits,
     /// Access control.

@@ -121,6 +121,8 @@ pub(crate) const ROOT: &[Key] = &[
     key("skip_leave_on_interrupt", Bool),
     key("start_join", Texts),
     key("tls", Object(TLS)),
+    key("ui", Bool),
+    key("ui_config", Object(UI_CONFIG)),
     key("unix_sockets", Object(UNIX_SOCKETS)),
     key("verify_incoming", Bool),
     key("verify_incoming_https", Bool),
@@ -194,8 +196,6 @@ pub(crate) const ROOT: &[Key] = &[
     absent("tls_min_version"),
     absent("tls_prefer_server_cipher_suites"),
     absent("translate_wan_addrs"),
-    absent("ui"),
-    absent("ui_config"),
     absent("ui_content_path"),
     absent("ui_dir"),
     absent("use_streaming_backend"),
@@ -324,6 +324,17 @@ const TLS_LISTENER: &[Key] = &[
     absent("tls_min_version"),
     absent("verify_outgoing"),
     absent("verify_server_hostname"),
+];
+
+const UI_CONFIG: &[Key] = &[
+    key("enabled", Bool),
+    absent("content_path"),
+    absent("dashboard_url_templates"),
+    absent("dir"),
+    absent("metrics_provider"),
+    absent("metrics_provider_files"),
+    absent("metrics_provider_options_json"),
+    absent("metrics_proxy"),
 ];
 
 const UNIX_SOCKETS: &[Key] = &[key("mode", Text), absent("group"), absent("user")];

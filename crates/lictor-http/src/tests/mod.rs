@@ -7,6 +7,7 @@ mod limits;
 mod lists;
 mod operator;
 mod options;
+mod page;
 mod snapshots;
 mod sockets;
 mod watches;

@@ -178,6 +178,7 @@ fn http_options(start: &Start) -> lictor_http::Options {
         blocked_prefixes: config.block_endpoints.clone(),
         writers: config.allow_write_http_from.clone(),
         cors: Cors::new(config.cors.iter().cloned()),
+        page: config.ui,
         monitor: Some(Monitor::new(move |level, is_json| monitors.watch(level, is_json))),
     }
 }
