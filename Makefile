@@ -3,6 +3,7 @@
 # make sim     simulated clusters under faults: SEEDS=1000 FROM=1 of them, or SEED=7 in detail
 # make lint    formatting, clippy, licences and advisories, documentation
 # make bench   measure; CONSUL=/path/to/consul measures that beside it
+# make ui      build the web page anew from ui/; needs Node
 # make doc     the crates' documentation
 #
 # The first build compiles RocksDB, some 30 CPU minutes. Everything that links it is built in one profile (release) into
@@ -21,7 +22,7 @@ DURABLE := -p lictor-store -p lictor -p lictor-bench -p lictor-tests -p lictor-e
 # Not in the folder of the release profile: it needs nothing of RocksDB.
 SIM := cargo run --quiet --profile sim -p lictor-sim --
 
-.PHONY: run build test sim lint bench doc needs
+.PHONY: run build test sim lint bench ui doc needs
 .DEFAULT_GOAL := build
 
 needs:
@@ -52,6 +53,9 @@ lint: needs
 bench: needs
 	cargo build --release -p lictor -p lictor-bench
 	$(CARGO_TARGET_DIR)/release/lictor-bench --lictor $(BIN) $(if $(CONSUL),--consul $(CONSUL)) $(ARGS)
+
+ui:
+	cd ui && npm ci && npm run build
 
 doc: needs
 	cargo doc --release --no-deps --workspace

@@ -41,7 +41,7 @@ impl File {
             content_type: HeaderValue::from_static(content_type),
             body: Bytes::from_static(body),
             packed: gzip(body),
-            version: hash[..6].iter().map(|byte| format!("{byte:02x}")).collect(),
+            version: hex::encode(&hash[..6]),
         }
     }
 
@@ -113,7 +113,7 @@ pub(crate) fn answer(
     }
     let home = HOMES
         .into_iter()
-        .find(|home| path.starts_with(home[..home.len() - 1].as_bytes()))?;
+        .find(|home| path.starts_with(&home.as_bytes()[..home.len() - 1]))?;
     let below = match path[home.len() - 1..].split_first() {
         None => return Some(moved(StatusCode::FOUND, home)),
         Some((b'/', below)) => below,

@@ -81,8 +81,10 @@ async fn the_parts_of_the_page_are_kept_by_their_version() {
         assert_eq!(packed.header("Content-Encoding"), Some("gzip"));
         assert!(packed.body.len() < plain.body.len());
         let tag = plain.header("Etag").unwrap();
-        let known = get(&server, path, &format!("If-None-Match: W/{tag}, \"x\"\r\n")).await;
-        assert_eq!((known.status, known.body.len()), (304, 0));
+        let known = format!("GET {path} HTTP/1.1\r\nHost: x\r\nIf-None-Match: \"x\", W/{tag}\r\n\r\n");
+        let mut client = server.connect().await;
+        client.send(known).await;
+        assert_eq!(client.head().await.status, 304);
     }
 }
 
