@@ -15,7 +15,8 @@ use crate::ctx::Verb::{self, Delete, Get, Post, Put};
 use crate::error::ApiError;
 use crate::reply::Reply;
 use crate::routes::{
-    acl, agent, catalog, coordinate, event, health, kv, operator, session, snapshot, status, txn, usage,
+    acl, agent, catalog, coordinate, event, health, kv, locks, operator, session, snapshot, status, txn,
+    usage,
 };
 
 /// What a handler gives back. Each is boxed on its own, so that a waiting request is as large as its own handler.
@@ -133,6 +134,7 @@ pub(crate) static ROUTES: &[Route] = &[
     route("/v1/session/info/", &[Get], to!(session::info)),
     route("/v1/session/node/", &[Get], to!(session::of_node)),
     route("/v1/session/list", &[Get], to!(session::list)),
+    route("/v1/locks", &[Get], to!(locks::list)),
     route("/v1/status/leader", &[Get], to!(status::leader)),
     route("/v1/status/peers", &[Get], to!(status::peers)),
     route("/v1/snapshot", &[Get, Put], to!(snapshot::serve)),

@@ -232,6 +232,16 @@ impl State {
         Some(ConsulIndex(newest.index()))
     }
 
+    /// The keys that sessions hold, by session.
+    pub fn kv_held(&self) -> impl Iterator<Item = &KvRow> {
+        let keys = self
+            .kv
+            .held
+            .iter()
+            .map(|mark| &mark.key()[size_of::<SessionId>()..]);
+        keys.filter_map(|key| self.kv.rows.get(key))
+    }
+
     /// The lock-delays that have not ended, by key.
     pub fn lock_delays(&self) -> impl Iterator<Item = &LockDelayRow> {
         self.kv.lock_delays.iter().map(|entry| &*entry.row)

@@ -5,6 +5,7 @@ mod compatibility;
 mod cors;
 mod limits;
 mod lists;
+mod locks;
 mod operator;
 mod options;
 mod page;
