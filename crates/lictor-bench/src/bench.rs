@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 
-use crate::drive::{Pace, drive};
+use crate::cluster::{Cluster, Fault};
+use crate::drive::{Aim, Pace, drive};
 use crate::figures::{Figure, Sample, float};
 use crate::handoff;
 use crate::rows::{Phase, ROWS, Row};
@@ -31,6 +33,8 @@ const SETTLE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(300);
 const WAKE_ONE_TIMES: usize = 300;
 const WAKE_ALL_TIMES: usize = 5;
+/// How often the leader of a cluster is lost in each way.
+const FAULTS: usize = 10;
 
 type Scripts = Vec<Box<dyn Script>>;
 
@@ -57,6 +61,8 @@ impl Bench {
             (Phase::Watch, Self::watch as fn(&mut Self, &Binary) -> Result<()>),
             (Phase::Million, Self::million),
             (Phase::Start, Self::start),
+            (Phase::Cluster, Self::cluster),
+            (Phase::ClusterMillion, Self::cluster_million),
         ] {
             if ROWS.iter().any(|row| row.phase == phase && self.wants(row)) {
                 for round in 0..self.rounds {
@@ -151,10 +157,10 @@ impl Bench {
     }
 
     /// Sets each key once by transactions; the rate is in keys.
-    fn load(&self, server: &Server, keys: Keys) -> Result<Sample> {
+    fn load<'a>(&self, aim: impl Into<Aim<'a>>, keys: Keys) -> Result<Sample> {
         let scripts = clients(CLIENTS, |n| Txn::load(keys, n, CLIENTS));
         let mut sample = drive(
-            server,
+            aim,
             scripts,
             Pace {
                 window: None,
@@ -181,7 +187,7 @@ impl Bench {
         std::thread::sleep(SETTLE);
         let resident = server.resident_bytes()?;
 
-        let mut watchers = Watchers::open(server.http(), WATCHED, false)?;
+        let mut watchers = Watchers::open(&[server.http()], WATCHED, false)?;
         std::thread::sleep(SETTLE);
         let each = (server.resident_bytes()? - resident) / float(watchers.count());
         self.note("watch-memory", binary.product, Sample::of(Figure::Memory, each));
@@ -197,7 +203,7 @@ impl Bench {
         drop(watchers);
         server.await_descriptors_below(WATCHED.count / 2)?;
         let without = self.puts(&server)?;
-        let mut watchers = Watchers::open(server.http(), WATCHED, true)?;
+        let mut watchers = Watchers::open(&[server.http()], WATCHED, true)?;
         let again = self.puts(&server)?;
         if let (Some(first), Some(without), Some(again)) = (
             with.get(Figure::Rate),
@@ -244,6 +250,132 @@ impl Bench {
             "million-restart",
             binary.product,
             Sample::of(Figure::Time, took.as_secs_f64()),
+        );
+        Ok(())
+    }
+
+    fn cluster(&mut self, binary: &Binary) -> Result<()> {
+        let mut cluster = Cluster::start(binary, &self.dir)?;
+        let leader = cluster.leader()?;
+        self.load(cluster.aim_at(&[&cluster.servers()[leader]]), SMALL)?;
+        let rows = ROWS.iter().filter(|row| row.phase == Phase::Cluster);
+        let rows: Vec<&Row> = rows.filter(|row| self.wants(row)).collect();
+        for row in rows {
+            std::thread::sleep(PAUSE);
+            let sample = self
+                .measure_cluster(row.id, &mut cluster)
+                .with_context(|| format!("{} on {}", row.id, binary.product.name()))?;
+            self.note(row.id, binary.product, sample);
+        }
+        Ok(())
+    }
+
+    fn measure_cluster(&self, id: &str, cluster: &mut Cluster) -> Result<Sample> {
+        let fault = match id {
+            "cluster-kill" => Some(Fault::Kill),
+            "cluster-pause" => Some(Fault::Pause),
+            _ => None,
+        };
+        if let Some(fault) = fault {
+            let took = (0..FAULTS).map(|_| cluster.lose_leader(fault));
+            return Ok(percentiles(took.collect::<Result<_>>()?));
+        }
+        if id == "cluster-transfer" {
+            let (longest, failed) = cluster.hand_over()?;
+            let mut sample = Sample::of(Figure::Time, longest.as_secs_f64());
+            sample.set(Figure::Failed, float(failed));
+            return Ok(sample);
+        }
+        if id == "cluster-watch-memory" {
+            return self.watch_cluster(cluster);
+        }
+        let (leader, followers) = (&cluster.servers()[cluster.leader()?], cluster.followers()?);
+        let (servers, scripts) = match id {
+            "cluster-put-64" => (vec![leader], clients(64, |n| Put::new(SMALL, n))),
+            "cluster-put-1" => (vec![leader], clients(1, |n| Put::new(SMALL, n))),
+            "cluster-put-followers" => (followers, clients(64, |n| Put::new(SMALL, n))),
+            "cluster-get-default" => (vec![followers[0]], clients(64, |n| Get::new(SMALL, "", n))),
+            "cluster-get-stale" => (vec![followers[0]], clients(64, |n| Get::new(SMALL, "?stale", n))),
+            "cluster-get-consistent" => (
+                vec![followers[0]],
+                clients(64, |n| Get::new(SMALL, "?consistent", n)),
+            ),
+            other => bail!("no scripts for {other}"),
+        };
+        drive(cluster.aim_at(&servers), scripts, self.pace, 1.0)
+    }
+
+    fn watch_cluster(&self, cluster: &Cluster) -> Result<Sample> {
+        let leader = cluster.leader()?;
+        self.load(cluster.aim_at(&[&cluster.servers()[leader]]), WATCHED)?;
+        std::thread::sleep(SETTLE);
+        let resident = || -> Result<f64> { cluster.servers().iter().map(Server::resident_bytes).sum() };
+        let before = resident()?;
+        let addrs: Vec<_> = cluster.servers().iter().map(Server::http).collect();
+        let watchers = Watchers::open(&addrs, WATCHED, false)?;
+        std::thread::sleep(SETTLE);
+        let each = (resident()? - before) / float(watchers.count());
+        // Consul keeps an abandoned query until its wait is over, so all are answered before they are dropped.
+        self.load(cluster.aim_at(&[&cluster.servers()[leader]]), WATCHED)?;
+        Ok(Sample::of(Figure::Memory, each))
+    }
+
+    fn cluster_million(&mut self, binary: &Binary) -> Result<()> {
+        let mut cluster = Cluster::start(binary, &self.dir)?;
+        let leader = cluster.leader()?;
+        self.load(cluster.aim_at(&[&cluster.servers()[leader]]), MILLION)?;
+        std::thread::sleep(SETTLE);
+        let file = cluster.servers()[leader].dir().join("snapshot");
+        let file = file.to_str().context("the folder's name is no text")?.to_owned();
+        let timed = |cluster: &Cluster, verb: &str| -> Result<Sample> {
+            let begun = Instant::now();
+            cluster.servers()[leader].command(&["snapshot", verb, &file])?;
+            Ok(Sample::of(Figure::Time, begun.elapsed().as_secs_f64()))
+        };
+        self.note("cluster-snapshot-save", binary.product, timed(&cluster, "save")?);
+
+        let alone = drive(
+            cluster.aim_at(&[&cluster.servers()[leader]]),
+            clients(CLIENTS, |n| Put::new(SMALL, n)),
+            self.pace,
+            1.0,
+        )?;
+        let last = format!("/v1/kv/{}?stale", MILLION.name(MILLION.count - 1));
+        let addrs = vec![cluster.servers()[leader].http()];
+        let (pace, dir) = (self.pace, self.dir.clone());
+        let caught_up = AtomicBool::new(false);
+        let (took, during) = std::thread::scope(|scope| {
+            // Writes to the end, however long that takes; the first window is the sample.
+            let writing = scope.spawn(|| {
+                let write = || {
+                    let aim = Aim {
+                        addrs: addrs.clone(),
+                        servers: Vec::new(),
+                    };
+                    drive(aim, clients(CLIENTS, |n| Put::new(SMALL, n)), pace, 1.0)
+                };
+                let first = write()?;
+                while !caught_up.load(Ordering::Relaxed) {
+                    write()?;
+                }
+                Ok(first)
+            });
+            let took = cluster.add_server(binary, &dir, &last);
+            caught_up.store(true, Ordering::Relaxed);
+            (took, writing.join())
+        });
+        let during: Result<Sample> = during.map_err(|_| anyhow!("a load thread panicked"))?;
+        let mut sample = Sample::of(Figure::Time, took?.as_secs_f64());
+        if let (Some(alone), Some(during)) = (alone.get(Figure::P99), during?.get(Figure::P99)) {
+            sample.set(Figure::P99, during);
+            sample.set(Figure::Kept, alone / during);
+        }
+        self.note("cluster-catch-up", binary.product, sample);
+
+        self.note(
+            "cluster-snapshot-restore",
+            binary.product,
+            timed(&cluster, "restore")?,
         );
         Ok(())
     }

@@ -37,8 +37,32 @@ pub(crate) struct Pace {
 
 type Scripts = Vec<Box<dyn Script>>;
 
+/// Whom clients talk to, in turn, and whose counters are read.
+pub(crate) struct Aim<'a> {
+    pub(crate) addrs: Vec<SocketAddr>,
+    pub(crate) servers: Vec<&'a Server>,
+}
+
+impl<'a> From<&'a Server> for Aim<'a> {
+    fn from(server: &'a Server) -> Self {
+        Self {
+            addrs: vec![server.http()],
+            servers: vec![server],
+        }
+    }
+}
+
+impl Aim<'_> {
+    /// What all servers have used together.
+    fn usage(&self) -> Result<Usage> {
+        let usages = self.servers.iter().map(|server| server.usage());
+        let sum = usages.reduce(|sum, one| Ok(sum?.with(one?)));
+        sum.unwrap_or_else(|| Ok(Usage::default()))
+    }
+}
+
 struct Shared {
-    addr: SocketAddr,
+    addrs: Vec<SocketAddr>,
     /// All connections are open.
     ready: Barrier,
     stop: watch::Sender<bool>,
@@ -50,10 +74,11 @@ type Record = (Instant, Duration);
 
 /// Lets every script run as one client and measures them together. `units` is by how much one operation counts in
 /// the figures per operation (a transaction of 64 sets counts as 64).
-pub(crate) fn drive(server: &Server, scripts: Scripts, pace: Pace, units: f64) -> Result<Sample> {
+pub(crate) fn drive<'a>(aim: impl Into<Aim<'a>>, scripts: Scripts, pace: Pace, units: f64) -> Result<Sample> {
+    let aim = aim.into();
     let threads = pace.threads.clamp(1, scripts.len());
     let shared = Arc::new(Shared {
-        addr: server.http(),
+        addrs: aim.addrs.clone(),
         ready: Barrier::new(threads + 1),
         stop: watch::Sender::new(false),
         running: AtomicUsize::new(threads),
@@ -68,7 +93,7 @@ pub(crate) fn drive(server: &Server, scripts: Scripts, pace: Pace, units: f64) -
             .map(|share| scope.spawn(|| run_thread(share, &shared)))
             .collect();
         shared.ready.wait();
-        let window = watch_window(server, pace, &shared);
+        let window = watch_window(&aim, pace, &shared);
         shared.stop.send_replace(true);
         (
             handles
@@ -95,11 +120,11 @@ struct Window {
     after: Usage,
 }
 
-fn watch_window(server: &Server, pace: Pace, shared: &Shared) -> Result<Window> {
+fn watch_window(aim: &Aim<'_>, pace: Pace, shared: &Shared) -> Result<Window> {
     if pace.window.is_some() {
         std::thread::sleep(WARM_UP);
     }
-    let (before, start) = (server.usage()?, Instant::now());
+    let (before, start) = (aim.usage()?, Instant::now());
     match pace.window {
         Some(window) => std::thread::sleep(window),
         None => {
@@ -112,7 +137,7 @@ fn watch_window(server: &Server, pace: Pace, shared: &Shared) -> Result<Window> 
         start,
         end: Instant::now(),
         before,
-        after: server.usage()?,
+        after: aim.usage()?,
     })
 }
 
@@ -158,8 +183,8 @@ fn run_thread(share: Scripts, shared: &Arc<Shared>) -> Result<Vec<Record>> {
 async fn run_share(share: Scripts, shared: &Arc<Shared>) -> Result<Vec<Record>> {
     let mut connections = Vec::with_capacity(share.len());
     let mut failed = None;
-    for _ in &share {
-        match Connection::open(shared.addr).await {
+    for (_, &addr) in share.iter().zip(shared.addrs.iter().cycle()) {
+        match Connection::open(addr).await {
             Ok(connection) => connections.push(connection),
             Err(error) => failed = Some(error),
         }

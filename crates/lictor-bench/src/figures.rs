@@ -27,6 +27,8 @@ pub(crate) enum Figure {
     Time,
     /// The same work with and without something else going on, as a ratio.
     Kept,
+    /// Requests that were not answered by 200.
+    Failed,
 }
 
 impl Figure {
@@ -43,6 +45,7 @@ impl Figure {
             Self::Memory => "memory",
             Self::Time => "time",
             Self::Kept => "kept",
+            Self::Failed => "failed",
         }
     }
 
@@ -53,6 +56,7 @@ impl Figure {
             Self::P50 | Self::P99 | Self::Cpu | Self::LoadCpu | Self::Time => show_seconds(value),
             Self::Written | Self::Device | Self::Memory => show_bytes(value),
             Self::Kept => format!("{:.1} %", value * 100.0),
+            Self::Failed => format!("{value:.0}"),
         }
     }
 }

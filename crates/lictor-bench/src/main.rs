@@ -8,10 +8,11 @@
 //! rows ── what to measure, goals          bench ── phases: servers, data, turns, rounds
 //!                                            │
 //! script ── one client, no IO ──> drive ── connections, time, counters ──> figures ──> report
-//!           watchers, handoff ── what a closed loop cannot express ─────────────┘
+//! watchers, handoff, cluster ── what a closed loop cannot express ─────────────┘
 //! ```
 
 mod bench;
+mod cluster;
 mod drive;
 mod figures;
 mod handoff;

@@ -16,6 +16,10 @@ pub(crate) enum Phase {
     Million,
     /// Nothing stored; fresh servers in each round.
     Start,
+    /// Three servers with ten thousand keys; fresh ones in each round.
+    Cluster,
+    /// Three servers with a million keys; fresh ones in each round.
+    ClusterMillion,
 }
 
 /// One kind of work.
@@ -44,6 +48,10 @@ const fn row(
 
 const fn times(goal: f64, floor: f64) -> Target {
     Times { goal, floor }
+}
+
+const fn at_most(goal: f64, floor: f64) -> Target {
+    AtMost { goal, floor }
 }
 
 const fn part(goal: f64, floor: f64) -> Target {
@@ -235,5 +243,83 @@ pub(crate) static ROWS: &[Row] = &[
                 floor: 0.6,
             },
         )],
+    ),
+    row(
+        "cluster-put-64",
+        "three servers: durable PUT through the leader, 64 clients, CPU of all",
+        Phase::Cluster,
+        &[(Rate, times(7.0, 4.0)), (Cpu, part(7.0, NONE))],
+    ),
+    row(
+        "cluster-put-followers",
+        "three servers: durable PUT over the followers, 64 clients",
+        Phase::Cluster,
+        &[(Rate, times(6.0, 3.6))],
+    ),
+    row(
+        "cluster-put-1",
+        "three servers: durable PUT through the leader, 1 client",
+        Phase::Cluster,
+        &[(Rate, times(2.5, 1.7))],
+    ),
+    row(
+        "cluster-get-default",
+        "three servers: GET at a follower, 64 clients",
+        Phase::Cluster,
+        &[(Rate, times(5.0, 3.0))],
+    ),
+    row(
+        "cluster-get-stale",
+        "three servers: GET ?stale at a follower, 64 clients",
+        Phase::Cluster,
+        &[(Rate, times(5.0, 3.0))],
+    ),
+    row(
+        "cluster-get-consistent",
+        "three servers: GET ?consistent at a follower, 64 clients",
+        Phase::Cluster,
+        &[(Rate, times(9.0, 5.0))],
+    ),
+    row(
+        "cluster-watch-memory",
+        "three servers: 10,000 idle watchers spread over them, memory each",
+        Phase::Cluster,
+        &[(Memory, at_most(10_240.0, 16_384.0))],
+    ),
+    row(
+        "cluster-transfer",
+        "three servers: longest pause of a writer while the leadership is handed over",
+        Phase::Cluster,
+        &[(Time, at_most(0.2, 0.5))],
+    ),
+    row(
+        "cluster-pause",
+        "three servers: leader paused, to the first write through a survivor",
+        Phase::Cluster,
+        &[(P50, at_most(1.0, 1.5))],
+    ),
+    row(
+        "cluster-kill",
+        "three servers: leader killed, to the first write through a survivor",
+        Phase::Cluster,
+        &[(P50, at_most(0.6, 1.0))],
+    ),
+    row(
+        "cluster-snapshot-save",
+        "three servers, 1 M keys: snapshot save",
+        Phase::ClusterMillion,
+        &[(Time, at_most(1.1, 2.0))],
+    ),
+    row(
+        "cluster-catch-up",
+        "three servers, 1 M keys: an empty fourth one catches up while 64 clients write",
+        Phase::ClusterMillion,
+        &[(Time, at_most(10.0, 20.0))],
+    ),
+    row(
+        "cluster-snapshot-restore",
+        "three servers, 1 M keys: snapshot restore",
+        Phase::ClusterMillion,
+        &[(Time, at_most(4.0, 8.0))],
     ),
 ];

@@ -57,6 +57,10 @@ pub(crate) enum Mode {
     Dev,
     /// One durable server with its own data directory.
     Durable,
+    /// One of three durable servers that form a cluster.
+    Founder,
+    /// A durable server that joins one.
+    Newcomer,
 }
 
 /// A running server; it is killed, and its data removed, when dropped.
@@ -64,7 +68,7 @@ pub(crate) struct Server {
     binary: Binary,
     mode: Mode,
     child: Child,
-    http: SocketAddr,
+    ports: Ports,
     config: String,
     dir: PathBuf,
     launched: Instant,
@@ -73,16 +77,25 @@ pub(crate) struct Server {
 impl Server {
     /// Starts a server in a fresh directory below `parent`, without waiting for it.
     pub(crate) fn launch(binary: &Binary, mode: Mode, parent: &Path) -> Result<Self> {
+        Self::launch_at(binary, mode, parent, Ports::free()?, &[])
+    }
+
+    /// The same at given ports, as a member of a cluster that is met at the others' ports.
+    pub(crate) fn launch_at(
+        binary: &Binary,
+        mode: Mode,
+        parent: &Path,
+        ports: Ports,
+        others: &[Ports],
+    ) -> Result<Self> {
         let dir = fresh_dir(parent, binary.product)?;
-        let ports = free_ports::<4>()?;
-        let config = config(ports);
+        let config = config(ports, others);
         let (child, launched) = spawn(binary, mode, &dir, &config)?;
-        let http = SocketAddr::from((Ipv4Addr::LOCALHOST, ports[0]));
         Ok(Self {
             binary: binary.clone(),
             mode,
             child,
-            http,
+            ports,
             config,
             dir,
             launched,
@@ -102,7 +115,31 @@ impl Server {
     }
 
     pub(crate) fn http(&self) -> SocketAddr {
-        self.http
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.ports.http))
+    }
+
+    pub(crate) fn ports(&self) -> Ports {
+        self.ports
+    }
+
+    /// Runs the product's own command line against this server.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Result<()> {
+        let output = Command::new(&self.binary.path)
+            .args(arguments)
+            .env("CONSUL_HTTP_ADDR", self.http().to_string())
+            .stdin(Stdio::null())
+            .output()?;
+        ensure!(
+            output.status.success(),
+            "{arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(())
+    }
+
+    /// Where files of a measurement may lie; removed with the server.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// Time from the launch of the process to the answer to its first write.
@@ -114,7 +151,7 @@ impl Server {
     pub(crate) fn await_first(&mut self, method: &str, target: &str, body: &[u8]) -> Result<Duration> {
         let bytes = request(method, target, body);
         loop {
-            if let Ok(mut connection) = Blocking::open(self.http)
+            if let Ok(mut connection) = Blocking::open(self.http())
                 && let Ok(answer) = connection.call(&bytes)
                 && answer.status == 200
             {
@@ -145,7 +182,19 @@ impl Server {
         Ok(())
     }
 
-    fn kill(&mut self) -> Result<()> {
+    /// Starts a server that was killed again, on the same data and ports.
+    pub(crate) fn relaunch(&mut self) -> Result<()> {
+        (self.child, self.launched) = spawn(&self.binary, self.mode, &self.dir, &self.config)?;
+        Ok(())
+    }
+
+    /// Stops or continues the process.
+    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
+        Ok(kill_process(Pid::from_child(&self.child), signal)?)
+    }
+
+    /// Ends the process without warning.
+    pub(crate) fn kill(&mut self) -> Result<()> {
         if self.child.try_wait()?.is_none() {
             kill_process(Pid::from_child(&self.child), Signal::KILL)?;
             self.child.wait()?;
@@ -219,7 +268,7 @@ impl Drop for Server {
 }
 
 /// What a server has used since its start.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Usage {
     /// User and system time of all its threads.
     pub(crate) cpu_seconds: f64,
@@ -229,6 +278,21 @@ pub(crate) struct Usage {
     pub(crate) written_bytes: Option<f64>,
     /// Counters of the whole device that holds its data, if the system tells.
     pub(crate) device: Option<Device>,
+}
+
+impl Usage {
+    /// The use of this server and another one on the same machine.
+    pub(crate) fn with(self, other: Self) -> Self {
+        Self {
+            cpu_seconds: self.cpu_seconds + other.cpu_seconds,
+            load_cpu_seconds: other.load_cpu_seconds,
+            written_bytes: self
+                .written_bytes
+                .zip(other.written_bytes)
+                .map(|(one, other)| one + other),
+            device: other.device,
+        }
+    }
 }
 
 /// Counters of a block device since the machine's start.
@@ -287,6 +351,28 @@ fn fresh_dir(parent: &Path, product: Product) -> Result<PathBuf> {
     }
 }
 
+/// The ports of one server.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ports {
+    pub(crate) http: u16,
+    pub(crate) serf_lan: u16,
+    pub(crate) serf_wan: u16,
+    /// Consensus; how a server is named in `/v1/status/leader`.
+    pub(crate) server: u16,
+}
+
+impl Ports {
+    pub(crate) fn free() -> Result<Self> {
+        let [http, serf_lan, serf_wan, server] = free_ports()?;
+        Ok(Self {
+            http,
+            serf_lan,
+            serf_wan,
+            server,
+        })
+    }
+}
+
 /// Ports nobody listens on now. They lie below the range that outgoing connections draw from, so that none is taken
 /// between a kill and the start after it.
 fn free_ports<const N: usize>() -> Result<[u16; N]> {
@@ -308,10 +394,21 @@ fn free_ports<const N: usize>() -> Result<[u16; N]> {
 }
 
 /// The same for both products: loopback ports, no other services, no limit that load would hit.
-fn config([http, serf_lan, serf_wan, server]: [u16; 4]) -> String {
+fn config(own: Ports, others: &[Ports]) -> String {
+    let Ports {
+        http,
+        serf_lan,
+        serf_wan,
+        server,
+    } = own;
+    let others: Vec<String> = others
+        .iter()
+        .map(|ports| format!("\"127.0.0.1:{}\"", ports.serf_lan))
+        .collect();
     format!(
-        "ports {{\n http = {http}\n serf_lan = {serf_lan}\n serf_wan = {serf_wan}\n server = {server}\n \
-         dns = -1\n grpc = -1\n grpc_tls = -1\n}}\nlimits {{\n http_max_conns_per_client = {CONNECTIONS_MAX}\n}}\n"
+        "node_name = \"bench-{server}\"\nretry_join = [{}]\nports {{\n http = {http}\n serf_lan = {serf_lan}\n serf_wan = {serf_wan}\n server = {server}\n \
+         dns = -1\n grpc = -1\n grpc_tls = -1\n}}\nlimits {{\n http_max_conns_per_client = {CONNECTIONS_MAX}\n}}\n",
+        others.join(", ")
     )
 }
 
@@ -329,10 +426,13 @@ fn spawn(binary: &Binary, mode: Mode, dir: &Path, config: &str) -> Result<(Child
     ]);
     match mode {
         Mode::Dev => command.arg("-dev"),
-        Mode::Durable => command
-            .args(["-server", "-bootstrap-expect=1", "-data-dir"])
-            .arg(dir.join("data")),
+        Mode::Durable => command.args(["-server", "-bootstrap-expect=1"]),
+        Mode::Founder => command.args(["-server", "-bootstrap-expect=3"]),
+        Mode::Newcomer => command.arg("-server"),
     };
+    if mode != Mode::Dev {
+        command.arg("-data-dir").arg(dir.join("data"));
+    }
     command
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)

@@ -24,19 +24,20 @@ pub(crate) struct Watchers {
 }
 
 impl Watchers {
-    /// Connects them all and sends their queries.
-    pub(crate) fn open(addr: SocketAddr, keys: Keys, same_key: bool) -> Result<Self> {
+    /// Connects them all, to the servers in turn, and sends their queries.
+    pub(crate) fn open(addrs: &[SocketAddr], keys: Keys, same_key: bool) -> Result<Self> {
+        let first = addrs.first().context("no servers")?;
         let mut watchers = Self {
             connections: Vec::new(),
             keys,
             same_key,
-            writer: Blocking::open(addr)?,
+            writer: Blocking::open(*first)?,
             buffer: Buffer::default(),
             writes: 0,
         };
         let index = watchers.newest_index()?;
-        for n in 0..keys.count {
-            let mut connection = Blocking::open(addr).with_context(|| format!("watcher {n}"))?;
+        for (n, addr) in (0..keys.count).zip(addrs.iter().cycle()) {
+            let mut connection = Blocking::open(*addr).with_context(|| format!("watcher {n}"))?;
             connection.send(&watchers.query(n, index))?;
             watchers.connections.push(connection);
         }

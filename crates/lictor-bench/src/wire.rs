@@ -223,9 +223,14 @@ pub(crate) struct Blocking {
 
 impl Blocking {
     pub(crate) fn open(addr: SocketAddr) -> io::Result<Self> {
+        Self::open_within(addr, Duration::from_secs(60))
+    }
+
+    /// One whose answers must not keep it waiting for longer than that.
+    pub(crate) fn open_within(addr: SocketAddr, patience: Duration) -> io::Result<Self> {
         let stream = TcpStream::connect_timeout(&addr, Duration::from_secs(10))?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+        stream.set_read_timeout(Some(patience))?;
         Ok(Self {
             stream,
             buf: Buffer::default(),
