@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lictor_proto::RaftId;
-use lictor_raft::{ConfEcho, Core, Input, LogPosition, LogReader, LogWriter, Output, RoleChange, Why};
+use lictor_proto::{LogIndex, RaftId};
+use lictor_raft::{
+    ConfEcho, Core, Input, LogPosition, LogReader, LogWriter, Output, ReadId, RoleChange, Why,
+};
 
 use super::{ApplyWork, ApplyWorker, Clock, Event, LogWork, LogWorker, Shared, Stage, Survey, fatal};
 use crate::cluster::snapshots;
@@ -170,7 +172,10 @@ impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
                 }
                 Event::Peer(message) => Input::Peer(message),
                 Event::Unreachable(member) => Input::Unreachable(member),
-                Event::Read => Input::ReadIndex(self.shared.gate.begin()),
+                Event::Read => match self.shared.gate.begin() {
+                    Some(round) => Input::ReadIndex(round),
+                    None => continue,
+                },
                 Event::ChangeMembers { id, changes, context } => {
                     Input::ChangeMembers { id, changes, context }
                 }
@@ -232,11 +237,11 @@ impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
                     true
                 }
                 Output::ReadReady { id, index } => {
-                    self.shared.gate.end(id, &Ok(index));
+                    self.end_round(id, &Ok(index));
                     true
                 }
                 Output::ReadFailed(id) => {
-                    self.shared.gate.end(id, &Err(ReadError::NoLeader));
+                    self.end_round(id, &Err(ReadError::NoLeader));
                     true
                 }
                 Output::ResetLog(position) => self.log.send(LogWork::Reset(position)).is_ok(),
@@ -270,6 +275,13 @@ impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
 }
 
 impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
+    fn end_round(&self, id: ReadId, answer: &Result<LogIndex, ReadError>) {
+        if self.shared.gate.end(id, answer) {
+            // Refused only while stopping.
+            let _ = self.shared.raft.push(Event::Read);
+        }
+    }
+
     fn take_role(&self, role: RoleChange) {
         let leader = role.leader.map(|leader| leader.0);
         tracing::info!(
