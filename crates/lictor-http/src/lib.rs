@@ -29,6 +29,7 @@ mod list;
 mod page;
 mod path;
 mod query;
+mod relay;
 mod reply;
 mod route;
 mod routes;
