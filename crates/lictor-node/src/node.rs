@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use lictor_peer::Peers;
 use lictor_proto::v1::{KvLock, MembersContext, ServerRow, SessionRow};
-use lictor_proto::{Command, RaftId, SessionId};
+use lictor_proto::{Command, RaftId, SessionId, Term};
 use lictor_raft::{LogPosition, LogStore, MemberChange, PeerMessage, Proposal, ProposalId, StateMark};
 use lictor_session::Renewal;
 use lictor_state::{Area, KvRow, Outcome, State};
@@ -107,13 +107,30 @@ impl Shared {
             .any(|server| server.raft_id != self.me.0)
     }
 
-    /// Proposes a command whose outcome nobody waits for.
-    pub(crate) fn propose_unheard(&self, command: Command) -> Result<(), ProposeError> {
+    /// Whether this server leads and nobody else can (rule R16): under a lease, or after a round with the voters. Blocks
+    /// for that.
+    pub(crate) fn confirm_leadership(&self) -> bool {
+        if !self.progress.is_serving() {
+            return false;
+        }
+        if self.progress.has_lease(|| self.clock.now()) {
+            return true;
+        }
+        let (answer, begins) = self.gate.join();
+        if begins && self.raft.push(Event::Read).is_err() {
+            return false;
+        }
+        matches!(answer.blocking_recv(), Ok(Ok(_))) && self.progress.is_serving()
+    }
+
+    /// Proposes a command that follows from what this leader knew in this term. Nobody waits for its outcome.
+    pub(crate) fn propose_unheard(&self, term: Term, command: Command) -> Result<(), ProposeError> {
         self.progress.check_disk()?;
         let data = command.to_entry_bytes();
         let permit = self.pending.try_reserve(data.len())?;
         let (id, _) = self.pending.enter(permit);
-        let refused = self.raft.push(Event::Propose(Proposal { id, data })).is_err();
+        let proposal = Event::ProposeIn(term, Proposal { id, data });
+        let refused = self.raft.push(proposal).is_err();
         if refused {
             self.pending.answer(id, Err(ProposeError::Stopping));
             return Err(ProposeError::Stopping);
@@ -385,6 +402,17 @@ impl Node {
             .await
     }
 
+    /// Proposes a command that follows from what this server knew as the leader of this term; in another it must not.
+    pub(crate) async fn propose_in(&self, term: Term, command: Command) -> Result<Outcome, ProposeError> {
+        let shared = &self.0;
+        shared.progress.check_disk()?;
+        let data = command.to_entry_bytes();
+        let permit = shared.pending.reserve(data.len()).await?;
+        let (id, answer) = shared.pending.enter(permit);
+        self.ask_raft(Event::ProposeIn(term, Proposal { id, data }), id, answer)
+            .await
+    }
+
     /// Tells the raft thread, and waits for what becomes of it.
     async fn ask_raft(&self, event: Event, id: ProposalId, answer: oneshot::Receiver<Answer>) -> Answer {
         let shared = &self.0;
@@ -575,12 +603,15 @@ impl Node {
             servers,
             autopilot: None,
         };
-        self.change_members_with(changes, &context).await.map(|_| ())
+        self.change_members_with(None, changes, &context)
+            .await
+            .map(|_| ())
     }
 
-    /// See [`Self::change_members`]. The outcome is whether all of the context took effect.
+    /// See [`Self::change_members`]. With a term only in that. The outcome is whether all of the context took effect.
     pub(crate) async fn change_members_with(
         &self,
+        term: Option<Term>,
         changes: Vec<MemberChange>,
         context: &MembersContext,
     ) -> Result<Outcome, ProposeError> {
@@ -590,7 +621,12 @@ impl Node {
         let context = context.encode_to_vec();
         let permit = self.0.pending.reserve(context.len()).await?;
         let (id, answer) = self.0.pending.enter(permit);
-        let event = Event::ChangeMembers { id, changes, context };
+        let event = Event::ChangeMembers {
+            id,
+            term,
+            changes,
+            context,
+        };
         self.ask_raft(event, id, answer).await
     }
 
@@ -677,7 +713,7 @@ impl Node {
             }
         }
         shared.progress.end_waits();
-        shared.pending.answer_rest(&ProposeError::Stopping);
+        shared.pending.answer_rest(&ProposeError::OutcomeUnknown);
     }
 }
 
