@@ -26,7 +26,7 @@ mod timers;
 mod types;
 mod watch;
 
-pub use cluster::{Autopilot, Formed, Forming, PeerHandler, Roster, VowStore};
+pub use cluster::{Autopilot, FormError, Formed, Forming, JoinPace, PeerHandler, Roster, VowStore};
 pub use linger::Linger;
 pub use memory::MemCheckpoint;
 pub use node::{Begin, Node, Options, StartError};

@@ -24,7 +24,7 @@ use lictor_proto::RaftId;
 use parking_lot::Mutex;
 use tokio::runtime;
 
-pub use form::{Formed, Forming, VowStore};
+pub use form::{FormError, Formed, Forming, JoinPace, VowStore};
 pub(crate) use forward::Forwarded;
 pub(crate) use gate::Gate;
 pub use handler::PeerHandler;
