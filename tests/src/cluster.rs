@@ -58,6 +58,11 @@ impl Cluster {
         self
     }
 
+    /// The same, from now on.
+    pub fn set_hcl(&mut self, hcl: &str) {
+        hcl.clone_into(&mut self.hcl);
+    }
+
     /// Starts those that do not run yet and waits until all are ready.
     ///
     /// # Errors
