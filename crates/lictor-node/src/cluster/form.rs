@@ -269,7 +269,11 @@ impl Forming {
 
     /// Tells servers at these addresses where this one is, and learns the same of them.
     pub async fn announce(&self, peers: &Peers, contacts: &[String]) {
-        self.meet_all(peers, contacts, &mut Complaints::default()).await;
+        let mut unheard = Complaints {
+            is_unheard: true,
+            ..Complaints::default()
+        };
+        self.meet_all(peers, contacts, &mut unheard).await;
     }
 
     /// Says hello to everybody there is.
@@ -505,15 +509,23 @@ fn names(servers: &[ServerRow]) -> Vec<&str> {
 
 /// Tells each problem once, and again after a while.
 #[derive(Default)]
-struct Complaints(BTreeMap<String, Instant>);
+struct Complaints {
+    told: BTreeMap<String, Instant>,
+    /// They keep nobody out of a cluster, and are of interest for a closer look only.
+    is_unheard: bool,
+}
 
 impl Complaints {
     fn tell(&mut self, problem: &str) {
+        if self.is_unheard {
+            tracing::debug!("looking for the leader: {problem}");
+            return;
+        }
         let now = Instant::now();
-        self.0.retain(|_, told| now.duration_since(*told) < TELL_AGAIN);
-        if !self.0.contains_key(problem) {
+        self.told.retain(|_, told| now.duration_since(*told) < TELL_AGAIN);
+        if !self.told.contains_key(problem) {
             tracing::warn!("no cluster yet: {problem}");
-            self.0.insert(problem.to_owned(), now);
+            self.told.insert(problem.to_owned(), now);
         }
     }
 }
