@@ -26,7 +26,7 @@ mod timers;
 mod types;
 
 pub use cluster::{
-    Autopilot, FormError, Formed, Forming, JoinPace, PeerHandler, Roster, VowStore,
+    Autopilot, Comparison, FormError, Formed, Forming, JoinPace, PeerHandler, Roster, VowStore,
 };
 pub use lictor_watch::{Registry, Relay, TooManyWaiters, Topic, Waiter};
 pub use linger::Linger;

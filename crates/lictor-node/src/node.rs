@@ -19,8 +19,10 @@ use parking_lot::Mutex;
 use prost::Message as _;
 use tokio::sync::{broadcast, oneshot, watch};
 
-use crate::cluster::snapshots::Pinned;
-use crate::cluster::{Autopilot, Forming, Forwarded, Gate, Net, PeerHandler, Roster, keep, kind};
+use crate::cluster::snapshots::{Pace, Pinned};
+use crate::cluster::{
+    Autopilot, Digests, Forming, Forwarded, Gate, Net, PeerHandler, Roster, keep, kind, watch_over,
+};
 use crate::mailbox::Mailbox;
 use crate::pending::{Answer, Pending};
 use crate::pipeline::{
@@ -66,6 +68,9 @@ pub(crate) struct Shared {
     pub(crate) gate: Gate,
     /// Views that followers may fetch.
     pub(crate) pinned: Pinned,
+    /// How fast they are sent.
+    pub(crate) pace: Pace,
+    pub(crate) digests: Digests,
     /// The way to other servers, where there is one.
     pub(crate) net: OnceLock<Net>,
     /// As configured here; what was set for all servers goes before it.
@@ -213,6 +218,8 @@ impl Node {
             roster: ArcSwap::default(),
             gate: Gate::default(),
             pinned: Pinned::default(),
+            pace: Pace::default(),
+            digests: Digests::default(),
             net: OnceLock::new(),
             autopilot: ArcSwap::default(),
             healthy_since: Mutex::default(),
@@ -232,6 +239,7 @@ impl Node {
         // A second transport is never used.
         let _ = self.0.net.set(Net::new(peers.clone()));
         tokio::spawn(keep(Arc::downgrade(&self.0)));
+        tokio::spawn(watch_over(Arc::downgrade(&self.0)));
         peers
     }
 
@@ -447,6 +455,9 @@ impl Node {
     /// Answers at once where no waiting is needed, which is the usual case on a leader.
     pub fn try_read(&self, consistency: Consistency) -> Option<ReadMeta> {
         let progress = &self.0.progress;
+        if progress.is_barred() {
+            return None;
+        }
         let is_enough = match consistency {
             Consistency::Stale => return Some(self.stale_meta()),
             Consistency::Default => self.is_fresh(),
@@ -477,9 +488,19 @@ impl Node {
             return Ok(meta);
         }
         let deadline = Instant::now() + LEADER_WAIT;
-        let fresh = tokio::time::timeout_at(deadline.into(), self.become_fresh(consistency));
-        fresh.await.unwrap_or(Err(ReadError::NoLeader))?;
-        Ok(FRESH)
+        let progress = &self.0.progress;
+        let fresh = async {
+            progress.unbarred().await;
+            if consistency == Consistency::Stale {
+                return Ok(self.stale_meta());
+            }
+            self.become_fresh(consistency).await.map(|()| FRESH)
+        };
+        match tokio::time::timeout_at(deadline.into(), fresh).await {
+            Ok(done) => done,
+            Err(_) if progress.is_barred() => Err(ReadError::Rebuilding),
+            Err(_) => Err(ReadError::NoLeader),
+        }
     }
 
     async fn become_fresh(&self, consistency: Consistency) -> Result<(), ReadError> {

@@ -23,6 +23,9 @@ use crate::{Consistency, Node, ProposeError, Survey};
 
 /// How often the leader looks at the members.
 const EVERY: Duration = Duration::from_millis(250);
+/// A leader that refuses writes for want of room hands over after so long: others may have room. Should none have, the
+/// leadership goes round at this pace.
+const FULL_LEADS_FOR: Duration = Duration::from_secs(5);
 /// A server is taken for dead after so long a silence. Far above an election timeout: its sessions end with it, and a
 /// server that is only half reachable for a moment is to be left alone.
 pub(super) const DEAD_AFTER: Duration = Duration::from_secs(5);
@@ -141,6 +144,11 @@ async fn look(node: &Node, survey: &Survey, watched: &mut Watched) -> Result<(),
     watched.looked = Some(now);
     let leads_since = *watched.leads_since.get_or_insert(now);
     let term = survey.status.term;
+    if node.shared().progress.is_disk_full() && now.duration_since(leads_since) > FULL_LEADS_FOR {
+        tracing::warn!("the disk is nearly full: handing over the leadership");
+        node.transfer_leadership(None);
+        return Ok(());
+    }
     let roster = node.roster();
     let autopilot = node.autopilot();
     let is_peer = |id: &RaftId| *id == node.raft_id() || survey.peers.iter().any(|peer| peer.id == *id);

@@ -67,6 +67,8 @@ pub(crate) enum Event {
     SnapshotSent { to: RaftId, ok: bool },
     /// The durable copy of the state is the snapshot, or the snapshot could not be had.
     Installed { position: LogPosition, ok: bool },
+    /// The state is wrong: apply is to stop, and another is to be fetched.
+    Rebuild,
     /// Hand the leadership over; to the most caught-up voter if nobody is named.
     Transfer(Option<RaftId>),
     /// Tell what this leader knows of the others.

@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use lictor_proto::{RaftId, Term};
 use lictor_raft::{ConfEcho, Core, Input, LogPosition, LogReader, LogWriter, Output, RoleChange, Why};
+use tokio::sync::oneshot;
 
 use super::{ApplyWork, ApplyWorker, Clock, Event, LogWork, LogWorker, Shared, Stage, Survey, fatal};
-use crate::cluster::snapshots;
+use crate::cluster::{compare, snapshots};
 use crate::{Linger, ProposeError, ReadError};
 
 /// After a batch of at most this many events the thread polls for the next before it sleeps; after larger ones there
@@ -187,6 +188,13 @@ impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
                     self.hand_over(now, outputs);
                     continue;
                 }
+                Event::Rebuild => {
+                    self.rebuild();
+                    match self.core.best_successor() {
+                        Some(successor) => Input::Transfer(successor),
+                        None => continue,
+                    }
+                }
                 Event::Transfer(to) => match to.or_else(|| self.core.best_successor()) {
                     Some(to) => Input::Transfer(to),
                     None => continue,
@@ -332,6 +340,18 @@ impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
         if !role.is_leader {
             self.shared.timers.follow();
             self.shared.pinned.clear();
+        }
+    }
+
+    /// Has apply stop, and fetches another state on the transport's runtime; apply gets it from there.
+    fn rebuild(&self) {
+        let Some(net) = self.shared.net.get() else { return };
+        let (hold, held) = oneshot::channel();
+        if self.apply.send(ApplyWork::Hold(hold)).is_ok() {
+            let apply = Arc::clone(&self.apply);
+            let deliver = move |work| apply.send(work).is_ok();
+            net.runtime
+                .spawn(compare::rebuild(Arc::clone(&self.shared), held, deliver));
         }
     }
 
