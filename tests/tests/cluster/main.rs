@@ -6,6 +6,7 @@
 mod catch_up;
 mod certificates;
 mod failover;
+mod faults;
 mod forming;
 mod members;
 mod partitions;
