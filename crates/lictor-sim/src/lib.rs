@@ -13,8 +13,8 @@
 //! It drives the code that servers run, wherever that decides; threads, sockets and RocksDB are played by events. What
 //! is held after each step: one leader a term, logs that match, equal states at equal indexes, no lease beside a later
 //! leader, indexes that only grow, one live holder a lock, no lock inside its delay, no session that ends early, a
-//! constant total over accounts, no query that sleeps on after a change of what it waits for. Once the faults end the cluster has to come back, end all sessions, and show a
-//! linearizable history for every key.
+//! constant total over accounts, no query that sleeps on after a change of what it waits for. Once the faults end the
+//! cluster has to come back, end all sessions, and show a linearizable history for every key.
 //!
 //! ```
 //! let report = lictor_sim::run(7, false).expect("no promise is broken");

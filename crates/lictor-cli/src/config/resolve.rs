@@ -62,14 +62,13 @@ pub(crate) fn resolve(
     }
     let (bootstrap, bootstrap_expect) = bootstrap(&raw, dev)?;
     let (bind_addr, advertise_addr) = own_addresses(&raw, dev)?;
-    let ports = ports(&raw.ports)?;
+    let (ports, limits) = (ports(&raw.ports)?, limits(&raw)?);
     let (mut http, https) = (
         listeners(&raw, "http", ports.http)?,
         listeners(&raw, "https", ports.https)?,
     );
     http.extend(more_listeners(&raw.addr)?);
     let (tls, peer_tls) = (tls::https(&raw)?, tls::between_servers(&raw)?);
-    let limits = limits(&raw)?;
     // Consul's test suites name a port for HTTPS and no certificate; the port then stays closed.
     let https = if tls.is_some() { https } else { Vec::new() };
     let datacenter = datacenter("datacenter", raw.datacenter.as_deref().unwrap_or("dc1"))?;

@@ -100,10 +100,11 @@ impl Digests {
                 slice = Instant::now();
                 ControlFlow::Continue(())
             });
-            if let (Some(digest), Some(shared)) = (digest, of.upgrade()) {
-                let took = started.elapsed();
-                tracing::debug!(%index, digest = hex::encode(digest), ?took, "took a digest of the state");
-                shared.digests.end(Some(Taken { index, digest, took }));
+            let took = started.elapsed();
+            let taken = digest.map(|digest| Taken { index, digest, took });
+            tracing::debug!(?taken, "took a digest of the state");
+            if let Some(shared) = of.upgrade() {
+                shared.digests.end(taken);
             }
         };
         let thread = std::thread::Builder::new().name("digest".to_owned());

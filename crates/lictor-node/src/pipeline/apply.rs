@@ -75,10 +75,10 @@ pub(crate) struct ApplyWorker {
     roster: Arc<Roster>,
     effects: Effects,
     answers: Vec<(ProposalId, Answer)>,
-    /// While a snapshot's state is published.
-    is_ahead_of_raft: bool,
     /// The last entry that was taken off the queue; the state may be ahead of it while it is rebuilt.
     consumed: LogIndex,
+    /// The last entry that raft was told of, or knows of by itself.
+    reported: LogIndex,
     rebuild: Rebuild,
     /// The conf-change entry at which apply has stopped.
     stopped_at: Option<Committed>,
@@ -108,8 +108,8 @@ impl ApplyWorker {
             roster,
             effects,
             answers,
-            is_ahead_of_raft: false,
             consumed,
+            reported: consumed,
             rebuild: Rebuild::None,
             stopped_at: None,
             gave_up: false,
@@ -151,7 +151,8 @@ impl ApplyWorker {
                     self.publish();
                     unpublished = 0;
                     self.roster = Arc::new(*roster);
-                    self.consumed = position.index;
+                    // raft hears of it when the copy is durable.
+                    (self.consumed, self.reported) = (position.index, position.index);
                     self.install(*state, Installation::Snapshot(position));
                 }
                 ApplyWork::Hold(held) => {
@@ -232,7 +233,8 @@ impl ApplyWorker {
         shared.pending.answer_all(self.answers.drain(..));
         shared.watches.wake(&self.effects.dirty);
         self.effects.dirty.clear();
-        if !self.is_ahead_of_raft {
+        if self.consumed > self.reported {
+            self.reported = self.consumed;
             // Refused only while stopping.
             let _ = shared.raft.push(Event::Applied(self.consumed));
         }
@@ -337,10 +339,7 @@ impl ApplyWorker {
         if is_snapshot {
             self.shared.set_roster(Arc::clone(&self.roster));
         }
-        // raft hears of a snapshot when the copy is durable, and not before.
-        self.is_ahead_of_raft = is_snapshot;
         self.publish();
-        self.is_ahead_of_raft = false;
     }
 
     fn stop_at(&mut self, entry: Committed) {

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lictor_proto::{RaftId, Term};
-use lictor_raft::{ConfEcho, Core, Input, LogPosition, LogReader, LogWriter, Output, RoleChange, Why};
+use lictor_raft::{
+    ConfEcho, Core, Input, LogPosition, LogReader, LogWriter, Output, ProposalId, RoleChange, Why,
+};
 use tokio::sync::oneshot;
 
 use super::{ApplyWork, ApplyWorker, Clock, Event, LogWork, LogWorker, Shared, Stage, Survey, fatal};
@@ -131,7 +133,7 @@ impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
                 Event::ChangeMembers { id, .. } => id,
                 _ => continue,
             };
-            self.shared.pending.answer(id, Err(ProposeError::Stopping));
+            self.refuse(id, ProposeError::Stopping);
         }
     }
 
@@ -164,21 +166,12 @@ impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
         let mut proposals = Vec::new();
         let mut bound = Vec::new();
         for event in events.drain(..) {
-            let input = match event {
+            match event {
                 Event::Propose(proposal) | Event::ProposeIn(_, proposal) if self.stopping.is_some() => {
-                    self.shared
-                        .pending
-                        .answer(proposal.id, Err(ProposeError::Stopping));
-                    continue;
+                    self.refuse(proposal.id, ProposeError::Stopping);
                 }
-                Event::Propose(proposal) => {
-                    proposals.push(proposal);
-                    continue;
-                }
-                Event::ProposeIn(term, proposal) => {
-                    bound.push((term, proposal));
-                    continue;
-                }
+                Event::Propose(proposal) => proposals.push(proposal),
+                Event::ProposeIn(term, proposal) => bound.push((term, proposal)),
                 Event::Stop => {
                     let now = Instant::now();
                     self.stopping = Some(Stopping {
@@ -186,19 +179,7 @@ impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
                         hand_over_by: now + HAND_OVER_WAIT,
                     });
                     self.hand_over(now, outputs);
-                    continue;
                 }
-                Event::Rebuild => {
-                    self.rebuild();
-                    match self.core.best_successor() {
-                        Some(successor) => Input::Transfer(successor),
-                        None => continue,
-                    }
-                }
-                Event::Transfer(to) => match to.or_else(|| self.core.best_successor()) {
-                    Some(to) => Input::Transfer(to),
-                    None => continue,
-                },
                 Event::Survey(asked) => {
                     // Whoever asked may have gone.
                     let _ = asked.send(Survey {
@@ -206,53 +187,71 @@ impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
                         now,
                         peers: self.core.peers(),
                     });
-                    continue;
                 }
-                Event::Peer(message) => Input::Peer(message),
-                Event::Unreachable(member) => Input::Unreachable(member),
-                Event::Read => Input::ReadIndex(self.shared.gate.begin()),
-                Event::ChangeMembers { id, term, .. } if term.is_some_and(|term| !self.leads_in(term)) => {
-                    self.shared.pending.answer(id, Err(ProposeError::NoLeader));
-                    continue;
+                event => {
+                    if let Some(input) = self.input(event) {
+                        self.core.handle(input, now, outputs);
+                    }
                 }
-                Event::ChangeMembers {
-                    id, changes, context, ..
-                } => Input::ChangeMembers { id, changes, context },
-                Event::SnapshotReady {
-                    to,
-                    position,
-                    members,
-                    descriptor,
-                } => Input::SnapshotReady {
-                    to,
-                    position,
-                    members,
-                    descriptor,
-                },
-                Event::SnapshotSent { to, ok } => Input::SnapshotSent { to, ok },
-                Event::Installed { position, ok } => Input::Installed { position, ok },
-                Event::Persisted(ready) => Input::Persisted(ready),
-                Event::Applied(index) => Input::Applied { index, conf: None },
-                Event::AtConfChange(index) => Input::Applied {
-                    index,
-                    conf: Some(ConfEcho::Accept),
-                },
-                Event::Flushed(index) => Input::Flushed(index),
-            };
-            self.core.handle(input, now, outputs);
+            }
         }
         for (term, proposal) in bound {
             if self.leads_in(term) {
                 proposals.push(proposal);
             } else {
-                self.shared
-                    .pending
-                    .answer(proposal.id, Err(ProposeError::NoLeader));
+                self.refuse(proposal.id, ProposeError::NoLeader);
             }
         }
         if !proposals.is_empty() {
             self.core.handle(Input::Propose(proposals), now, outputs);
         }
+    }
+
+    /// What an event is for the core.
+    fn input(&self, event: Event) -> Option<Input> {
+        Some(match event {
+            Event::Rebuild => {
+                self.rebuild();
+                Input::Transfer(self.core.best_successor()?)
+            }
+            Event::Transfer(to) => Input::Transfer(to.or_else(|| self.core.best_successor())?),
+            Event::Peer(message) => Input::Peer(message),
+            Event::Unreachable(member) => Input::Unreachable(member),
+            Event::Read => Input::ReadIndex(self.shared.gate.begin()),
+            Event::ChangeMembers { id, term, .. } if term.is_some_and(|term| !self.leads_in(term)) => {
+                self.refuse(id, ProposeError::NoLeader);
+                return None;
+            }
+            Event::ChangeMembers {
+                id, changes, context, ..
+            } => Input::ChangeMembers { id, changes, context },
+            Event::SnapshotReady {
+                to,
+                position,
+                members,
+                descriptor,
+            } => Input::SnapshotReady {
+                to,
+                position,
+                members,
+                descriptor,
+            },
+            Event::SnapshotSent { to, ok } => Input::SnapshotSent { to, ok },
+            Event::Installed { position, ok } => Input::Installed { position, ok },
+            Event::Persisted(ready) => Input::Persisted(ready),
+            Event::Applied(index) => Input::Applied { index, conf: None },
+            Event::AtConfChange(index) => Input::Applied {
+                index,
+                conf: Some(ConfEcho::Accept),
+            },
+            Event::Flushed(index) => Input::Flushed(index),
+            // Told without an input.
+            Event::Propose(_) | Event::ProposeIn(..) | Event::Stop | Event::Survey(_) => return None,
+        })
+    }
+
+    fn refuse(&self, id: ProposalId, why: ProposeError) {
+        self.shared.pending.answer(id, Err(why));
     }
 
     fn leads_in(&self, term: Term) -> bool {
