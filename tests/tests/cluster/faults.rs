@@ -120,7 +120,7 @@ impl SmallDisk {
             dir.path(),
             "tmpfs",
             MountFlags::empty(),
-            Some(c"size=192m"),
+            Some(c"size=384m"),
         );
         Ok(mounted.is_ok().then_some(Self(dir)))
     }
