@@ -69,11 +69,8 @@ pub(super) fn https(raw: &Merged) -> Result<Option<TlsFiles>> {
 pub(super) fn between_servers(raw: &Merged) -> Result<Option<PeerTls>> {
     let (section, defaults) = (&raw.tls.internal_rpc, &raw.tls.defaults);
     let asked = [
-        section
-            .verify_incoming
-            .or(defaults.verify_incoming)
-            .or(raw.verify_incoming_rpc)
-            .or(raw.verify_incoming),
+        // The general `verify_incoming` is for clients: their certificates need not have the names of servers.
+        section.verify_incoming.or(raw.verify_incoming_rpc),
         section
             .verify_outgoing
             .or(defaults.verify_outgoing)
@@ -89,8 +86,8 @@ pub(super) fn between_servers(raw: &Merged) -> Result<Option<PeerTls>> {
     let files = Files::of(section, raw);
     let (Some(ca_file), Some(cert_file), Some(key_file)) = (files.ca, files.cert, files.key) else {
         return invalid(
-            "verifying other servers (verify_incoming, verify_outgoing, verify_server_hostname) needs ca_file, \
-             cert_file and key_file; for clients alone set tls.https.verify_incoming",
+            "verifying other servers (verify_incoming_rpc, verify_outgoing, verify_server_hostname) needs ca_file, \
+             cert_file and key_file",
         );
     };
     let domain = raw.domain.as_deref().unwrap_or(DOMAIN).trim_end_matches('.');
@@ -116,7 +113,6 @@ mod tests {
     fn servers_verify_each_other_when_any_verification_is_asked_for() {
         let files = json!({"ca_file": "ca.pem", "cert_file": "c.pem", "key_file": "k.pem"});
         for (key, value) in [
-            ("verify_incoming", json!(true)),
             ("verify_incoming_rpc", json!(true)),
             ("verify_outgoing", json!(true)),
             ("verify_server_hostname", json!(true)),
@@ -130,7 +126,11 @@ mod tests {
 
             assert_eq!(tls.map(|tls| tls.domain).as_deref(), Some("lictor"), "{key}");
         }
-        assert_eq!(between_servers(&merged(files)).expect("valid"), None);
+        let mut clients_alone = files.clone();
+        clients_alone["verify_incoming"] = json!(true);
+        for open in [files, clients_alone] {
+            assert_eq!(between_servers(&merged(open)).expect("valid"), None);
+        }
     }
 
     #[test]
@@ -139,7 +139,7 @@ mod tests {
             "domain": "example.", "key_file": "old.key",
             "tls": {
                 "defaults": {"ca_file": "ca.pem", "cert_file": "c.pem", "verify_incoming": true},
-                "internal_rpc": {"cert_file": "server.pem"},
+                "internal_rpc": {"cert_file": "server.pem", "verify_incoming": true},
                 "https": {"verify_incoming": false},
             },
         }));
