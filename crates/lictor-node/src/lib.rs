@@ -24,9 +24,11 @@ mod progress;
 mod restore;
 mod timers;
 mod types;
-mod watch;
 
-pub use cluster::{Autopilot, Formed, Forming, PeerHandler, Roster, VowStore};
+pub use cluster::{
+    Autopilot, Comparison, FormError, Formed, Forming, JoinPace, PeerHandler, Roster, VowStore,
+};
+pub use lictor_watch::{Registry, Relay, TooManyWaiters, Topic, Waiter};
 pub use linger::Linger;
 pub use memory::MemCheckpoint;
 pub use node::{Begin, Node, Options, StartError};
@@ -35,4 +37,3 @@ pub use restore::{RestoreError, Scratch, Upload};
 pub use types::{
     Checkpoint, CheckpointError, Consistency, Identity, ProposeError, ReadError, ReadMeta, Status, WriteSet,
 };
-pub use watch::{Registry, Relay, TooManyWaiters, Topic, Waiter};

@@ -31,7 +31,8 @@ impl Command {
     pub fn to_entry_bytes(self) -> Vec<u8> {
         let entry = crate::v1::Entry {
             kind: self.kind(),
-            skippable: false,
+            // What changes no row may be passed over by a release that does not know it.
+            skippable: matches!(self, Self::CompareStates(_)),
             level: LEVEL,
             command: Some(self),
         };
@@ -75,6 +76,7 @@ impl Command {
             Self::Register(_) => 26,
             Self::Deregister(_) => 27,
             Self::Restore(_) => 28,
+            Self::CompareStates(_) => 70,
         }
     }
 }

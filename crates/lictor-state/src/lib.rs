@@ -32,6 +32,7 @@
 
 mod cmd;
 mod codec;
+mod digest;
 mod key;
 mod load;
 mod outcome;

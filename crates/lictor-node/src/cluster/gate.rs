@@ -28,6 +28,8 @@ struct Rounds {
     gathering: Vec<oneshot::Sender<Answer>>,
     under_way: HashMap<u64, Vec<oneshot::Sender<Answer>>>,
     last: u64,
+    /// There will be no round any more.
+    is_closed: bool,
 }
 
 impl Gate {
@@ -35,9 +37,20 @@ impl Gate {
     pub(crate) fn join(&self) -> (oneshot::Receiver<Answer>, bool) {
         let (sender, receiver) = oneshot::channel();
         let mut rounds = self.0.lock();
+        if rounds.is_closed {
+            return (receiver, false);
+        }
         rounds.gathering.push(sender);
         let is_first = rounds.gathering.len() == 1;
         (receiver, is_first && rounds.may_begin())
+    }
+
+    /// Ends the wait of all that have joined, and of all that will.
+    pub(crate) fn close(&self) {
+        *self.0.lock() = Rounds {
+            is_closed: true,
+            ..Rounds::default()
+        };
     }
 
     /// The raft thread begins a round for all that have joined, if it may.
@@ -94,6 +107,11 @@ mod tests {
         let round = gate.begin().unwrap();
         gate.end(round, &Err(ReadError::NoLeader));
         assert!(matches!(third.await, Ok(Err(ReadError::NoLeader))));
+
+        let (waits, _) = gate.join();
+        gate.close();
+        let (late, begins) = gate.join();
+        assert!(waits.await.is_err() && late.await.is_err() && !begins);
     }
 
     #[tokio::test]

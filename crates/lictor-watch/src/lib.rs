@@ -1,3 +1,5 @@
+//! # lictor-watch
+//!
 //! Wakes blocking queries exactly when what they wait for changes. Holds no data and does no I/O.
 //!
 //! ```text
