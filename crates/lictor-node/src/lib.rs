@@ -28,7 +28,7 @@ mod types;
 pub use cluster::{
     Autopilot, Comparison, FormError, Formed, Forming, JoinPace, PeerHandler, Roster, VowStore,
 };
-pub use lictor_watch::{Registry, Relay, TooManyWaiters, Topic, Waiter};
+pub use lictor_watch::{Registry, TooManyWaiters, Topic, Waiter};
 pub use linger::Linger;
 pub use memory::MemCheckpoint;
 pub use node::{Begin, Node, Options, StartError};
