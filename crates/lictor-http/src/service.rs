@@ -23,7 +23,7 @@ use crate::path::{self, BadPath};
 use crate::query::Query;
 use crate::reply::{Layout, Policy, Reply};
 use crate::route::{self, Answer, Found, Route};
-use crate::routes::kv;
+use crate::routes::{demo, kv};
 use crate::server::Shared;
 
 /// The answer to one request.
@@ -119,6 +119,11 @@ fn answer(shared: &Arc<Shared>, request: Request<Incoming>, client: Option<IpAdd
             );
         }
     };
+    if shared.options.raft_kv_demo
+        && let Some(route) = demo::find(&decoded)
+    {
+        return answer_demo(shared, route, &parts, body);
+    }
     let (route, param_at) = match route::find(&decoded) {
         Found::Route(route, at) => (route, at),
         Found::Redirect => {
@@ -175,6 +180,26 @@ fn answer(shared: &Arc<Shared>, request: Request<Incoming>, client: Option<IpAdd
     let layout = ctx.layout();
     let configured = Arc::clone(&shared.options.response_headers);
     Answering::Later((route.run)(ctx), layout, shared.policy(), configured, None)
+}
+
+/// Answers a request to one of the paths of Raft-KV-Demo.
+fn answer_demo(shared: &Arc<Shared>, route: &'static Route, parts: &Parts, body: Incoming) -> Answering {
+    let Some(verb) = demo::verb(route, &parts.method) else {
+        return unserved(wrong_method(route, parts), HeaderMap::new());
+    };
+    let query = parts.uri.query().unwrap_or_default().as_bytes();
+    let ctx = Ctx::new(
+        Arc::clone(shared),
+        route.path,
+        verb,
+        b"",
+        query,
+        &parts.headers,
+        body,
+    );
+    let layout = ctx.layout();
+    let configured = Arc::clone(&shared.options.response_headers);
+    Answering::Later((route.run)(ctx), layout, Policy::Unserved, configured, None)
 }
 
 fn served(shared: &Shared, reply: Reply, reuse: HeaderMap) -> Answering {
