@@ -15,9 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 use lictor_node::{Node, ProposeError};
 use lictor_proto::v1::{CheckRow, NodeRow, ServiceRow};
 use parking_lot::Mutex;
-use prost::Message as _;
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::sync::{Notify, watch};
@@ -558,17 +556,6 @@ fn spawn(shared: &Arc<Shared>, task: Task) -> tokio::task::JoinHandle<()> {
             Task::Save => saver::run(&own).await,
         }
     })
-}
-
-/// A hash of what a service says, for clients that wait for another.
-pub fn content_hash(service: &ServiceRow) -> String {
-    let content = service.encode_to_vec();
-    let hash = Sha256::digest(content);
-    let first = hash
-        .iter()
-        .take(8)
-        .fold(0, |first, byte| first << 8 | u64::from(*byte));
-    format!("{first:016x}")
 }
 
 /// A time as Consul's telemetry prints it: `2026-01-02 03:04:05 +0000 UTC`.
