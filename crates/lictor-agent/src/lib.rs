@@ -26,7 +26,7 @@ mod saver;
 mod store;
 mod sync;
 
-pub use agent::{Agent, Config, Definitions, Error, Leave, RequestReload, rfc3339, timestamp};
+pub use agent::{Agent, Config, Definitions, Error, Leave, RequestReload, node_row, rfc3339, timestamp};
 pub use ca::CertificateAuthority;
 pub use content_hash::content_hash;
 pub use definition::{CheckDefinition, CheckKind, Health, ReadError, ServiceDefinition};

@@ -108,6 +108,8 @@ pub(crate) struct Ctx {
     /// From the headers; only read while access control is on.
     header_token: Option<Box<str>>,
     body: Option<Incoming>,
+    /// The client agent that passed the request on.
+    agent: Option<Arc<str>>,
 }
 
 impl Ctx {
@@ -119,6 +121,7 @@ impl Ctx {
         query: &[u8],
         headers: &HeaderMap,
         body: Incoming,
+        agent: Option<Arc<str>>,
     ) -> Self {
         let mut target = Vec::with_capacity(param.len() + query.len());
         target.extend_from_slice(param);
@@ -133,8 +136,14 @@ impl Ctx {
             target: target.into(),
             header_token,
             body: Some(body),
+            agent,
             shared,
         }
+    }
+
+    /// The name of the node whose agent was asked: this server's, or that of the client agent which passed the request on.
+    pub(crate) fn agent_node(&self) -> &str {
+        self.agent.as_deref().unwrap_or(&self.shared.node.identity().node)
     }
 
     /// What follows the route's prefix in the path, decoded: a key, an id, a name.

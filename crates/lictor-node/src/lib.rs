@@ -26,7 +26,7 @@ mod timers;
 mod types;
 
 pub use cluster::{
-    Autopilot, Comparison, FormError, Formed, Forming, JoinPace, PeerHandler, Roster, VowStore,
+    Autopilot, Comparison, FormError, Formed, Forming, JoinPace, PeerHandler, Roster, Tunnel, VowStore,
 };
 pub use lictor_watch::{Registry, TooManyWaiters, Topic, Waiter};
 pub use linger::Linger;

@@ -8,6 +8,7 @@
 //! snapshots: a view is pinned by apply, streamed in bulk, installed by apply at the other end
 //! ```
 
+mod agents;
 pub(crate) mod archives;
 pub(crate) mod compare;
 mod form;
@@ -18,6 +19,7 @@ mod keeper;
 mod operate;
 mod roster;
 pub(crate) mod snapshots;
+mod upstream;
 
 use std::collections::BTreeMap;
 
@@ -26,6 +28,8 @@ use lictor_proto::RaftId;
 use parking_lot::Mutex;
 use tokio::runtime;
 
+pub(crate) use agents::Agents;
+pub use agents::Tunnel;
 pub use compare::Comparison;
 pub(crate) use compare::{Digests, watch_over};
 pub use form::{FormError, Formed, Forming, JoinPace, VowStore};
@@ -36,6 +40,7 @@ pub use keeper::Autopilot;
 pub(crate) use keeper::keep;
 pub use roster::Roster;
 pub(crate) use roster::address;
+pub(crate) use upstream::Upstream;
 
 use crate::node::Shared;
 
@@ -71,6 +76,18 @@ pub(crate) mod kind {
     pub(crate) const REBUILD: u16 = 71;
     /// Stream. Head: `DigestOf`, with where the state must not end before. The rows come back.
     pub(crate) const STATE: u16 = 72;
+    /// Of client agents. Body: `Attend`. Answer: `AttendReply`.
+    pub(crate) const ATTEND: u16 = 60;
+    /// Of client agents. Body and answer as for `PROPOSE`, but of any server, which finds the leader.
+    pub(crate) const PROPOSE_FOR: u16 = 61;
+    /// An agent lives. Body: its name. Answer: `DoneReply`.
+    pub(crate) const HEARD: u16 = 62;
+    /// Of client agents. Body: their `NodeRow`. Answer: `DoneReply`.
+    pub(crate) const DEPART: u16 = 63;
+    /// An agent has left. Body: its `NodeRow`. Answer: nothing.
+    pub(crate) const LEFT: u16 = 64;
+    /// Of client agents. Stream of HTTP/2, without chunks.
+    pub(crate) const TUNNEL: u16 = 65;
 }
 
 /// The transport, and the runtime that it lives on: the pipeline's threads have none.

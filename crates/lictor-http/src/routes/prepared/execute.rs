@@ -61,11 +61,7 @@ pub(super) async fn execute(ctx: Ctx, name: &str) -> Result<Reply, ApiError> {
     let near = near.unwrap_or(Cow::Borrowed(&service.near));
     put_near_first(
         &mut found,
-        if near == "_agent" {
-            &ctx.shared.node.identity().node
-        } else {
-            &near
-        },
+        if near == "_agent" { ctx.agent_node() } else { &near },
     );
     if let Ok(limit @ 1..) = usize::try_from(limit) {
         found.truncate(limit);
