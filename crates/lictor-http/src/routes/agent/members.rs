@@ -34,7 +34,8 @@ impl Row for Member {
     }
 }
 
-/// `GET /v1/agent/members`: all servers and client agents. Who is alive is what the leader last wrote of it, so that this needs no leader.
+/// `GET /v1/agent/members`: all servers and client agents. Who is alive is what the leader last wrote of it, so that this
+/// needs no leader.
 pub(crate) async fn members(ctx: Ctx) -> Result<Reply, ApiError> {
     let query = ctx.query();
     let segment = query.non_empty("segment");
