@@ -201,7 +201,7 @@ impl Future for H1Answering {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         let answer = match &this.answering {
-            Answering::Now(_) => Pin::new(&mut this.answering).poll(cx),
+            Answering::Now(_) | Answering::Passed(..) => Pin::new(&mut this.answering).poll(cx),
             Answering::Later(..) => {
                 let waker = relay::relayed(cx.waker(), &mut this.waker);
                 let waker = waker.as_ref().unwrap_or(cx.waker());

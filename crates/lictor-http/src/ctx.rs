@@ -121,7 +121,6 @@ impl Ctx {
         query: &[u8],
         headers: &HeaderMap,
         body: Incoming,
-        agent: Option<Arc<str>>,
     ) -> Self {
         let mut target = Vec::with_capacity(param.len() + query.len());
         target.extend_from_slice(param);
@@ -136,9 +135,15 @@ impl Ctx {
             target: target.into(),
             header_token,
             body: Some(body),
-            agent,
+            agent: None,
             shared,
         }
+    }
+
+    /// The same as passed on by a client agent, if by any.
+    pub(crate) fn of_agent(mut self, agent: Option<Arc<str>>) -> Self {
+        self.agent = agent;
+        self
     }
 
     /// The name of the node whose agent was asked: this server's, or that of the client agent which passed the request on.

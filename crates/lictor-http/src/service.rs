@@ -199,8 +199,8 @@ fn answer(shared: &Arc<Shared>, request: Request<Incoming>, caller: &Caller) -> 
         raw_query,
         &parts.headers,
         body,
-        agent,
-    );
+    )
+    .of_agent(agent);
     // From here on nothing may hold on to `parts`: they keep hyper's read buffer alive.
     let layout = ctx.layout();
     let configured = Arc::clone(&shared.options.response_headers);

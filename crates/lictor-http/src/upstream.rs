@@ -313,15 +313,14 @@ impl Upstream {
             if polls.len() >= ABANDONED_MAX {
                 polls.retain(|_, poll| poll.upgrade().is_some());
             }
-            match polls.get(&question).and_then(WeakShared::upgrade) {
-                Some(poll) => poll,
-                None => {
-                    let poll = Arc::clone(self).shared_poll(question.clone());
-                    if let Some(weak) = poll.downgrade() {
-                        polls.insert(question, weak);
-                    }
-                    poll
+            if let Some(poll) = polls.get(&question).and_then(WeakShared::upgrade) {
+                poll
+            } else {
+                let poll = Arc::clone(self).shared_poll(question.clone());
+                if let Some(weak) = poll.downgrade() {
+                    polls.insert(question, weak);
                 }
+                poll
             }
         };
         let whole = poll.await?;

@@ -347,7 +347,7 @@ impl Node {
             return self.propose_here(command).await;
         }
         if let Some(upstream) = self.0.upstream.get() {
-            return upstream.propose(self, command).await;
+            return upstream.propose(self, &command).await;
         }
         let mut seeking = self.seek_leader();
         let mut entry = None;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use lictor_peer::RawStream;
-use lictor_proto::v1::{Attend, AttendReply, Deregister, DoneReply, NodeRow, NodeRows, Register};
+use lictor_proto::v1::{Attend, AttendReply, Deregister, DoneReply, NodeRow, NodeRows};
 use lictor_proto::{Command, RaftId};
 use lictor_state::{State, fold_name};
 use parking_lot::Mutex;
@@ -265,7 +265,7 @@ fn verdict(state: &State, agent: &NodeRow, silence: Duration, was_heard: bool) -
     }
     state.check(&agent.node, HEALTH_CHECK)?;
     let (dead, alive) = (silence > DEAD_AFTER, was_heard && silence < ALIVE_WITHIN);
-    health_change(state, &agent.node, dead, alive).map(|register: Register| Command::Register(register))
+    health_change(state, &agent.node, dead, alive).map(Command::Register)
 }
 
 impl Node {
@@ -294,7 +294,7 @@ impl Node {
 
 #[cfg(test)]
 mod tests {
-    use lictor_proto::v1::{CheckRow, ClientAgent};
+    use lictor_proto::v1::{CheckRow, ClientAgent, Register};
     use lictor_proto::{LogIndex, Term};
     use lictor_state::Effects;
 

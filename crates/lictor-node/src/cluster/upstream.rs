@@ -386,7 +386,7 @@ impl Upstream {
     ///
     /// # Errors
     /// As for [`Node::propose`].
-    pub(crate) async fn propose(&self, node: &Node, command: Command) -> Result<Outcome, ProposeError> {
+    pub(crate) async fn propose(&self, node: &Node, command: &Command) -> Result<Outcome, ProposeError> {
         let entry = Bytes::from(command.clone().to_entry_bytes());
         if !Command::fits(entry.len()) {
             return Err(ProposeError::TooLarge(entry.len()));
@@ -406,7 +406,7 @@ impl Upstream {
                     Ok(body) => match read_reply(body) {
                         Err(ProposeError::NoLeader) => {}
                         Ok((applied, outcome)) => {
-                            self.note(node, applied, &command);
+                            self.note(node, applied, command);
                             return Ok(outcome);
                         }
                         Err(error) => return Err(error),
