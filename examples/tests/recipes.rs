@@ -37,9 +37,9 @@ fn config_watch() -> Result<()> {
     run(env!("CARGO_BIN_EXE_config_watch"))
 }
 
-/// The `curl` lines of README in order, in one shell; what stands behind `# ` is what must be printed.
+/// The lines of README that ask a server, in order and in one shell; what stands behind `# ` is what must be printed.
 #[test]
-fn the_curl_lines_of_readme_print_what_readme_says() -> Result<()> {
+fn the_lines_of_readme_print_what_readme_says() -> Result<()> {
     if Command::new("curl").arg("--version").output().is_err() {
         eprintln!("left out: there is no curl here");
         return Ok(());
@@ -48,13 +48,16 @@ fn the_curl_lines_of_readme_print_what_readme_says() -> Result<()> {
     let readme = include_str!("../../README.md");
     let lines: Vec<_> = readme
         .lines()
-        .filter(|line| line.starts_with("curl") || line.starts_with("SESSION="))
+        .filter(|line| {
+            let begins = |word| line.starts_with(word);
+            (begins("curl") || begins("SESSION=") || begins("lictor ")) && !begins("lictor agent")
+        })
         .collect();
     let expected: Vec<_> = lines
         .iter()
         .map(|line| line.split_once("  #").map(|(_, text)| text.trim()))
         .collect();
-    ensure!(expected.iter().flatten().count() >= 5, "README lost its lines");
+    ensure!(expected.iter().flatten().count() >= 12, "README lost its lines");
 
     // Each line's output ends with a mark, so that they can be told apart.
     let script = lines
@@ -63,7 +66,21 @@ fn the_curl_lines_of_readme_print_what_readme_says() -> Result<()> {
     let script = script
         .replace("127.0.0.1:8500", &server.http().to_string())
         .replace("curl ", "curl -sS ");
-    let output = Command::new("sh").args(["-c", &script]).output()?;
+    // A folder of its own, with the program under its name.
+    let folder = server.temp_dir().join("readme");
+    std::fs::create_dir(&folder)?;
+    std::os::unix::fs::symlink(lictor_tests::binary()?, folder.join("lictor"))?;
+    let path = format!(
+        "{}:{}",
+        folder.display(),
+        std::env::var("PATH").unwrap_or_default()
+    );
+    let output = Command::new("sh")
+        .args(["-c", &script])
+        .current_dir(&folder)
+        .env("PATH", path)
+        .env("CONSUL_HTTP_ADDR", server.http().to_string())
+        .output()?;
     let printed = String::from_utf8(output.stdout)?;
 
     let errors = String::from_utf8_lossy(&output.stderr);

@@ -99,6 +99,23 @@ impl Cluster {
         Ok(())
     }
 
+    /// Starts an agent without a server, which knows of all servers, and waits until it is ready. It is no part of the
+    /// cluster's own.
+    ///
+    /// # Errors
+    /// When it ends or does not become ready.
+    pub fn client_agent(&self, name: &str) -> Result<Server> {
+        let mut seat = seat(0, Ipv4Addr::LOCALHOST, 0)?;
+        name.clone_into(&mut seat.name);
+        seat.join = self.seats.iter().map(join_address).collect();
+        Server::with(Options {
+            seat: Some(seat),
+            hcl: self.hcl.clone(),
+            client: true,
+            ..Options::default()
+        })
+    }
+
     /// A place for one more server, which joins the others. It does not run yet.
     ///
     /// # Errors

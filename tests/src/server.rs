@@ -145,6 +145,8 @@ pub struct Options {
     pub dev: bool,
     /// More variables of the environment.
     pub env: Vec<(String, String)>,
+    /// An agent without a server.
+    pub client: bool,
 }
 
 /// A durable single server on loopback, killed when dropped.
@@ -461,8 +463,10 @@ fn arguments(seat: &Seat, options: &Options, data_dir: &Path) -> Result<Vec<Stri
     if options.dev {
         args.push("-dev".to_owned());
     } else {
-        args.push("-server".to_owned());
-        args.push(format!("-bootstrap-expect={}", seat.expect));
+        if !options.client {
+            args.push("-server".to_owned());
+            args.push(format!("-bootstrap-expect={}", seat.expect));
+        }
         args.push("-data-dir".to_owned());
         args.push(data_dir.to_str().context("odd temporary directory")?.to_owned());
     }

@@ -12,12 +12,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use lictor_node::{Node, ProposeError};
-use lictor_proto::v1::{CheckRow, NodeRow, ServiceRow};
+use lictor_node::{Identity, Node, ProposeError};
+use lictor_proto::v1::{CheckRow, ClientAgent, NodeRow, ServiceRow};
 use parking_lot::Mutex;
-use prost::Message as _;
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::sync::{Notify, watch};
@@ -99,6 +97,8 @@ pub type Leave = Arc<dyn Fn() + Send + Sync>;
 pub struct Config {
     /// Where it keeps its files (below `agent/`); without one it forgets everything.
     pub data_dir: Option<PathBuf>,
+    /// Whether it is an agent without a server.
+    pub is_client: bool,
     /// What the configuration files define.
     pub definitions: Definitions,
     /// The version that the node's and the server's entries show.
@@ -155,7 +155,7 @@ impl Agent {
     pub fn start(node: Node, config: Config) -> Result<Self, Error> {
         let store = Store::open(config.data_dir.as_deref())?;
         let ca = CertificateAuthority::open(config.data_dir.as_deref())?;
-        let own = own_rows(&node, &config);
+        let own = own_rows(node.identity(), &config);
         let output_max_bytes = match config.output_max_bytes {
             0 => OUTPUT_MAX_BYTES,
             given => given,
@@ -560,17 +560,6 @@ fn spawn(shared: &Arc<Shared>, task: Task) -> tokio::task::JoinHandle<()> {
     })
 }
 
-/// A hash of what a service says, for clients that wait for another.
-pub fn content_hash(service: &ServiceRow) -> String {
-    let content = service.encode_to_vec();
-    let hash = Sha256::digest(content);
-    let first = hash
-        .iter()
-        .take(8)
-        .fold(0, |first, byte| first << 8 | u64::from(*byte));
-    format!("{first:016x}")
-}
-
 /// A time as Consul's telemetry prints it: `2026-01-02 03:04:05 +0000 UTC`.
 pub fn timestamp(at: SystemTime) -> String {
     let at = OffsetDateTime::from(at);
@@ -655,16 +644,9 @@ fn remove_configured(local: &mut Local, definitions: &Definitions) -> Vec<String
     checks
 }
 
-/// What a server says of itself in the catalog.
-fn own_rows(node: &Node, config: &Config) -> Own {
-    let identity = node.identity();
+/// An agent's node as it is registered.
+pub fn node_row(identity: &Identity, config: &Config) -> NodeRow {
     let text = |text: &str| text.to_owned();
-    let entries = |entries: &[(&str, &str)]| {
-        entries
-            .iter()
-            .map(|(key, value)| (text(key), text(value)))
-            .collect()
-    };
     let mut meta = config.node_meta.clone();
     meta.insert(text("consul-network-segment"), String::new());
     meta.insert(text("consul-version"), config.version.clone());
@@ -673,16 +655,32 @@ fn own_rows(node: &Node, config: &Config) -> Own {
     } else {
         ("lan_ipv4", "wan_ipv4")
     };
-    let address = identity.address.as_str();
-    let node = NodeRow {
+    let addresses = ["lan", lan, "wan", wan].map(|tag| (text(tag), identity.address.clone()));
+    NodeRow {
         id: identity.node_id.clone(),
         node: identity.node.clone(),
         address: identity.address.clone(),
         datacenter: identity.datacenter.clone(),
-        tagged_addresses: entries(&[("lan", address), (lan, address), ("wan", address), (wan, address)]),
+        tagged_addresses: addresses.into(),
         meta,
+        client: config.is_client.then(|| ClientAgent {
+            port: config.serf_lan_port.into(),
+            version: config.version.clone(),
+        }),
         ..NodeRow::default()
+    }
+}
+
+/// What an agent says of itself in the catalog; only a server has a service.
+fn own_rows(identity: &Identity, config: &Config) -> Own {
+    let text = |text: &str| text.to_owned();
+    let entries = |entries: &[(&str, &str)]| {
+        entries
+            .iter()
+            .map(|(key, value)| (text(key), text(value)))
+            .collect()
     };
+    let node = node_row(identity, config);
     let service = ServiceRow {
         node: identity.node.clone(),
         id: text("consul"),
@@ -711,7 +709,11 @@ fn own_rows(node: &Node, config: &Config) -> Own {
     };
     Own {
         node,
-        services: vec![Arc::new(service)],
+        services: if config.is_client {
+            Vec::new()
+        } else {
+            vec![Arc::new(service)]
+        },
         checks: vec![Arc::new(check)],
     }
 }

@@ -14,6 +14,7 @@
 mod agent;
 mod alias;
 mod ca;
+mod content_hash;
 pub mod decode;
 pub mod definition;
 mod events;
@@ -25,8 +26,9 @@ mod saver;
 mod store;
 mod sync;
 
-pub use agent::{Agent, Config, Definitions, Error, Leave, RequestReload, content_hash, rfc3339, timestamp};
+pub use agent::{Agent, Config, Definitions, Error, Leave, RequestReload, node_row, rfc3339, timestamp};
 pub use ca::CertificateAuthority;
+pub use content_hash::content_hash;
 pub use definition::{CheckDefinition, CheckKind, Health, ReadError, ServiceDefinition};
 pub use events::{Event, Events};
 pub use local::{LocalError, Scripts};

@@ -145,6 +145,8 @@ pub(crate) fn own_registration(own: &Own, state: &State) -> Vec<Command> {
         NodeRow {
             create_index: indexes.0,
             modify_index: indexes.1,
+            // A server that was a client agent once: the mark stays.
+            client: own.node.client.clone().or_else(|| known.client.clone()),
             ..own.node.clone()
         } != **known
     });

@@ -140,8 +140,26 @@ async fn propose_all(shared: &Shared, commands: Vec<Command>) -> Result<(), Prop
 
 /// Proposes one command. A refusal by the state machine is logged and tried again with the next full comparison.
 async fn propose(node: &lictor_node::Node, command: Command) -> Result<(), ProposeError> {
-    if let Outcome::Failed(error) = node.propose(command).await? {
-        tracing::warn!(%error, "the catalog refused a registration of this agent");
+    let what = described(&command);
+    match node.propose(command).await? {
+        Outcome::Failed(error) => {
+            tracing::warn!(what, %error, "the catalog refused a registration of this agent")
+        }
+        _ => tracing::debug!(what, "the catalog was brought up to date"),
     }
     Ok(())
+}
+
+/// What a command is about, for the log.
+fn described(command: &Command) -> String {
+    match command {
+        Command::Register(register) => match (&register.service, register.checks.first()) {
+            (Some(service), _) => format!("service {}", service.id),
+            (None, Some(check)) => format!("check {}", check.check_id),
+            (None, None) => "node".to_owned(),
+        },
+        Command::Deregister(gone) if !gone.check_id.is_empty() => format!("no check {}", gone.check_id),
+        Command::Deregister(gone) => format!("no service {}", gone.service_id),
+        _ => String::new(),
+    }
 }

@@ -29,6 +29,8 @@ pub(crate) enum Resource<'a> {
     /// The agent of a node.
     Agent(&'a str),
     Event(&'a str),
+    /// Prepared queries of a name.
+    Query(&'a str),
     Operator,
     Acl,
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::body::{Frame, SizeHint};
+use hyper::body::{Frame, Incoming, SizeHint};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
@@ -24,6 +24,8 @@ pub(crate) enum Body {
     Watched(Watched),
     /// What another task makes as the client takes it.
     Flow(Flow),
+    /// What a server answers, on its way through a client agent.
+    Passed(Incoming),
 }
 
 /// Pieces of a body that another task makes. A clone shares them, so that only one can be sent.
@@ -79,6 +81,7 @@ impl hyper::body::Body for Body {
                 let piece = flow.0.lock().poll_recv(cx);
                 piece.map(|piece| piece.map(|piece| piece.map(Frame::data)))
             }
+            Self::Passed(body) => Pin::new(body).poll_frame(cx).map_err(io::Error::other),
         }
     }
 
@@ -88,12 +91,14 @@ impl hyper::body::Body for Body {
             Self::Pieces(pieces) => pieces.is_over(),
             Self::Watched(watched) => watched.is_over(),
             Self::Flow(_) => false,
+            Self::Passed(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(whole) => whole.size_hint(),
+            Self::Passed(body) => body.size_hint(),
             Self::Pieces(_) | Self::Watched(_) | Self::Flow(_) => SizeHint::default(),
         }
     }

@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,6 +12,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::{Service, service_fn};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use lictor_node::Tunnel;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -21,12 +21,14 @@ use crate::answer::Body;
 use crate::clients::Slot;
 use crate::relay::{self, Relayed};
 use crate::server::{Shared, Stage};
-use crate::service::{self, Answering};
+use crate::service::{self, Answering, Caller};
 use crate::timed::{Head, Progress, Timed};
 use crate::workers;
 
 /// Requests that one HTTP/2 connection may have in flight, blocking queries included.
 const H2_STREAMS_MAX: u32 = 250;
+/// The same for a client agent, which asks for all clients of its host.
+const TUNNEL_STREAMS_MAX: u32 = 4096;
 /// An HTTP/2 client that is silent for so many times the limit of a head is asked for a sign of life, which it owes
 /// within one.
 const H2_SILENCE_HEADS: u32 = 3;
@@ -43,11 +45,13 @@ pub(crate) async fn serve_h1<S>(
     let progress = Arc::new(Progress::default());
     let io = timed(stream, Head::http1(Arc::clone(&progress)), &shared);
     let header_max_bytes = shared.limits.header_max_bytes;
-    let client = slot.as_ref().map(Slot::address);
+    let caller = slot
+        .as_ref()
+        .map_or(Caller::Unix, |slot| Caller::At(slot.address()));
     let service = H1Service {
         shared,
         progress,
-        client,
+        caller,
     };
     let mut connection = pin!(
         http1::Builder::new()
@@ -65,12 +69,32 @@ pub(crate) async fn serve_h2<S>(stream: S, shared: Arc<Shared>, stage: watch::Re
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let caller = Caller::At(slot.address());
+    h2(stream, shared, stage, caller, H2_STREAMS_MAX).await;
+    drop(slot);
+}
+
+/// Serves a client agent, on a connection that it made to the port for servers.
+pub(crate) async fn serve_tunnel(tunnel: Tunnel, shared: Arc<Shared>, stage: watch::Receiver<Stage>) {
+    let Tunnel { agent, stream, open } = tunnel;
+    h2(stream, shared, stage, Caller::Agent(agent), TUNNEL_STREAMS_MAX).await;
+    drop(open);
+}
+
+async fn h2<S>(
+    stream: S,
+    shared: Arc<Shared>,
+    stage: watch::Receiver<Stage>,
+    caller: Caller,
+    streams_max: u32,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let header_max_bytes = u32::try_from(shared.limits.header_max_bytes).unwrap_or(u32::MAX);
     let (head_timeout, write_timeout) = (shared.limits.header_timeout, shared.limits.write_timeout);
     let io = timed(stream, Head::http2(), &shared);
-    let client = Some(slot.address());
     let service = service_fn(move |request: Request<Incoming>| {
-        let answer = service::call(&shared, request, client);
+        let answer = service::call(&shared, request, &caller);
         async move {
             let response = answer.await;
             Ok::<_, Infallible>(response.map(|body| body.watched(write_timeout)))
@@ -78,7 +102,7 @@ where
     });
     let mut connection = pin!(
         http2::Builder::new(TokioExecutor::new())
-            .max_concurrent_streams(H2_STREAMS_MAX)
+            .max_concurrent_streams(streams_max)
             .max_header_list_size(header_max_bytes)
             .timer(TokioTimer::new())
             .keep_alive_interval(H2_SILENCE_HEADS * head_timeout)
@@ -86,7 +110,6 @@ where
             .serve_connection(io, service)
     );
     drive(connection.as_mut(), http2::Connection::graceful_shutdown, stage).await;
-    drop(slot);
 }
 
 fn timed<S>(stream: S, head: Head, shared: &Shared) -> TokioIo<Timed<S>> {
@@ -147,8 +170,7 @@ pub(crate) fn refuse(stream: &TcpStream) {
 struct H1Service {
     shared: Arc<Shared>,
     progress: Arc<Progress>,
-    /// `None` on a Unix socket.
-    client: Option<IpAddr>,
+    caller: Caller,
 }
 
 impl Service<Request<Incoming>> for H1Service {
@@ -159,7 +181,7 @@ impl Service<Request<Incoming>> for H1Service {
     fn call(&self, request: Request<Incoming>) -> H1Answering {
         self.progress.started.fetch_add(1, Ordering::Relaxed);
         H1Answering {
-            answering: service::call(&self.shared, request, self.client),
+            answering: service::call(&self.shared, request, &self.caller),
             progress: Arc::clone(&self.progress),
             waker: None,
         }
@@ -179,7 +201,7 @@ impl Future for H1Answering {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         let answer = match &this.answering {
-            Answering::Now(_) => Pin::new(&mut this.answering).poll(cx),
+            Answering::Now(_) | Answering::Passed(..) => Pin::new(&mut this.answering).poll(cx),
             Answering::Later(..) => {
                 let waker = relay::relayed(cx.waker(), &mut this.waker);
                 let waker = waker.as_ref().unwrap_or(cx.waker());

@@ -108,6 +108,8 @@ pub(crate) struct Ctx {
     /// From the headers; only read while access control is on.
     header_token: Option<Box<str>>,
     body: Option<Incoming>,
+    /// The client agent that passed the request on.
+    agent: Option<Arc<str>>,
 }
 
 impl Ctx {
@@ -133,8 +135,20 @@ impl Ctx {
             target: target.into(),
             header_token,
             body: Some(body),
+            agent: None,
             shared,
         }
+    }
+
+    /// The same as passed on by a client agent, if by any.
+    pub(crate) fn of_agent(mut self, agent: Option<Arc<str>>) -> Self {
+        self.agent = agent;
+        self
+    }
+
+    /// The name of the node whose agent was asked: this server's, or that of the client agent which passed the request on.
+    pub(crate) fn agent_node(&self) -> &str {
+        self.agent.as_deref().unwrap_or(&self.shared.node.identity().node)
     }
 
     /// What follows the route's prefix in the path, decoded: a key, an id, a name.

@@ -39,6 +39,7 @@ mod service;
 #[cfg(test)]
 mod tests;
 mod timed;
+mod upstream;
 mod wire;
 mod workers;
 

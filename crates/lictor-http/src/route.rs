@@ -15,8 +15,8 @@ use crate::ctx::Verb::{self, Delete, Get, Post, Put};
 use crate::error::ApiError;
 use crate::reply::Reply;
 use crate::routes::{
-    acl, agent, catalog, coordinate, event, health, kv, locks, operator, session, snapshot, status, txn,
-    usage,
+    acl, agent, catalog, coordinate, event, health, kv, locks, operator, prepared, session, snapshot, status,
+    txn, usage,
 };
 
 /// What a handler gives back. Each is boxed on its own, so that a waiting request is as large as its own handler.
@@ -253,8 +253,8 @@ pub(crate) static ROUTES: &[Route] = &[
     route("/v1/operator/autopilot/state", &[Get], to!(operator::state)),
     route("/v1/operator/usage", &[Get], to!(usage::usage)),
     // Prepared queries.
-    later("/v1/query", &[Get, Post]),
-    later("/v1/query/", &[Get, Put, Delete]),
+    route("/v1/query", &[Get, Post], to!(prepared::all)),
+    route("/v1/query/", &[Get, Put, Delete], to!(prepared::one)),
     // The service mesh, peering and the user interface's own endpoints.
     later("/v1/config", &[Put]),
     later("/v1/config/", &[Get, Delete]),

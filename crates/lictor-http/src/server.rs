@@ -14,7 +14,7 @@ use bytes::Bytes;
 use hyper::header::HeaderMap;
 use ipnet::IpNet;
 use lictor_agent::Agent;
-use lictor_node::Node;
+use lictor_node::{Node, Tunnel};
 use lictor_state::Dirty;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{mpsc, watch};
@@ -30,6 +30,7 @@ use crate::cors::Cors;
 use crate::reply::Policy;
 use crate::routes::coordinate::Coordinates;
 use crate::routes::event;
+use crate::upstream::Upstream;
 use crate::workers::Workers;
 
 /// A socket to serve, already bound.
@@ -173,6 +174,8 @@ pub(crate) struct Shared {
     pub(crate) acl: Acl,
     pub(crate) rendered: Rendered,
     pub(crate) coordinates: Coordinates,
+    /// The way to the servers, of a client agent.
+    pub(crate) upstream: Option<Arc<Upstream>>,
     clients: Arc<Clients>,
     stopping: AtomicBool,
 }
@@ -218,7 +221,12 @@ pub struct Handle {
 /// When the operating system refuses a thread.
 pub fn serve(listeners: Vec<Listener>, api: Api, limits: Limits) -> io::Result<Handle> {
     let workers = Arc::new(Workers::start()?);
+    let upstream = api
+        .node
+        .is_client()
+        .then(|| Arc::new(Upstream::new(api.node.clone())));
     let shared = Arc::new(Shared {
+        upstream,
         node: api.node,
         agent: api.agent,
         options: api.options,
@@ -246,6 +254,14 @@ pub fn serve(listeners: Vec<Listener>, api: Api, limits: Limits) -> io::Result<H
             Listener::Unix(listener) => tasks.spawn(accepting.unix(listener)),
         };
     }
+    if let Some(tunnels) = shared.node.tunnels() {
+        tasks.spawn(serve_tunnels(
+            tunnels,
+            Arc::clone(&shared),
+            stage.subscribe(),
+            tasks.clone(),
+        ));
+    }
     let (hearing, mut until) = (Arc::clone(&shared), stage.subscribe());
     tasks.spawn(async move {
         tokio::select! {
@@ -260,6 +276,25 @@ pub fn serve(listeners: Vec<Listener>, api: Api, limits: Limits) -> io::Result<H
         tasks,
         _workers: workers,
     })
+}
+
+/// Serves client agents, until the server stops.
+async fn serve_tunnels(
+    mut tunnels: mpsc::Receiver<Tunnel>,
+    shared: Arc<Shared>,
+    mut stage: watch::Receiver<Stage>,
+    tasks: TaskTracker,
+) {
+    loop {
+        let tunnel = tokio::select! {
+            tunnel = tunnels.recv() => tunnel,
+            _ = stage.changed() => return,
+        };
+        let Some(tunnel) = tunnel else { return };
+        let (shared, stage) = (Arc::clone(&shared), stage.clone());
+        // Here and not on the workers: the connection belongs to this runtime.
+        tasks.spawn(conn::serve_tunnel(tunnel, shared, stage));
+    }
 }
 
 impl Handle {

@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use futures_util::future::BoxFuture;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::http::request::Parts;
@@ -32,6 +33,8 @@ pub(crate) enum Answering {
     Now(Option<Response<Body>>),
     /// A handler at work, and how its answer goes out.
     Later(Answer, Layout, Policy, Arc<HeaderMap>, Option<Grant>),
+    /// A server is asked.
+    Passed(BoxFuture<'static, Response<Body>>, Option<Grant>),
 }
 
 impl Answering {
@@ -40,7 +43,7 @@ impl Answering {
         match &mut self {
             Self::Now(Some(response)) => cors::allow(response.headers_mut(), &grant),
             Self::Now(None) => {}
-            Self::Later(.., slot) => *slot = Some(grant),
+            Self::Later(.., slot) | Self::Passed(_, slot) => *slot = Some(grant),
         }
         self
     }
@@ -55,6 +58,12 @@ impl Future for Answering {
                 Some(response) => Poll::Ready(response),
                 None => Poll::Pending,
             },
+            Self::Passed(answer, grant) => answer.as_mut().poll(cx).map(|mut response| {
+                if let Some(grant) = grant {
+                    cors::allow(response.headers_mut(), grant);
+                }
+                response
+            }),
             Self::Later(answer, layout, policy, configured, grant) => {
                 answer.as_mut().poll(cx).map(|result| {
                     let reply = result.unwrap_or_else(ApiError::into_reply);
@@ -70,17 +79,28 @@ impl Future for Answering {
     }
 }
 
-/// Answers one request. `client` is `None` on a Unix socket.
-pub(crate) fn call(shared: &Arc<Shared>, request: Request<Incoming>, client: Option<IpAddr>) -> Answering {
+/// Whose request it is.
+#[derive(Debug, Clone)]
+pub(crate) enum Caller {
+    /// A client at this address.
+    At(IpAddr),
+    /// A client on a Unix socket.
+    Unix,
+    /// A client of the client agent of this name, which has looked at its own configuration already.
+    Agent(Arc<str>),
+}
+
+/// Answers one request.
+pub(crate) fn call(shared: &Arc<Shared>, request: Request<Incoming>, caller: &Caller) -> Answering {
     let cors = &shared.options.cors;
     if cors.is_off() {
-        return answer(shared, request, client);
+        return answer(shared, request, caller);
     }
     let grant = cors.grant(request.headers());
     let answering = if request.method() == Method::OPTIONS {
         preflight(shared, request, grant.is_some())
     } else {
-        answer(shared, request, client)
+        answer(shared, request, caller)
     };
     match grant {
         Some(grant) => answering.granted(grant),
@@ -103,7 +123,7 @@ fn preflight(shared: &Shared, request: Request<Incoming>, is_allowed: bool) -> A
     served(shared, reply, parts.headers)
 }
 
-fn answer(shared: &Arc<Shared>, request: Request<Incoming>, client: Option<IpAddr>) -> Answering {
+fn answer(shared: &Arc<Shared>, request: Request<Incoming>, caller: &Caller) -> Answering {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path();
     if let Some(clean) = path::cleaned(path) {
@@ -148,16 +168,21 @@ fn answer(shared: &Arc<Shared>, request: Request<Incoming>, client: Option<IpAdd
             parts.headers,
         );
     }
-    if shared.options.is_blocked(&decoded) {
+    if shared.options.is_blocked(&decoded) && !matches!(caller, Caller::Agent(_)) {
         let text = "Endpoint is blocked by agent configuration";
         return served(shared, Reply::text(StatusCode::FORBIDDEN, text), parts.headers);
     }
     let Some(verb) = Verb::parse(&parts.method).filter(|verb| route.verbs.contains(verb)) else {
         return served(shared, wrong_method(route, &parts), parts.headers);
     };
-    if verb != Verb::Get && !shared.options.may_write(client) {
+    if verb != Verb::Get && !may_write(shared, caller) {
         let text = "Access is restricted";
         return served(shared, Reply::text(StatusCode::FORBIDDEN, text), parts.headers);
+    }
+    if let Some(upstream) = &shared.upstream
+        && upstream.serves(route.path)
+    {
+        return Answering::Passed(upstream.pass_on(shared, verb, parts, body), None);
     }
     let param = &decoded[param_at..];
     if route.path == kv::PATH
@@ -167,6 +192,10 @@ fn answer(shared: &Arc<Shared>, request: Request<Incoming>, client: Option<IpAdd
         return served(shared, reply, parts.headers);
     }
     let raw_query = parts.uri.query().unwrap_or_default().as_bytes();
+    let agent = match caller {
+        Caller::Agent(agent) => Some(Arc::clone(agent)),
+        Caller::At(_) | Caller::Unix => None,
+    };
     let ctx = Ctx::new(
         Arc::clone(shared),
         route.path,
@@ -175,7 +204,8 @@ fn answer(shared: &Arc<Shared>, request: Request<Incoming>, client: Option<IpAdd
         raw_query,
         &parts.headers,
         body,
-    );
+    )
+    .of_agent(agent);
     // From here on nothing may hold on to `parts`: they keep hyper's read buffer alive.
     let layout = ctx.layout();
     let configured = Arc::clone(&shared.options.response_headers);
@@ -200,6 +230,14 @@ fn answer_demo(shared: &Arc<Shared>, route: &'static Route, parts: &Parts, body:
     let layout = ctx.layout();
     let configured = Arc::clone(&shared.options.response_headers);
     Answering::Later((route.run)(ctx), layout, Policy::Unserved, configured, None)
+}
+
+fn may_write(shared: &Shared, caller: &Caller) -> bool {
+    match caller {
+        Caller::At(client) => shared.options.may_write(Some(*client)),
+        Caller::Unix => shared.options.may_write(None),
+        Caller::Agent(_) => true,
+    }
 }
 
 fn served(shared: &Shared, reply: Reply, reuse: HeaderMap) -> Answering {

@@ -27,7 +27,7 @@ mod types;
 
 pub use cluster::{
     Autopilot, Comparison, EnlistError, FormError, Formed, Forming, JoinPace, Newcomer, PeerHandler, Roster,
-    VowStore,
+    Tunnel, VowStore,
 };
 pub use lictor_watch::{Registry, TooManyWaiters, Topic, Waiter};
 pub use linger::Linger;

@@ -21,7 +21,8 @@ use tokio::sync::{broadcast, oneshot, watch};
 
 use crate::cluster::snapshots::{Pace, Pinned};
 use crate::cluster::{
-    Autopilot, Digests, Forming, Forwarded, Gate, Net, PeerHandler, Roster, keep, kind, watch_over,
+    Agents, Autopilot, Digests, Forming, Forwarded, Gate, Net, PeerHandler, Roster, Upstream, keep, kind,
+    watch_over,
 };
 use crate::mailbox::Mailbox;
 use crate::pending::{Answer, Pending};
@@ -36,7 +37,7 @@ use crate::{Checkpoint, Consistency, Identity, ProposeError, ReadError, ReadMeta
 /// How long a proposal waits for room in the queue before it is refused.
 pub(crate) const OVERLOAD_WAIT: Duration = Duration::from_millis(50);
 /// How long reads and writes wait for a leader (Consul: `rpc_hold_timeout`).
-const LEADER_WAIT: Duration = Duration::from_secs(7);
+pub(crate) const LEADER_WAIT: Duration = Duration::from_secs(7);
 /// How long a server that could not reach the leader waits before it tries again, if it hears of no other before.
 const RETRY_PAUSE: Duration = Duration::from_millis(25);
 
@@ -73,6 +74,10 @@ pub(crate) struct Shared {
     pub(crate) digests: Digests,
     /// The way to other servers, where there is one.
     pub(crate) net: OnceLock<Net>,
+    /// What is known of client agents.
+    pub(crate) agents: Agents,
+    /// The way to the servers, of a client agent.
+    pub(crate) upstream: OnceLock<Arc<Upstream>>,
     /// As configured here; what was set for all servers goes before it.
     pub(crate) autopilot: ArcSwap<Autopilot>,
     /// While this server leads: since when each server is healthy without a break.
@@ -221,6 +226,8 @@ impl Node {
             pace: Pace::default(),
             digests: Digests::default(),
             net: OnceLock::new(),
+            agents: Agents::default(),
+            upstream: OnceLock::new(),
             autopilot: ArcSwap::default(),
             healthy_since: Mutex::default(),
             heard: broadcast::Sender::new(HEARD_MAX),
@@ -245,17 +252,7 @@ impl Node {
 
     /// Tells all other servers something, whoever listens there by [`Self::heard`]. Does not wait for them.
     pub fn broadcast(&self, body: &Bytes) {
-        let Some(net) = self.0.net.get() else { return };
-        let deadline = Instant::now() + LEADER_WAIT;
-        let roster = self.roster();
-        for server in roster.servers().filter(|server| server.raft_id != self.0.me.0) {
-            let (peers, body, to) = (net.peers.clone(), body.clone(), RaftId(server.raft_id));
-            net.runtime.spawn(async move {
-                if let Err(error) = peers.call(to, kind::BROADCAST, body, deadline).await {
-                    tracing::debug!(%to, %error, "a server did not hear a broadcast");
-                }
-            });
-        }
+        self.tell_all(kind::BROADCAST, body);
     }
 
     /// What other servers broadcast from now on.
@@ -348,6 +345,9 @@ impl Node {
         let progress = &self.0.progress;
         if progress.is_serving() && progress.is_alone() {
             return self.propose_here(command).await;
+        }
+        if let Some(upstream) = self.0.upstream.get() {
+            return upstream.propose(self, &command).await;
         }
         let mut seeking = self.seek_leader();
         let mut entry = None;

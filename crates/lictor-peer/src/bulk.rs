@@ -2,9 +2,11 @@
 //! so a stream costs one chunk of memory on each side.
 
 use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use tokio::io::{AsyncWriteExt as _, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf, ReadHalf, WriteHalf};
 
 use crate::stream::Stream;
 use crate::wire::{WriteBuf, length_prefix, read_frame};
@@ -49,6 +51,65 @@ impl BulkStream {
             },
             writer: BulkWriter { stream: writer },
         }
+    }
+}
+
+impl BulkStream {
+    /// The connection beneath it, for a protocol of its own instead of chunks; both sides must do so from the start.
+    pub fn into_raw(self) -> RawStream {
+        RawStream {
+            stream: self.reader.stream.unsplit(self.writer.stream),
+            read: self.reader.buf,
+        }
+    }
+}
+
+/// A bulk stream without chunks: bytes both ways.
+#[derive(Debug)]
+pub struct RawStream {
+    stream: Stream,
+    /// What was already read of the connection.
+    read: BytesMut,
+}
+
+impl AsyncRead for RawStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.read.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(cx, buf);
+        }
+        let count = self.read.len().min(buf.remaining());
+        buf.put_slice(&self.read.split_to(count));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for RawStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 

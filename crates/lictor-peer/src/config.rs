@@ -118,7 +118,7 @@ impl Default for Limits {
             bulk_streams_max: 4,
             strangers_max: 128,
             strangers_max_per_address: 32,
-            connections_max: 1024,
+            connections_max: 4096,
             connect_timeout: Duration::from_secs(1),
             handshake_timeout: Duration::from_secs(5),
             ping_interval: Duration::from_millis(500),

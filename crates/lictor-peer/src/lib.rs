@@ -52,7 +52,7 @@ mod security;
 mod stream;
 mod wire;
 
-pub use bulk::{BULK_CHUNK_MAX_BYTES, BULK_HEAD_MAX_BYTES, BulkReader, BulkStream, BulkWriter};
+pub use bulk::{BULK_CHUNK_MAX_BYTES, BULK_HEAD_MAX_BYTES, BulkReader, BulkStream, BulkWriter, RawStream};
 pub use config::{ClusterId, Config, Identity, Limits, Remote};
 pub use contact::PeerHealth;
 pub use error::{CallError, Dropped, Lost, NotSent, SecurityError};

@@ -120,6 +120,15 @@ impl Peers {
 
     /// Keeps connections to a peer at `address` (`host:port`) from now on; moves them if it had another address.
     pub fn set_address(&self, peer: RaftId, address: &str) {
+        self.keep(peer, address, &KEPT);
+    }
+
+    /// The same for a server that is only called, and sent no raft messages.
+    pub fn set_called(&self, peer: RaftId, address: &str) {
+        self.keep(peer, address, &[Lane::Rpc]);
+    }
+
+    fn keep(&self, peer: RaftId, address: &str, lanes: &[Lane]) {
         let mut peers = self.0.peers.write();
         if let Some(known) = peers.get(&peer) {
             known.set_address(address);
@@ -127,8 +136,8 @@ impl Peers {
         }
         let local = &self.0.local;
         let new = Arc::new(Peer::new(peer, address, &local.limits));
-        for lane in KEPT {
-            self.0.spawn(keep(Arc::clone(local), Arc::clone(&new), lane));
+        for lane in lanes {
+            self.0.spawn(keep(Arc::clone(local), Arc::clone(&new), *lane));
         }
         peers.insert(peer, new);
     }

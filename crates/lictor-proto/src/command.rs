@@ -77,6 +77,8 @@ impl Command {
             Self::Deregister(_) => 27,
             Self::Restore(_) => 28,
             Self::CompareStates(_) => 70,
+            Self::PreparedQuerySet(_) => 60,
+            Self::PreparedQueryDelete(_) => 61,
         }
     }
 }

@@ -10,6 +10,7 @@
 //! | `node` | name | `NodeRow` |
 //! | `service` | node name, service id | `ServiceRow` |
 //! | `check` | node name, check id | `CheckRow` |
+//! | `prepared_query` | the id, 16 bytes | `PreparedQueryRow` |
 //! | `meta` | none (empty) | `MetaRow` |
 //!
 //! Numbers are big-endian. A name is lower-cased, a 00 within it is written 00 FF, and it ends with 00 01, so
@@ -28,7 +29,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use lictor_proto::SessionId;
 use prost::Message;
 
 use crate::key::Key;
@@ -56,13 +56,15 @@ pub enum Table {
     Service,
     /// Checks.
     Check,
+    /// Prepared queries.
+    PreparedQuery,
     /// The single `MetaRow`, which the owner of the durable copy writes.
     Meta,
 }
 
 impl Table {
     /// All tables, in the order of [`State::dump`].
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Kv,
         Self::KvTomb,
         Self::KvTree,
@@ -71,6 +73,7 @@ impl Table {
         Self::Node,
         Self::Service,
         Self::Check,
+        Self::PreparedQuery,
         Self::Meta,
     ];
 
@@ -85,6 +88,7 @@ impl Table {
             Self::Node => "node",
             Self::Service => "service",
             Self::Check => "check",
+            Self::PreparedQuery => "prepared_query",
             Self::Meta => "meta",
         }
     }
@@ -101,6 +105,7 @@ impl Table {
             Self::Service => 7,
             Self::Check => 8,
             Self::Meta => 9,
+            Self::PreparedQuery => 60,
         }
     }
 }
@@ -148,6 +153,7 @@ impl Write {
             Self::Node(_) | Self::NodeGone(_) => Table::Node,
             Self::Service(_) | Self::ServiceGone(..) => Table::Service,
             Self::Check(_) | Self::CheckGone(..) => Table::Check,
+            Self::PreparedQuery(_) | Self::PreparedQueryGone(_) => Table::PreparedQuery,
         }
     }
 
@@ -161,7 +167,8 @@ impl Write {
             | Self::LockDelay(_)
             | Self::Node(_)
             | Self::Service(_)
-            | Self::Check(_) => Action::Put,
+            | Self::Check(_)
+            | Self::PreparedQuery(_) => Action::Put,
             Self::KvTreeGone(_) | Self::TombstoneTreeGone(_) | Self::TreeMarkTreeGone(_) => {
                 Action::DeletePrefix
             }
@@ -172,7 +179,8 @@ impl Write {
             | Self::LockDelayGone(_)
             | Self::NodeGone(_)
             | Self::ServiceGone(..)
-            | Self::CheckGone(..) => Action::Delete,
+            | Self::CheckGone(..)
+            | Self::PreparedQueryGone(_) => Action::Delete,
         }
     }
 
@@ -189,8 +197,10 @@ impl Write {
             | Self::TreeMark { prefix: key, .. }
             | Self::TreeMarkGone(key)
             | Self::TreeMarkTreeGone(key)
-            | Self::LockDelayGone(key) => key.clone(),
+            | Self::LockDelayGone(key)
+            | Self::PreparedQueryGone(key) => key.clone(),
             Self::Session(row) => row.id.clone(),
+            Self::PreparedQuery(row) => row.id.clone(),
             Self::SessionGone(id) => Bytes::copy_from_slice(&id.0),
             Self::Node(row) => Key::name(&row.node).into_bytes().into(),
             Self::NodeGone(node) => Key::name(node).into_bytes().into(),
@@ -212,6 +222,7 @@ impl Write {
             Self::Node(row) => row.encode_to_vec(),
             Self::Service(row) => row.encode_to_vec(),
             Self::Check(row) => row.encode_to_vec(),
+            Self::PreparedQuery(row) => row.encode_to_vec(),
             _ => Vec::new(),
         }
     }
@@ -242,9 +253,11 @@ impl Write {
             Table::Node => Self::Node(decode_message(table, value)?),
             Table::Service => Self::Service(decode_message(table, value)?),
             Table::Check => Self::Check(decode_message(table, value)?),
+            Table::PreparedQuery => Self::PreparedQuery(decode_message(table, value)?),
             Table::Meta => return Err(damaged(table, "the meta row is not part of the state's rows")),
         };
-        if write.key_bytes() != key || (table == Table::Session && SessionId::from_slice(key).is_none()) {
+        let has_id = matches!(table, Table::Session | Table::PreparedQuery);
+        if write.key_bytes() != key || (has_id && key.len() != 16) {
             return Err(CodecError::Misplaced { table });
         }
         Ok(write)
@@ -296,6 +309,12 @@ impl State {
                 .checks
                 .iter()
                 .map(|entry| Write::Check(Arc::clone(&entry.row))),
+        )
+        .chain(
+            self.queries
+                .rows
+                .iter()
+                .map(|entry| Write::PreparedQuery(Arc::clone(&entry.row))),
         )
     }
 }

@@ -1,4 +1,4 @@
-//! The replicated state machine: KV rows, locks, sessions, transactions and the catalog rows that sessions need.
+//! The replicated state machine: KV rows, locks, sessions, transactions, the catalog and prepared queries.
 //!
 //! It is a pure function of (state, index, command): no clock, no randomness, no I/O, no map with a random order.
 //! The rows stand in ordered, persistent (copy-on-write) tables in memory, so a [`State`] clones in constant time
@@ -10,6 +10,7 @@
 //!   (index, term)         │ held    lock delays            │ ──> Effects::writes    to the durable copy
 //!                         │ sessions (by node, by check)   │ ──> Effects::dirty     to the watch registry
 //!  readers <──clone───    │ nodes   services    checks     │ ──> Effects::events    to the leader's timers
+//!                         │ prepared queries              │
 //!                         └───────────────────────────────┘
 //! ```
 //!
@@ -56,11 +57,13 @@ pub use tree::prefix_end;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use lictor_proto::v1::{CheckRow, LockDelayRow, MetaRow, NodeRow, ServiceRow, SessionRow, TableIndexes};
+use lictor_proto::v1::{
+    CheckRow, LockDelayRow, MetaRow, NodeRow, PreparedQueryRow, ServiceRow, SessionRow, TableIndexes,
+};
 use lictor_proto::{Command, ConsulIndex, LogIndex, SessionId, Term, v1};
 
 use key::Key;
-use tables::{Catalog, KvTables, SessionTables};
+use tables::{Catalog, KvTables, QueryTables, SessionTables};
 use tree::Row;
 
 /// All replicated state at one applied index. Cloning is cheap and gives a snapshot.
@@ -74,6 +77,7 @@ pub struct State {
     kv: KvTables,
     sessions: SessionTables,
     catalog: Catalog,
+    queries: QueryTables,
 }
 
 impl State {
@@ -341,8 +345,26 @@ impl State {
             Area::Nodes => all.nodes,
             Area::Services => all.services,
             Area::Checks => all.checks,
+            Area::PreparedQueries => all.prepared_queries,
             Area::Node | Area::Service => all.nodes.max(all.services).max(all.checks),
         })
+    }
+
+    /// One prepared query, by the 16 bytes of its id.
+    pub fn prepared_query(&self, id: &[u8]) -> Option<&Arc<PreparedQueryRow>> {
+        self.queries.get(id)
+    }
+
+    /// The prepared query that answers for a name: the one of this name, else the template with the longest name that
+    /// it begins with.
+    pub fn prepared_query_for(&self, name: &str) -> Option<&Arc<PreparedQueryRow>> {
+        let named = || self.queries.named(name).filter(|_| !name.is_empty());
+        named().or_else(|| self.queries.template_for(name))
+    }
+
+    /// All prepared queries in the order of their ids.
+    pub fn prepared_queries(&self) -> Box<dyn Iterator<Item = &Arc<PreparedQueryRow>> + '_> {
+        Box::new(self.queries.rows.iter().map(|entry| &entry.row))
     }
 
     /// The index of one service: of its instances, their checks and nodes, removals included. A service without

@@ -93,6 +93,7 @@ impl Loader {
             Write::Node(row) => self.state.catalog.add_node(&row).is_none(),
             Write::Service(row) => self.state.catalog.add_service(&row).is_none(),
             Write::Check(row) => self.state.catalog.add_check(&row).is_none(),
+            Write::PreparedQuery(row) => self.state.queries.add(&row).is_none(),
             _ => return Err(LoadError::NotARow(table)),
         };
         if in_order {
@@ -150,6 +151,14 @@ impl State {
             (
                 "service indexes",
                 same(&catalog.service_indexes, &other.service_indexes),
+            ),
+            (
+                "queries by name",
+                same(&self.queries.by_name, &fresh.queries.by_name),
+            ),
+            (
+                "queries by session",
+                same(&self.queries.by_session, &fresh.queries.by_session),
             ),
             ("node indexes", same(&catalog.node_indexes, &other.node_indexes)),
         ];

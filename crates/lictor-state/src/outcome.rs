@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lictor_proto::SessionId;
-use lictor_proto::v1::{CheckRow, LockDelayRow, NodeRow, ServiceRow, SessionRow};
+use lictor_proto::v1::{CheckRow, LockDelayRow, NodeRow, PreparedQueryRow, ServiceRow, SessionRow};
 
 use crate::KvRow;
 
@@ -163,6 +163,8 @@ pub enum Area {
     Services,
     /// The check table.
     Checks,
+    /// The table of prepared queries.
+    PreparedQueries,
 }
 
 /// What changed, for whoever waits.
@@ -229,4 +231,8 @@ pub enum Write {
     Check(Arc<CheckRow>),
     /// Removes a check: node, check id.
     CheckGone(String, String),
+    /// A prepared query.
+    PreparedQuery(Arc<PreparedQueryRow>),
+    /// Removes a prepared query: its id.
+    PreparedQueryGone(Bytes),
 }

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use lictor_proto::SessionId;
-use lictor_proto::v1::{CheckRow, LockDelayRow, NodeRow, ServiceRow, SessionRow, TableIndexes};
+use lictor_proto::v1::{
+    CheckRow, LockDelayRow, NodeRow, PreparedQueryRow, ServiceRow, SessionRow, TableIndexes,
+};
 
-use crate::key::Key;
+use crate::key::{Key, fold_name};
 use crate::row::{Entry, KvRow, Mark};
 use crate::tree::{Row, Tree};
 
@@ -90,6 +92,79 @@ pub(crate) fn bound_checks(row: &SessionRow) -> impl Iterator<Item = &str> {
     listed
         .chain(row.service_checks.iter().map(|check| &check.id))
         .map(String::as_str)
+}
+
+/// Prepared queries by id, by name, and by (session, id).
+#[derive(Clone, Debug, Default)]
+pub(crate) struct QueryTables {
+    pub(crate) rows: Tree<Entry<PreparedQueryRow>>,
+    /// By folded name, those of a template that has none included.
+    pub(crate) by_name: Tree<Entry<PreparedQueryRow>>,
+    pub(crate) by_session: Tree<Mark>,
+}
+
+impl QueryTables {
+    pub(crate) fn get(&self, id: &[u8]) -> Option<&Arc<PreparedQueryRow>> {
+        self.rows.get(id).map(|entry| &entry.row)
+    }
+
+    pub(crate) fn named(&self, name: &str) -> Option<&Arc<PreparedQueryRow>> {
+        self.by_name.get(&fold_name(name)).map(|entry| &entry.row)
+    }
+
+    /// The template with the longest name that `name` begins with.
+    pub(crate) fn template_for(&self, name: &str) -> Option<&Arc<PreparedQueryRow>> {
+        let name = fold_name(name);
+        let mut key = &name[..];
+        loop {
+            let found = self.by_name.floor(key)?;
+            let shared = key.iter().zip(found.key()).take_while(|(a, b)| a == b).count();
+            let is_prefix = shared == found.key().len();
+            if is_prefix && found.row.is_template {
+                return Some(&found.row);
+            }
+            // No name that `key` begins with is longer than what it shares with the one before it.
+            key = &key[..if is_prefix { shared.checked_sub(1)? } else { shared }];
+        }
+    }
+
+    /// Adds a query; answers the one with the same id that it replaced.
+    pub(crate) fn add(&mut self, row: &Arc<PreparedQueryRow>) -> Option<Arc<PreparedQueryRow>> {
+        let old = self.remove(&row.id);
+        if has_name(row) {
+            self.by_name
+                .insert(Entry::new(&fold_name(&row.name), Arc::clone(row)));
+        }
+        if let Some(session) = SessionId::parse(&row.session) {
+            let key = Key::session(session).and_bytes(&row.id);
+            self.by_session.insert(Mark::new(&key, 0));
+        }
+        self.rows.insert(Entry::new(&row.id, Arc::clone(row)));
+        old
+    }
+
+    pub(crate) fn remove(&mut self, id: &[u8]) -> Option<Arc<PreparedQueryRow>> {
+        let row = self.rows.remove(id)?.row;
+        if has_name(&row) {
+            self.by_name.remove(&fold_name(&row.name));
+        }
+        if let Some(session) = SessionId::parse(&row.session) {
+            self.by_session.remove(&Key::session(session).and_bytes(id));
+        }
+        Some(row)
+    }
+
+    /// The ids of the queries that are bound to a session.
+    pub(crate) fn of_session(&self, session: SessionId) -> Vec<Vec<u8>> {
+        let prefix = Key::session(session);
+        let marks = self.by_session.prefix(&prefix);
+        marks.map(|mark| mark.key()[prefix.len()..].to_vec()).collect()
+    }
+}
+
+/// A template answers for a name even if its own is empty.
+fn has_name(row: &PreparedQueryRow) -> bool {
+    row.is_template || !row.name.is_empty()
 }
 
 /// Nodes, services and checks.

@@ -40,6 +40,7 @@ struct Model {
     services: BTreeMap<(String, String), String>,
     /// (node, check) -> (service id, status).
     checks: BTreeMap<(String, String), (String, String)>,
+    queries: BTreeMap<Vec<u8>, v1::PreparedQueryRow>,
     table: u64,
     horizon: u64,
 }
@@ -198,6 +199,8 @@ impl Model {
             .collect();
         for id in ended {
             let session = self.sessions.remove(&id).unwrap();
+            self.queries
+                .retain(|_, query| SessionId::parse(&query.session) != Some(SessionId(id)));
             let held = |row: &Row| SessionId::parse(&row.session) == Some(SessionId(id));
             let keys: Vec<_> = self
                 .kv
@@ -294,6 +297,48 @@ impl Model {
         Some(true)
     }
 
+    fn query(&mut self, query: &v1::PreparedQueryRow) -> Answer {
+        let name = |row: &v1::PreparedQueryRow| {
+            (row.is_template || !row.name.is_empty()).then(|| row.name.to_lowercase())
+        };
+        let is_taken = self
+            .queries
+            .values()
+            .any(|other| other.id != query.id && name(other).is_some() && name(other) == name(query));
+        let as_id = SessionId::parse(&query.name);
+        let is_id = as_id.is_some_and(|id| self.queries.contains_key(&id.0[..]));
+        let session = SessionId::parse(&query.session);
+        let lives = session.is_some_and(|id| self.sessions.contains_key(&id.0));
+        if is_taken || is_id || (!query.session.is_empty() && !lives) {
+            return None;
+        }
+        let id = query.id.to_vec();
+        let old = self.queries.get(&id);
+        let row = v1::PreparedQueryRow {
+            create_index: old.map_or(self.index, |old| old.create_index),
+            modify_index: self.index,
+            ..query.clone()
+        };
+        self.queries.insert(id, row);
+        Some(true)
+    }
+
+    /// The query of this name, else the template with the longest name that it begins with.
+    fn query_for(&self, name: &str) -> Option<&v1::PreparedQueryRow> {
+        let name = name.to_lowercase();
+        let folded = |row: &v1::PreparedQueryRow| row.name.to_lowercase();
+        let named = self
+            .queries
+            .values()
+            .find(|row| !name.is_empty() && folded(row) == name);
+        named.or_else(|| {
+            self.queries
+                .values()
+                .filter(|row| row.is_template && name.starts_with(&folded(row)))
+                .max_by_key(|row| row.name.len())
+        })
+    }
+
     fn reap(&mut self, up_to: u64) -> Answer {
         for marks in [&mut self.tombstones, &mut self.tree_marks] {
             marks.retain(|_, index| {
@@ -384,6 +429,11 @@ impl Model {
             Command::Register(register) => self.register(register),
             Command::Deregister(gone) => self.deregister(gone),
             Command::CompareStates(_) => Some(true),
+            Command::PreparedQuerySet(set) => self.query(set.query.as_ref()?),
+            Command::PreparedQueryDelete(gone) => {
+                self.queries.remove(&gone.id[..]);
+                Some(true)
+            }
             // Not generated: the archive is not part of the command.
             Command::Restore(_) => None,
         }
@@ -485,6 +535,29 @@ fn registration() -> impl Strategy<Value = Command> {
     })
 }
 
+/// Names of queries: those that begin with others, differ by case, or look like the id of one.
+const QUERY_NAMES: [&str; 6] = ["", "q", "Q", "qa", "qab", "b0b0b0b0-b0b0-b0b0-b0b0-b0b0b0b0b0b0"];
+
+fn prepared_query() -> impl Strategy<Value = Command> {
+    let session = prop_oneof![Just(String::new()), session_text()];
+    (0u8..4, 0..QUERY_NAMES.len(), session, any::<bool>(), 0u8..4).prop_map(
+        |(number, name, session, is_template, kind)| {
+            let id = Bytes::from(vec![0xb0 | number; 16]);
+            if kind == 0 {
+                return Command::PreparedQueryDelete(v1::PreparedQueryDelete { id });
+            }
+            let query = v1::PreparedQueryRow {
+                id,
+                name: QUERY_NAMES[name].to_owned(),
+                session,
+                is_template,
+                ..v1::PreparedQueryRow::default()
+            };
+            Command::PreparedQuerySet(v1::PreparedQuerySet { query: Some(query) })
+        },
+    )
+}
+
 fn command() -> impl Strategy<Value = Command> {
     let cas_index = prop_oneof![Just(None), Just(Some(0)), (1u64..60).prop_map(Some)];
     prop_oneof![
@@ -503,6 +576,7 @@ fn command() -> impl Strategy<Value = Command> {
         1 => (key(), 0u64..60).prop_map(|(key, set_index)| delay_over(&key, set_index)),
         1 => Just(Command::CompareStates(v1::CompareStates {})),
         4 => registration(),
+        3 => prepared_query(),
         1 => (0u8..2, 0u8..3).prop_map(|(node, what)| {
             let (service, check) = [("", ""), ("s0", ""), ("", "c0")][usize::from(what)];
             deregister(["n0", "N1"][usize::from(node)], service, check)
@@ -553,6 +627,14 @@ fn same_rows(state: &State, model: &Model) -> Result<(), TestCaseError> {
         .map(|delay| (delay.key.to_vec(), (delay.set_index, delay.delay_ms)))
         .collect();
     prop_assert_eq!(&delays, &model.delays);
+    let queries: Vec<_> = state.prepared_queries().map(|row| (**row).clone()).collect();
+    prop_assert!(queries.iter().eq(model.queries.values()));
+    for name in QUERY_NAMES.into_iter().chain(["qaX", "qabc", "zz"]) {
+        prop_assert_eq!(
+            state.prepared_query_for(name).map(|row| &**row),
+            model.query_for(name)
+        );
+    }
     let services: Vec<_> = state
         .services()
         .map(|row| (row.node.to_lowercase(), row.id.clone()))

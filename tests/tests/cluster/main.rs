@@ -3,6 +3,7 @@
 //! Every test starts servers of its own and can be repeated at will. One that fails prints the servers' last words and
 //! says where it left their logs and data.
 
+mod agents;
 mod catch_up;
 mod certificates;
 mod failover;

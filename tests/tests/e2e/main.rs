@@ -17,6 +17,7 @@ mod lifecycle;
 mod lists;
 mod locks;
 mod origins;
+mod prepared;
 mod sessions;
 mod snapshots;
 mod tls;

@@ -59,6 +59,7 @@ fn node(value: &Value) -> Option<NodeRow> {
         modify_index: value.field("ModifyIndex").uint()?,
         tagged_addresses_null,
         meta_null,
+        client: None,
     })
 }
 

@@ -57,10 +57,7 @@ pub(crate) fn resolve(
     let raw: Merged = serde_json::from_value(Value::Object(merged))
         .map_err(|error| ConfigError::Invalid(format!("configuration: {error}")))?;
     let server = raw.server.unwrap_or(dev);
-    if !server {
-        return invalid("only servers run so far: add -server (or -dev to try things out)");
-    }
-    let (bootstrap, bootstrap_expect) = bootstrap(&raw, dev)?;
+    let (bootstrap, bootstrap_expect) = bootstrap(&raw, server, dev)?;
     let (bind_addr, advertise_addr) = own_addresses(&raw, dev)?;
     let (ports, limits) = (ports(&raw.ports)?, limits(&raw)?);
     let (mut http, https) = (
@@ -129,13 +126,16 @@ pub(crate) fn resolve(
     })
 }
 
-fn bootstrap(raw: &Merged, dev: bool) -> Result<(bool, u32)> {
+fn bootstrap(raw: &Merged, server: bool, dev: bool) -> Result<(bool, u32)> {
     let asked = raw.bootstrap.unwrap_or(false);
     let expect: u32 = number("bootstrap_expect", raw.bootstrap_expect, 0, (0, 99))?;
     if asked && expect > 0 {
         return invalid("bootstrap and bootstrap_expect exclude each other: give one of them");
     }
-    let bootstrap = asked || expect == 1 || (dev && expect == 0);
+    if !server && (asked || expect > 0) {
+        return invalid("bootstrap and bootstrap_expect are for servers: add -server, or leave them out");
+    }
+    let bootstrap = asked || expect == 1 || (dev && server && expect == 0);
     Ok((bootstrap, if bootstrap { 1 } else { expect }))
 }
 
@@ -632,6 +632,16 @@ mod tests {
         let config = durable(&json!({"server": true, "bootstrap_expect": 1})).expect("valid");
 
         assert_eq!((config.bootstrap, config.bootstrap_expect), (true, 1));
+    }
+
+    #[test]
+    fn an_agent_without_a_server_founds_nothing_and_leaves_when_it_is_stopped() {
+        let config = durable(&json!({"server": false, "retry_join": ["127.0.0.1"]})).expect("valid");
+
+        assert!(!config.server && !config.bootstrap);
+        assert!(config.leave_on_terminate && !config.skip_leave_on_interrupt);
+        assert!(durable(&json!({"server": false, "bootstrap": true})).is_err());
+        assert!(durable(&json!({"server": false, "bootstrap_expect": 3})).is_err());
     }
 
     #[test]

@@ -109,18 +109,9 @@ fn question(comparison: &Comparison, kind: Kind) -> Result<Question, String> {
         (Operator::In, Kind::Text | Kind::List | Kind::Map | Kind::RowMap(_)) => {
             Ok(Question::Contains(text.clone()))
         }
-        (Operator::Matches, Kind::Text) => RegexBuilder::new(text)
-            .size_limit(MAX_REGEX_BYTES)
-            .dfa_size_limit(MAX_REGEX_BYTES)
-            .nest_limit(MAX_DEPTH_OF_REGEX)
-            .build()
+        (Operator::Matches, Kind::Text) => pattern(text)
             .map(Question::Matches)
-            .map_err(|error| {
-                format!(
-                    "Failed to compile regular expression {text:?}: error parsing regexp: {}",
-                    one_line(&error)
-                )
-            }),
+            .map_err(|why| format!("Failed to compile regular expression {text:?}: {why}")),
         (Operator::IsEmpty, Kind::List | Kind::Map | Kind::Rows(_) | Kind::RowMap(_)) => {
             Ok(Question::IsEmpty)
         }
@@ -130,6 +121,19 @@ fn question(comparison: &Comparison, kind: Kind) -> Result<Question, String> {
             selector
         )),
     }
+}
+
+/// A regular expression from outside, within bounds.
+///
+/// # Errors
+/// What is wrong with it, in one line.
+pub(crate) fn pattern(text: &str) -> Result<Regex, String> {
+    RegexBuilder::new(text)
+        .size_limit(MAX_REGEX_BYTES)
+        .dfa_size_limit(MAX_REGEX_BYTES)
+        .nest_limit(MAX_DEPTH_OF_REGEX)
+        .build()
+        .map_err(|error| format!("error parsing regexp: {}", one_line(&error)))
 }
 
 /// How deep a regular expression may nest.

@@ -14,6 +14,7 @@ mod row;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use compile::pattern;
 pub(crate) use row::{Field, Kind, Row, Value};
 
 /// How deep parentheses and `not` may nest.

@@ -282,9 +282,9 @@ impl List {
     fn put_near_first<T>(&self, ctx: &Ctx, rows: &mut [T], node: impl Fn(&T) -> &str) {
         let Some(near) = &self.near else { return };
         let near = if near == "_agent" {
-            &ctx.shared.node.identity().node
+            ctx.agent_node()
         } else {
-            near
+            near.as_str()
         };
         rows.sort_by_key(|row| !node(row).eq_ignore_ascii_case(near));
     }

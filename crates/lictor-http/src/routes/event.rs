@@ -6,7 +6,7 @@ use hyper::header::{HeaderName, HeaderValue};
 use lictor_agent::Event;
 use lictor_proto::v1::UserEvent;
 use prost::Message as _;
-use regex::{Regex, RegexBuilder};
+use regex::Regex;
 use serde::Serialize;
 use tokio::sync::broadcast::error::RecvError;
 
@@ -14,7 +14,7 @@ use crate::acl::{Access, Resource};
 use crate::blocking;
 use crate::ctx::Ctx;
 use crate::error::ApiError;
-use crate::filter::MAX_REGEX_BYTES;
+use crate::filter;
 use crate::reply::Reply;
 use crate::server::Shared;
 
@@ -214,20 +214,9 @@ fn pattern(text: &str, what: &str) -> Result<Option<Regex>, ApiError> {
     if text.is_empty() {
         return Ok(None);
     }
-    let built = RegexBuilder::new(text)
-        .size_limit(MAX_REGEX_BYTES)
-        .dfa_size_limit(MAX_REGEX_BYTES)
-        .build();
-    built.map(Some).map_err(|error| {
-        let why = error.to_string();
-        let why = why
-            .lines()
-            .last()
-            .unwrap_or_default()
-            .trim_start_matches("error: ")
-            .to_owned();
-        ApiError::internal(format!("Invalid {what} filter: error parsing regexp: {why}"))
-    })
+    filter::pattern(text)
+        .map(Some)
+        .map_err(|why| ApiError::internal(format!("Invalid {what} filter: {why}")))
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ pub(crate) mod health;
 pub(crate) mod kv;
 pub(crate) mod locks;
 pub(crate) mod operator;
+pub(crate) mod prepared;
 pub(crate) mod session;
 pub(crate) mod snapshot;
 pub(crate) mod status;

@@ -28,8 +28,7 @@ pub(crate) async fn create(mut ctx: Ctx) -> Result<Reply, ApiError> {
         Some(1..) => ctx.body(BODY_MAX_BYTES).await?,
         _ => bytes::Bytes::new(),
     };
-    let asked =
-        request::decode(&body, &ctx.shared.node.identity().node).map_err(|why| ApiError::decode(&why))?;
+    let asked = request::decode(&body, ctx.agent_node()).map_err(|why| ApiError::decode(&why))?;
     ctx.check_datacenter()?;
     let row = asked
         .into_row(ctx.shared.limits.session_ttl_min)

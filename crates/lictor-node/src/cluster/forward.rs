@@ -56,23 +56,14 @@ impl Node {
                 return Forwarded::Answered(Err(ProposeError::OutcomeUnknown));
             }
         };
-        let Ok(reply) = ProposeReply::decode(body) else {
-            return Forwarded::Answered(Err(ProposeError::OutcomeUnknown));
-        };
-        match reply.result {
-            Some(propose_reply::Result::Outcome(outcome)) => {
-                let Some(outcome) = Outcome::from_message(outcome) else {
-                    return Forwarded::Answered(Err(ProposeError::OutcomeUnknown));
-                };
+        match read_reply(body) {
+            Ok((applied, outcome)) => {
                 // Where it cannot be waited for the write stands all the same.
-                let _ = self.caught_up(LogIndex(reply.applied), deadline).await;
+                let _ = self.caught_up(applied, deadline).await;
                 Forwarded::Answered(Ok(outcome))
             }
-            Some(propose_reply::Result::Refusal(refusal)) => match to_error(refusal) {
-                ProposeError::NoLeader => Forwarded::NotTaken,
-                error => Forwarded::Answered(Err(error)),
-            },
-            None => Forwarded::Answered(Err(ProposeError::OutcomeUnknown)),
+            Err(ProposeError::NoLeader) => Forwarded::NotTaken,
+            Err(error) => Forwarded::Answered(Err(error)),
         }
     }
 
@@ -93,12 +84,23 @@ impl Node {
 
     /// Answers [`Self::forward`] of another server.
     pub(crate) async fn take_forwarded(&self, entry: Bytes) -> Bytes {
-        let result = match Command::from_entry_bytes(entry) {
-            Ok(Some(command)) => self.propose_here(command).await,
-            Ok(None) | Err(_) => {
-                return refusal(RefusalKind::Malformed, "no command that this release knows");
+        match Command::from_entry_bytes(entry) {
+            Ok(Some(command)) => self.written_reply(self.propose_here(command).await),
+            Ok(None) | Err(_) => refusal(RefusalKind::Malformed, "no command that this release knows"),
+        }
+    }
+
+    /// Proposes for a client agent what it registers, whoever leads.
+    pub(crate) async fn take_for_agent(&self, entry: Bytes) -> Bytes {
+        match Command::from_entry_bytes(entry) {
+            Ok(Some(command @ (Command::Register(_) | Command::Deregister(_)))) => {
+                self.written_reply(self.propose(command).await)
             }
-        };
+            _ => refusal(RefusalKind::Malformed, "not for an agent to propose"),
+        }
+    }
+
+    fn written_reply(&self, result: Result<Outcome, ProposeError>) -> Bytes {
         match result {
             Ok(outcome) => ProposeReply {
                 applied: self.shared().progress.applied_index().0,
@@ -163,6 +165,19 @@ impl Node {
         }
         .encode_to_vec()
         .into()
+    }
+}
+
+/// What a server said to a command: how far it had applied the log, and the outcome. A refusal that had no effect and
+/// never will is [`ProposeError::NoLeader`].
+pub(super) fn read_reply(body: Bytes) -> Result<(LogIndex, Outcome), ProposeError> {
+    let reply = ProposeReply::decode(body).map_err(|_| ProposeError::OutcomeUnknown)?;
+    match reply.result {
+        Some(propose_reply::Result::Outcome(outcome)) => Outcome::from_message(outcome)
+            .map(|outcome| (LogIndex(reply.applied), outcome))
+            .ok_or(ProposeError::OutcomeUnknown),
+        Some(propose_reply::Result::Refusal(refusal)) => Err(to_error(refusal)),
+        None => Err(ProposeError::OutcomeUnknown),
     }
 }
 

@@ -93,6 +93,17 @@ impl Handler for PeerHandler {
                 Box::pin(async move { keeper::join(&node, &forming, body).await })
             }
             kind::OPERATE => Box::pin(async move { node.take_order(body).await }),
+            kind::ATTEND => {
+                let forming = Arc::clone(&self.forming);
+                Box::pin(async move { node.take_attendance(&forming, body).await })
+            }
+            kind::PROPOSE_FOR => Box::pin(async move { node.take_for_agent(body).await }),
+            kind::HEARD => Box::pin(std::future::ready(node.take_sign_of_life(&body))),
+            kind::DEPART => Box::pin(async move { node.take_departure(body).await }),
+            kind::LEFT => {
+                node.take_left(body);
+                Box::pin(std::future::ready(Bytes::new()))
+            }
             kind::LEAVE => Box::pin(async move { keeper::leave(&node, body).await }),
             kind::DIGEST => Box::pin(async move { node.take_digest_of(body).await }),
             kind::REBUILD => Box::pin(std::future::ready(node.take_rebuild(body))),
@@ -120,6 +131,10 @@ impl Handler for PeerHandler {
                 ) =>
             {
                 Box::pin(archives::answer(Node::of(shared), kind, head, stream))
+            }
+            Some(shared) if kind == kind::TUNNEL => {
+                let agent = from.identity.name.clone();
+                Box::pin(async move { shared.agents.tunnel(&agent, stream.into_raw()).await })
             }
             _ => Box::pin(std::future::ready(())),
         }

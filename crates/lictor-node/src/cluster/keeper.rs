@@ -17,7 +17,7 @@ use lictor_raft::{MemberChange, PeerProgress};
 use lictor_state::State;
 use prost::Message as _;
 
-use super::{Forming, Roster, kind};
+use super::{Forming, Roster, agents, kind};
 use crate::node::Shared;
 use crate::{Consistency, Node, ProposeError, Survey};
 
@@ -36,7 +36,7 @@ const ALIVE_WITHIN: Duration = Duration::from_secs(1);
 /// How long a leave may take before it is answered with an error.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The check that tells whether a node is alive (Consul: its gossip's).
-const HEALTH_CHECK: &str = "serfHealth";
+pub(super) const HEALTH_CHECK: &str = "serfHealth";
 
 /// How the group of servers looks after itself (Consul: autopilot).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,6 +117,7 @@ pub(crate) async fn keep(shared: Weak<Shared>) {
         if !node.shared().progress.is_serving() {
             watched = Watched::default();
             node.shared().healthy_since.lock().clear();
+            node.shared().agents.clear();
             continue;
         }
         // It may have slept and been replaced, and believe all others dead: what it knows counts once a majority has
@@ -167,6 +168,9 @@ async fn look(node: &Node, survey: &Survey, watched: &mut Watched) -> Result<(),
         .clone_from(&watched.healthy_since);
     for register in health_changes(node, survey, &roster, leads_since, now) {
         node.propose_in(term, Command::Register(register)).await?;
+    }
+    for change in agents::health_changes(node, &roster, leads_since, now) {
+        node.propose(change).await?;
     }
     // One change at a time; the next look sees what it made of the members.
     if let Some(change) = due(node, survey, &roster, watched, &autopilot, now) {
@@ -299,26 +303,27 @@ fn health_changes(
     let state = node.view();
     let change = |peer: &PeerProgress| {
         let dead = is_dead(peer, survey, leads_since, now);
-        health_change(&state, roster.get(peer.id)?, dead, is_alive(peer, survey))
+        health_change(&state, &roster.get(peer.id)?.name, dead, is_alive(peer, survey))
     };
     survey.peers.iter().filter_map(change).collect()
 }
 
-fn health_change(state: &State, server: &ServerRow, dead: bool, alive: bool) -> Option<Register> {
-    let check = state.check(&server.name, HEALTH_CHECK)?;
+/// What must be written of the health of a node whose agent is dead, or alive, or neither for sure.
+pub(super) fn health_change(state: &State, node: &str, dead: bool, alive: bool) -> Option<Register> {
+    let check = state.check(node, HEALTH_CHECK)?;
     let (status, output) = match check.status.as_str() {
         "passing" if dead => ("critical", "Agent not live or unreachable"),
         "critical" if alive => ("passing", "Agent alive and reachable"),
         _ => return None,
     };
-    tracing::warn!(server = server.name, status, "the health of a server changed");
+    tracing::warn!(node, status, "the health of a node changed");
     let check = CheckRow {
         status: status.to_owned(),
         output: output.to_owned(),
         ..(**check).clone()
     };
     Some(Register {
-        node: Some((**state.node(&server.name)?).clone()),
+        node: Some((**state.node(node)?).clone()),
         checks: vec![check],
         ..Register::default()
     })

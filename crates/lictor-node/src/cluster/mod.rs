@@ -8,6 +8,7 @@
 //! snapshots: a view is pinned by apply, streamed in bulk, installed by apply at the other end
 //! ```
 
+mod agents;
 pub(crate) mod archives;
 pub(crate) mod compare;
 mod enlist;
@@ -19,6 +20,7 @@ mod keeper;
 mod operate;
 mod roster;
 pub(crate) mod snapshots;
+mod upstream;
 
 use std::collections::BTreeMap;
 
@@ -28,6 +30,8 @@ use lictor_proto::v1::ServerRow;
 use parking_lot::Mutex;
 use tokio::runtime;
 
+pub(crate) use agents::Agents;
+pub use agents::Tunnel;
 pub use compare::Comparison;
 pub(crate) use compare::{Digests, watch_over};
 pub use enlist::{EnlistError, Newcomer};
@@ -39,6 +43,7 @@ pub use keeper::Autopilot;
 pub(crate) use keeper::keep;
 pub use roster::Roster;
 pub(crate) use roster::address;
+pub(crate) use upstream::Upstream;
 
 use crate::node::Shared;
 
@@ -74,6 +79,18 @@ pub(crate) mod kind {
     pub(crate) const REBUILD: u16 = 71;
     /// Stream. Head: `DigestOf`, with where the state must not end before. The rows come back.
     pub(crate) const STATE: u16 = 72;
+    /// Of client agents. Body: `Attend`. Answer: `AttendReply`.
+    pub(crate) const ATTEND: u16 = 60;
+    /// Of client agents. Body and answer as for `PROPOSE`, but of any server, which finds the leader.
+    pub(crate) const PROPOSE_FOR: u16 = 61;
+    /// An agent lives. Body: its name. Answer: `DoneReply`.
+    pub(crate) const HEARD: u16 = 62;
+    /// Of client agents. Body: their `NodeRow`. Answer: `DoneReply`.
+    pub(crate) const DEPART: u16 = 63;
+    /// An agent has left. Body: its `NodeRow`. Answer: nothing.
+    pub(crate) const LEFT: u16 = 64;
+    /// Of client agents. Stream of HTTP/2, without chunks.
+    pub(crate) const TUNNEL: u16 = 65;
 }
 
 /// Servers to which connections are kept although they are no members; see [`Net::note_stranger`].

@@ -52,6 +52,10 @@ impl Apply<'_> {
             if row.id.is_empty() {
                 row.id.clone_from(&named.id);
             }
+            // Only the agent itself says that it is one; others register services on its node.
+            if row.client.is_none() {
+                row.client.clone_from(&named.client);
+            }
             self.check_name_is_free(&row, named)?;
         }
         let same_id = self

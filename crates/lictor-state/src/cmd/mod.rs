@@ -3,6 +3,7 @@
 mod catalog;
 mod kv;
 mod lock;
+mod query;
 mod session;
 mod txn;
 
@@ -77,6 +78,8 @@ impl<'a> Apply<'a> {
             }
             // Whoever applies it looks at the state; nothing in it changes.
             Command::CompareStates(_) => Ok(true),
+            Command::PreparedQuerySet(set) => self.query_set(set),
+            Command::PreparedQueryDelete(delete) => Ok(self.query_delete(&delete.id)),
             // The archive is not here: whoever has it calls `State::restored` instead.
             Command::Restore(_) => Err(ApplyError::Other("a restore needs its archive".to_owned())),
         };

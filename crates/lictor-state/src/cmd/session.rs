@@ -88,6 +88,7 @@ impl Apply<'_> {
         self.session_changed(&row);
         self.event(Effect::SessionGone { id });
         self.write(Write::SessionGone(id));
+        self.end_queries_of_session(id);
         let prefix = Key::session(id);
         let held = self.state.kv.held.prefix(&prefix);
         let held: Vec<Bytes> = held

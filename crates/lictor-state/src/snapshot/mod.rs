@@ -13,8 +13,8 @@
 //! Numbers are little-endian. A frame's bytes are an LZ4 block, or plain where `P` equals `R`. Unpacked, all frames
 //! together are records of Protocol Buffers, each after its length as a varint, and none is split between frames: first a
 //! `MetaRow`, which says where the state stands, then a `SnapshotRow` a row, table by table in the order of their
-//! numbers, by key within each. The trailer carries the number of rows of each table and the SHA-256 of everything
-//! before it.
+//! numbers, by key within each. The trailer carries the number of rows of each table, without those of tables that its
+//! writer did not know yet, and the SHA-256 of everything before it.
 //!
 //! A reader refuses a stream that is cut off, damaged, of another format, or larger than its caller allows, and holds one
 //! frame at a time beside what it makes of the rows.
@@ -42,7 +42,7 @@ const FRAME_MAX_BYTES: usize = 8 * 1024 * 1024;
 /// The most that a trailer may hold; it is far smaller.
 const TRAILER_MAX_BYTES: usize = 4 * 1024;
 /// The tables that have rows in a stream.
-const TABLES: [Table; 8] = [
+const TABLES: [Table; 9] = [
     Table::Kv,
     Table::KvTomb,
     Table::KvTree,
@@ -51,13 +51,14 @@ const TABLES: [Table; 8] = [
     Table::Node,
     Table::Service,
     Table::Check,
+    Table::PreparedQuery,
 ];
 
 /// What a stream holds.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Summary {
     /// The number of rows of each table, in the order of [`Table::ALL`] without the meta row.
-    pub rows: [u64; 8],
+    pub rows: [u64; TABLES.len()],
     /// SHA-256 over the stream up to its trailer.
     pub sha256: [u8; 32],
 }

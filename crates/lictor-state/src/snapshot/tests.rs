@@ -1,6 +1,7 @@
 use bytes::Bytes;
-use lictor_proto::v1::{KvSet, NodeRow, Register};
+use lictor_proto::v1::{KvSet, NodeRow, Register, SnapshotTrailer};
 use lictor_proto::{Command, LogIndex, Term};
+use prost::Message as _;
 
 use super::*;
 use crate::{Effects, State};
@@ -50,9 +51,9 @@ fn a_stream_has_the_documented_bytes() {
     let mut expected = b"LICTOR-SNAPSHOT\n\x01\0\0\0".to_vec();
     expected.extend_from_slice(b"\x03\0\0\0\x03\0\0\0\x02\x42\0");
     assert_eq!(stream[..expected.len()], expected);
-    // Eight counts and the digest, each after its tag and length.
-    assert_eq!(stream[expected.len()..][..8], *b"\0\0\0\0\x2c\0\0\0");
-    assert_eq!(stream.len(), expected.len() + 8 + 2 + 8 + 2 + 32);
+    // Nine counts and the digest, each after its tag and length.
+    assert_eq!(stream[expected.len()..][..8], *b"\0\0\0\0\x2d\0\0\0");
+    assert_eq!(stream.len(), expected.len() + 8 + 2 + 9 + 2 + 32);
 }
 
 #[test]
@@ -69,8 +70,32 @@ fn many_frames_make_one_state() {
             .map(|row| row.value_bytes())
             .eq(state.dump().map(|row| row.value_bytes()))
     );
-    assert_eq!(received.summary.rows, [10_000, 0, 0, 0, 0, 1, 0, 0]);
+    assert_eq!(received.summary.rows, [10_000, 0, 0, 0, 0, 1, 0, 0, 0]);
     assert!(stream.len() < 10_000 * 100, "it is packed: {}", stream.len());
+}
+
+/// Releases before prepared queries counted one table less.
+#[test]
+fn a_stream_of_fewer_tables_is_read_and_one_of_more_is_refused() {
+    let stream = stream(&state(4));
+    let trailer_at = stream.len() - (2 + TABLES.len() + 2 + 32);
+    let trailer = SnapshotTrailer::decode(&stream[trailer_at..]).unwrap();
+    let with_counts = |rows: &[u64]| {
+        let trailer = SnapshotTrailer {
+            rows: rows.to_vec(),
+            ..trailer.clone()
+        };
+        let trailer = trailer.encode_to_vec();
+        let len = u32::try_from(trailer.len()).unwrap().to_le_bytes();
+        [&stream[..trailer_at - 4], &len, &trailer].concat()
+    };
+
+    let older = read(&with_counts(&trailer.rows[..TABLES.len() - 1])).unwrap();
+
+    assert_eq!(older.summary.rows, [4, 0, 0, 0, 0, 1, 0, 0, 0]);
+    assert!(read(&with_counts(&[4])).is_err(), "a node is missing");
+    let newer = [&trailer.rows[..], &[0]].concat();
+    assert!(read(&with_counts(&newer)).is_err());
 }
 
 #[test]

@@ -11,6 +11,7 @@ use lictor_cli::config::{PeerTls, RetryJoin, RuntimeConfig};
 use lictor_node::{Autopilot, Begin, Formed, Forming, Identity, JoinPace, Node, Options, Roster};
 use lictor_peer::{ClusterId, Peers, Security};
 use lictor_proto::LogIndex;
+use lictor_proto::v1::NodeRow;
 use lictor_raft::LogPosition;
 use lictor_store::log::{LogOptions, RocksLog};
 use lictor_store::{DataDir, OpenedState, StateStore};
@@ -52,9 +53,6 @@ struct Place {
 impl Member {
     /// Opens what there is, and listens for other servers.
     pub(super) async fn open(config: &RuntimeConfig, dir: &DataDir) -> anyhow::Result<Self> {
-        if !config.server && !config.dev {
-            bail!("this release runs servers only: start it with -server, or with -dev");
-        }
         let me = dir.identity().raft_id;
         let (store, opened) = StateStore::open(&dir.state())?;
         let node = Node::new(Options {
@@ -179,6 +177,20 @@ async fn announce(node: Node, forming: Arc<Forming>, peers: Peers, contacts: Vec
     }
 }
 
+/// Makes a client agent of a node: it registers `me` through the servers of the configuration, and has no state of its
+/// own.
+pub(super) fn client(config: &RuntimeConfig, dir: &DataDir, me: NodeRow) -> anyhow::Result<(Node, Peers)> {
+    let node = Node::new(Options {
+        identity: identity(config, dir),
+        raft_id: dir.identity().raft_id,
+        limit_watches: WATCHES_MAX,
+        staging: dir.path().join("restore"),
+    })?;
+    let peers_config = peers_config(config, &node)?;
+    let peers = node.attach(me, contacts(config), |handler| Peers::new(peers_config, handler));
+    Ok((node, peers))
+}
+
 async fn connect(config: &RuntimeConfig, node: &Node, forming: &Arc<Forming>) -> anyhow::Result<Peers> {
     let mut listeners = Vec::new();
     let ports = [Some(config.ports.server), config.ports.serf_lan];
@@ -189,6 +201,16 @@ async fn connect(config: &RuntimeConfig, node: &Node, forming: &Arc<Forming>) ->
             format!("cannot listen for other servers on {address}; choose other ports (ports.server, ports.serf_lan)")
         })?);
     }
+    let peers_config = peers_config(config, node)?;
+    let peers = node.connect(Arc::clone(forming), |handler| Peers::new(peers_config, handler));
+    for listener in listeners {
+        peers.serve(listener);
+    }
+    Ok(peers)
+}
+
+/// How this agent shows itself to servers, and what it asks of them.
+fn peers_config(config: &RuntimeConfig, node: &Node) -> anyhow::Result<lictor_peer::Config> {
     let identity = node.identity();
     let server = identity.server(node.raft_id());
     let host = if server.address.contains(':') {
@@ -196,7 +218,7 @@ async fn connect(config: &RuntimeConfig, node: &Node, forming: &Arc<Forming>) ->
     } else {
         server.address.clone()
     };
-    let peers_config = lictor_peer::Config {
+    Ok(lictor_peer::Config {
         identity: lictor_peer::Identity {
             node_id: Uuid::parse_str(&identity.node_id).context("the node id is no uuid")?,
             raft_id: node.raft_id(),
@@ -208,12 +230,7 @@ async fn connect(config: &RuntimeConfig, node: &Node, forming: &Arc<Forming>) ->
         cluster: None,
         security: security(config)?,
         limits: lictor_peer::Limits::default(),
-    };
-    let peers = node.connect(Arc::clone(forming), |handler| Peers::new(peers_config, handler));
-    for listener in listeners {
-        peers.serve(listener);
-    }
-    Ok(peers)
+    })
 }
 
 fn security(config: &RuntimeConfig) -> anyhow::Result<Security> {
@@ -252,7 +269,7 @@ fn certificates(tls: &PeerTls, datacenter: &str) -> anyhow::Result<Security> {
     })
 }
 
-fn identity(config: &RuntimeConfig, dir: &DataDir) -> Identity {
+pub(super) fn identity(config: &RuntimeConfig, dir: &DataDir) -> Identity {
     let kept = || dir.identity().node_id.clone();
     let demo = config.demo.as_ref();
     let advertised = || config.advertise_addr.to_string();

@@ -7,27 +7,30 @@ use anyhow::Context as _;
 use lictor_agent::{Agent, CheckDefinition, Definitions, ServiceDefinition};
 use lictor_cli::config::RuntimeConfig;
 use lictor_cli::{CONSUL_VERSION, Leave, Start};
-use lictor_http::{Api, Cors, Limits, Monitor};
+use lictor_http::{Api, Cors, Limits, Listener, Monitor};
 use lictor_node::{Consistency, Node};
 use lictor_proto::RaftId;
 use lictor_store::{DataDir, DirIdentity};
 use tokio::task::JoinHandle;
 
-use super::cluster::Member;
+use super::cluster::{self, Member};
 use super::{demo, listeners};
 
 /// The pause before a server that could not register itself tries again.
 const REGISTER_AGAIN: Duration = Duration::from_secs(1);
 
-/// Runs a server until it is asked to stop.
+/// Runs a server, or an agent without one, until it is asked to stop.
 pub(crate) async fn run(start: Start) -> anyhow::Result<()> {
     let config = &start.config;
     let fresh = || draw_identity(config);
     let dir = DataDir::open(&start.data_dir, fresh)?;
     let listeners = listeners::bind(config).await?;
+    if !config.server {
+        return run_client(&start, &dir, listeners).await;
+    }
     let member = Member::open(config, &dir).await?;
     let node = member.node.clone();
-    let agent = start_agent(&start, &node, &dir)?;
+    let agent = Agent::start(node.clone(), agent_config(&start, &dir)?)?;
     let joining = demo::join(config.demo.clone(), node.clone());
     let forming = if member.can_begin() {
         member.begin().await?;
@@ -72,6 +75,37 @@ pub(crate) async fn run(start: Start) -> anyhow::Result<()> {
     if let Some(peers) = peers {
         peers.stop().await;
     }
+    stopped.map(drop)
+}
+
+/// Runs an agent that has no server: it holds services and checks of this host, and passes all else on.
+async fn run_client(start: &Start, dir: &DataDir, listeners: Vec<Listener>) -> anyhow::Result<()> {
+    let config = &start.config;
+    let agent_config = agent_config(start, dir)?;
+    let me = lictor_agent::node_row(&cluster::identity(config, dir), &agent_config);
+    let (node, peers) = cluster::client(config, dir, me)?;
+    let agent = Agent::start(node.clone(), agent_config)?;
+    let registering = agent.clone();
+    tokio::spawn(async move { registering.register_self().await });
+
+    let api = Api {
+        node: node.clone(),
+        agent: agent.clone(),
+        options: http_options(start),
+    };
+    let http = lictor_http::serve(listeners, api, limits(config)).context("cannot start serving HTTP")?;
+    start.ready();
+    let stopped = serve_until_stop(start, &agent, None).await;
+
+    http.shutdown().await;
+    agent.stop().await;
+    if let Ok(Leave::Yes) = stopped
+        && let Err(error) = node.depart().await
+    {
+        tracing::warn!("this agent stops without having left the cluster: {error}");
+    }
+    node.stop();
+    peers.stop().await;
     stopped.map(drop)
 }
 
@@ -139,15 +173,16 @@ fn draw_identity(config: &RuntimeConfig) -> DirIdentity {
     }
 }
 
-fn start_agent(start: &Start, node: &Node, dir: &DataDir) -> anyhow::Result<Agent> {
+fn agent_config(start: &Start, dir: &DataDir) -> anyhow::Result<lictor_agent::Config> {
     let config = &start.config;
     let (reload, leave) = (start.control.handle(), start.control.handle());
     let request_reload = move || {
         let reload = reload.clone();
         Box::pin(async move { reload.reload().await.map_err(|error| error.to_string()) }) as _
     };
-    let options = lictor_agent::Config {
+    Ok(lictor_agent::Config {
         data_dir: Some(dir.path().to_owned()),
+        is_client: !config.server,
         definitions: definitions(config).map_err(anyhow::Error::msg)?,
         version: CONSUL_VERSION.to_owned(),
         node_meta: config.node_meta.clone(),
@@ -159,8 +194,7 @@ fn start_agent(start: &Start, node: &Node, dir: &DataDir) -> anyhow::Result<Agen
         },
         request_reload: Some(Arc::new(request_reload)),
         leave: Some(Arc::new(move || leave.stop(Leave::Yes))),
-    };
-    Ok(Agent::start(node.clone(), options)?)
+    })
 }
 
 fn definitions(config: &RuntimeConfig) -> Result<Definitions, String> {

@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use lictor_node::Consistency;
+use lictor_node::{Consistency, Status};
 use lictor_proto::{RaftId, go};
 use serde_json::{Value, json};
 
@@ -22,7 +22,7 @@ pub(crate) async fn about(ctx: Ctx) -> Result<Reply, ApiError> {
     let identity = ctx.shared.node.identity();
     let status = ctx.shared.node.status();
     let agent = &ctx.shared.agent;
-    let number = |number: u64| Value::String(number.to_string());
+    let is_server = !ctx.shared.node.is_client();
     Ok(Reply::json(&json!({
         "Config": {
             "Datacenter": identity.datacenter,
@@ -30,7 +30,7 @@ pub(crate) async fn about(ctx: Ctx) -> Result<Reply, ApiError> {
             "NodeName": identity.node,
             "NodeID": identity.node_id,
             "Revision": "",
-            "Server": true,
+            "Server": is_server,
             "Version": agent.version(),
             "BuildDate": "1970-01-01T00:00:00Z",
         },
@@ -42,7 +42,7 @@ pub(crate) async fn about(ctx: Ctx) -> Result<Reply, ApiError> {
             "NodeID": identity.node_id,
             "NodeName": identity.node,
             "NodeMeta": agent.own_node().meta,
-            "ServerMode": true,
+            "ServerMode": is_server,
             "ServerPort": identity.server_port,
             "SerfAdvertiseAddrLAN": format!("tcp://{}:{}", identity.address, agent.serf_lan_port()),
             "SerfPortLAN": agent.serf_lan_port(),
@@ -58,32 +58,50 @@ pub(crate) async fn about(ctx: Ctx) -> Result<Reply, ApiError> {
                 "services": agent.services().len().to_string(),
             },
             "build": {"version": agent.version(), "revision": "", "prerelease": "", "version_metadata": ""},
-            "consul": {
-                "acl": "disabled",
-                "bootstrap": (status.peers.len() <= 1).to_string(),
-                "known_datacenters": "1",
-                "leader": status.is_leader.to_string(),
-                "leader_addr": status.leader,
-                "server": "true",
-            },
-            "raft": {
-                "applied_index": number(status.applied.0),
-                "commit_index": number(status.commit.0),
-                "last_contact": last_contact(&ctx),
-                "last_log_index": number(status.last.0),
-                "last_log_term": number(status.term.0),
-                "latest_configuration": latest_configuration(&ctx),
-                "latest_configuration_index": "0",
-                "num_peers": status.peers.len().saturating_sub(1).to_string(),
-                "protocol_version": "3",
-                "protocol_version_max": "3",
-                "protocol_version_min": "0",
-                "state": if status.is_leader { "Leader" } else { "Follower" },
-                "term": number(status.term.0),
-            },
+            "consul": consul_stats(&ctx, &status),
+            "raft": raft_stats(&ctx, &status),
         },
         "Meta": agent.own_node().meta,
     })))
+}
+
+/// Of a client agent how many servers it knows, as Consul shows it.
+fn consul_stats(ctx: &Ctx, status: &Status) -> Value {
+    let node = &ctx.shared.node;
+    if node.is_client() {
+        let known = node.known_servers().len().to_string();
+        return json!({"acl": "disabled", "known_servers": known, "server": "false"});
+    }
+    json!({
+        "acl": "disabled",
+        "bootstrap": (status.peers.len() <= 1).to_string(),
+        "known_datacenters": "1",
+        "leader": status.is_leader.to_string(),
+        "leader_addr": status.leader,
+        "server": "true",
+    })
+}
+
+/// A client agent has none.
+fn raft_stats(ctx: &Ctx, status: &Status) -> Option<Value> {
+    let number = |number: u64| number.to_string();
+    (!ctx.shared.node.is_client()).then(|| {
+        json!({
+            "applied_index": number(status.applied.0),
+            "commit_index": number(status.commit.0),
+            "last_contact": last_contact(ctx),
+            "last_log_index": number(status.last.0),
+            "last_log_term": number(status.term.0),
+            "latest_configuration": latest_configuration(ctx),
+            "latest_configuration_index": "0",
+            "num_peers": status.peers.len().saturating_sub(1).to_string(),
+            "protocol_version": "3",
+            "protocol_version_max": "3",
+            "protocol_version_min": "0",
+            "state": if status.is_leader { "Leader" } else { "Follower" },
+            "term": number(status.term.0),
+        })
+    })
 }
 
 /// How long this server has not heard of its leader, in the manner of Consul's library.

@@ -34,7 +34,8 @@ impl Row for Member {
     }
 }
 
-/// `GET /v1/agent/members`: all servers. Who is alive is what the leader last wrote of it, so that this needs no leader.
+/// `GET /v1/agent/members`: all servers and client agents. Who is alive is what the leader last wrote of it, so that this
+/// needs no leader.
 pub(crate) async fn members(ctx: Ctx) -> Result<Reply, ApiError> {
     let query = ctx.query();
     let segment = query.non_empty("segment");
@@ -62,7 +63,7 @@ pub(crate) async fn members(ctx: Ctx) -> Result<Reply, ApiError> {
     Ok(Reply::json(&members))
 }
 
-/// This server and the others.
+/// This agent, the servers and the client agents, those included that left in order.
 fn all_members(ctx: &Ctx) -> Vec<Member> {
     let node = &ctx.shared.node;
     let roster = node.roster();
@@ -70,16 +71,64 @@ fn all_members(ctx: &Ctx) -> Vec<Member> {
         .servers()
         .filter(|server| server.raft_id != node.raft_id().0);
     let others = others.map(|server| other_member(ctx, server));
-    std::iter::once(this_member(ctx)).chain(others).collect()
+    let agents = node.client_agents();
+    let agents = agents.iter().map(|agent| {
+        let status = if is_failed(ctx, &agent.node) {
+            FAILED
+        } else {
+            ALIVE
+        };
+        client_member(ctx, agent, status)
+    });
+    let left = node.left_agents();
+    let left = left.iter().map(|agent| client_member(ctx, agent, LEFT));
+    std::iter::once(this_member(ctx))
+        .chain(others)
+        .chain(agents)
+        .chain(left)
+        .collect()
+}
+
+/// A client agent as a member.
+fn client_member(ctx: &Ctx, node: &NodeRow, status: u8) -> Member {
+    let mut member = this_member(ctx);
+    let client = node.client.as_ref();
+    member.name.clone_from(&node.node);
+    member.addr.clone_from(&node.address);
+    member.port = client
+        .and_then(|client| u16::try_from(client.port).ok())
+        .unwrap_or_default();
+    member.tags.insert("id", node.id.clone());
+    if let Some(client) = client {
+        member.tags.insert("build", format!("{}:", client.version));
+    }
+    make_client(&mut member);
+    member.status = status;
+    member
+}
+
+/// Leaves of a server's tags those of a client.
+fn make_client(member: &mut Member) {
+    for tag in ["bootstrap", "port", "raft_vsn"] {
+        member.tags.remove(tag);
+    }
+    member.tags.insert("role", "node".to_owned());
+}
+
+fn is_failed(ctx: &Ctx, node: &str) -> bool {
+    let is_critical = |check: &CheckRow| check.status == "critical";
+    let view = ctx.shared.node.view();
+    view.check(node, SERF_HEALTH)
+        .is_some_and(|check| is_critical(check))
 }
 
 /// Serf's codes of what a member is.
 const ALIVE: u8 = 1;
+const LEFT: u8 = 3;
 const FAILED: u8 = 4;
 
 /// Another server as a member.
 fn other_member(ctx: &Ctx, server: &ServerRow) -> Member {
-    let node = &ctx.shared.node;
     let mut member = this_member(ctx);
     member.name.clone_from(&server.name);
     member.addr.clone_from(&server.address);
@@ -87,16 +136,15 @@ fn other_member(ctx: &Ctx, server: &ServerRow) -> Member {
     member.port = u16::try_from(server.port).unwrap_or_default();
     member.tags.insert("id", server.node_id.clone());
     member.tags.insert("port", server.port.to_string());
-    let is_critical = |check: &CheckRow| check.status == "critical";
-    let is_failed = node
-        .view()
-        .check(&server.name, SERF_HEALTH)
-        .is_some_and(|check| is_critical(check));
-    member.status = if is_failed { FAILED } else { ALIVE };
+    member.status = if is_failed(ctx, &server.name) {
+        FAILED
+    } else {
+        ALIVE
+    };
     member
 }
 
-/// This server as a member.
+/// This agent as a member.
 pub(super) fn this_member(ctx: &Ctx) -> Member {
     let identity = ctx.shared.node.identity();
     let agent = &ctx.shared.agent;
@@ -112,7 +160,7 @@ pub(super) fn this_member(ctx: &Ctx) -> Member {
     {
         tags.insert("bootstrap", text("1"));
     }
-    Member {
+    let mut member = Member {
         name: identity.node.clone(),
         addr: identity.address.clone(),
         port: agent.serf_lan_port(),
@@ -139,7 +187,11 @@ pub(super) fn this_member(ctx: &Ctx) -> Member {
         delegate_min: 2,
         delegate_max: 5,
         delegate_cur: 4,
+    };
+    if ctx.shared.node.is_client() {
+        make_client(&mut member);
     }
+    member
 }
 
 /// `PUT /v1/agent/join/:address`: joins this server, which has a cluster, to nobody else; who is a member of it is
@@ -152,6 +204,12 @@ pub(crate) async fn join(ctx: Ctx) -> Result<Reply, ApiError> {
         || address
             .rsplit_once(':')
             .is_some_and(|(host, port)| host == own && port.parse() == Ok(ctx.shared.agent.serf_lan_port()));
+    if ctx.shared.node.is_client() {
+        let joined = ctx.shared.node.join_at(&address).await;
+        return joined
+            .map(|()| Reply::empty_json())
+            .map_err(|why| not_joined(&address, &why));
+    }
     let roster = ctx.shared.node.roster();
     let mut servers = roster.servers();
     let mut is_member = || {
@@ -168,18 +226,34 @@ pub(crate) async fn join(ctx: Ctx) -> Result<Reply, ApiError> {
     } else {
         "this server joins the servers that it was started with (-retry-join)"
     };
-    Err(ApiError::internal(format!(
-        "1 error occurred:\n\t* Failed to join {address}: {why}\n\n"
-    )))
+    Err(not_joined(&address, why))
 }
 
-/// `PUT /v1/agent/force-leave/:node`: removes a server that has failed. One that lives stays, as it would come back at
+fn not_joined(address: &str, why: &str) -> ApiError {
+    ApiError::internal(format!(
+        "1 error occurred:\n\t* Failed to join {address}: {why}\n\n"
+    ))
+}
+
+/// `PUT /v1/agent/force-leave/:node`: removes a server or a client agent that has failed. One that lives stays, as it would come back at
 /// once in Consul. Nothing is left to prune.
 pub(crate) async fn force_leave(ctx: Ctx) -> Result<Reply, ApiError> {
     may_administer(&ctx)?;
     let name = ctx.param_text();
     let is_known = |node: &NodeRow| node.node.eq_ignore_ascii_case(&name);
     if is_known(ctx.shared.agent.own_node()) {
+        return Ok(Reply::empty_json());
+    }
+    if let Some(agent) = ctx
+        .shared
+        .node
+        .client_agents()
+        .iter()
+        .find(|agent| is_known(agent))
+    {
+        if is_failed(&ctx, &agent.node) {
+            ctx.shared.node.remove_agent((**agent).clone()).await?;
+        }
         return Ok(Reply::empty_json());
     }
     let unknown = || ApiError::internal(format!("agent: No node found with name '{name}'"));
@@ -202,10 +276,12 @@ pub(crate) async fn force_leave(ctx: Ctx) -> Result<Reply, ApiError> {
     Ok(Reply::empty_json())
 }
 
-/// `PUT /v1/agent/leave`: stops the server in order.
+/// `PUT /v1/agent/leave`: stops the agent in order; a client agent has left when this answers.
 pub(crate) async fn leave(ctx: Ctx) -> Result<Reply, ApiError> {
     may_administer(&ctx)?;
+    let departed = ctx.shared.node.depart().await;
     ctx.shared.agent.leave();
+    departed.map_err(ApiError::internal)?;
     Ok(Reply::empty_json())
 }
 

@@ -36,7 +36,7 @@ pub(crate) async fn metrics(ctx: Ctx) -> Result<Reply, ApiError> {
     })))
 }
 
-fn gauges(ctx: &Ctx, resident_bytes: u64) -> [Gauge; 12] {
+fn gauges(ctx: &Ctx, resident_bytes: u64) -> [Gauge; 14] {
     let status = ctx.shared.node.status();
     let view = ctx.shared.node.view();
     let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
@@ -89,6 +89,16 @@ fn gauges(ctx: &Ctx, resident_bytes: u64) -> [Gauge; 12] {
             view.area_index(Area::Services).0,
         ),
         ("state.sessions", "Sessions.", count(view.sessions().count())),
+        (
+            "watches.waiting",
+            "Blocking queries that wait.",
+            count(ctx.shared.node.watches().waiters()),
+        ),
+        (
+            "watches.woken",
+            "Blocking queries that were woken since the start.",
+            ctx.shared.node.watches().woken_total(),
+        ),
     ]
 }
 
