@@ -162,6 +162,7 @@ fn table_name(table: Table) -> &'static str {
         Table::Node => "Node",
         Table::Service => "Service",
         Table::Check => "Check",
+        Table::Queue | Table::QueueFree => "FairLock",
         Table::Meta => "Meta",
     }
 }

@@ -77,6 +77,11 @@ impl Command {
             Self::Deregister(_) => 27,
             Self::Restore(_) => 28,
             Self::CompareStates(_) => 70,
+            Self::QueueEnter(_) => 40,
+            Self::QueueRenew(_) => 41,
+            Self::QueueRelease(_) => 42,
+            Self::QueueDrop(_) => 43,
+            Self::QueueForget(_) => 44,
         }
     }
 }

@@ -10,10 +10,12 @@
 //! | `node` | name | `NodeRow` |
 //! | `service` | node name, service id | `ServiceRow` |
 //! | `check` | node name, check id | `CheckRow` |
+//! | `queue` | name of the fair lock, index | `QueueEntryRow` |
+//! | `queue_free` | name of the fair lock | index, 8 bytes |
 //! | `meta` | none (empty) | `MetaRow` |
 //!
-//! Numbers are big-endian. A name is lower-cased, a 00 within it is written 00 FF, and it ends with 00 01, so
-//! that keys are ordered name by name. Messages are those of `command.proto`. A KV value:
+//! Numbers are big-endian. A name of the catalog is lower-cased. Where more follows a name, a 00 within it is written
+//! 00 FF, and it ends with 00 01, so that keys are ordered name by name. Messages are those of `command.proto`. A KV value:
 //!
 //! | offset | length | what |
 //! |---|---|---|
@@ -32,6 +34,7 @@ use lictor_proto::SessionId;
 use prost::Message;
 
 use crate::key::Key;
+use crate::queue::entry_key;
 use crate::row::{KvParts, KvRow};
 use crate::{State, Write};
 
@@ -56,13 +59,17 @@ pub enum Table {
     Service,
     /// Checks.
     Check,
+    /// Entries of fair queues.
+    Queue,
+    /// Names of fair locks that nobody stands in line for.
+    QueueFree,
     /// The single `MetaRow`, which the owner of the durable copy writes.
     Meta,
 }
 
 impl Table {
     /// All tables, in the order of [`State::dump`].
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Kv,
         Self::KvTomb,
         Self::KvTree,
@@ -71,6 +78,8 @@ impl Table {
         Self::Node,
         Self::Service,
         Self::Check,
+        Self::Queue,
+        Self::QueueFree,
         Self::Meta,
     ];
 
@@ -85,6 +94,8 @@ impl Table {
             Self::Node => "node",
             Self::Service => "service",
             Self::Check => "check",
+            Self::Queue => "queue",
+            Self::QueueFree => "queue_free",
             Self::Meta => "meta",
         }
     }
@@ -101,6 +112,8 @@ impl Table {
             Self::Service => 7,
             Self::Check => 8,
             Self::Meta => 9,
+            Self::Queue => 10,
+            Self::QueueFree => 11,
         }
     }
 }
@@ -148,6 +161,8 @@ impl Write {
             Self::Node(_) | Self::NodeGone(_) => Table::Node,
             Self::Service(_) | Self::ServiceGone(..) => Table::Service,
             Self::Check(_) | Self::CheckGone(..) => Table::Check,
+            Self::Queue(_) | Self::QueueGone(..) => Table::Queue,
+            Self::QueueFree { .. } | Self::QueueFreeGone(_) => Table::QueueFree,
         }
     }
 
@@ -161,7 +176,9 @@ impl Write {
             | Self::LockDelay(_)
             | Self::Node(_)
             | Self::Service(_)
-            | Self::Check(_) => Action::Put,
+            | Self::Check(_)
+            | Self::Queue(_)
+            | Self::QueueFree { .. } => Action::Put,
             Self::KvTreeGone(_) | Self::TombstoneTreeGone(_) | Self::TreeMarkTreeGone(_) => {
                 Action::DeletePrefix
             }
@@ -172,7 +189,9 @@ impl Write {
             | Self::LockDelayGone(_)
             | Self::NodeGone(_)
             | Self::ServiceGone(..)
-            | Self::CheckGone(..) => Action::Delete,
+            | Self::CheckGone(..)
+            | Self::QueueGone(..)
+            | Self::QueueFreeGone(_) => Action::Delete,
         }
     }
 
@@ -189,13 +208,17 @@ impl Write {
             | Self::TreeMark { prefix: key, .. }
             | Self::TreeMarkGone(key)
             | Self::TreeMarkTreeGone(key)
-            | Self::LockDelayGone(key) => key.clone(),
+            | Self::LockDelayGone(key)
+            | Self::QueueFree { name: key, .. }
+            | Self::QueueFreeGone(key) => key.clone(),
             Self::Session(row) => row.id.clone(),
             Self::SessionGone(id) => Bytes::copy_from_slice(&id.0),
             Self::Node(row) => Key::name(&row.node).into_bytes().into(),
             Self::NodeGone(node) => Key::name(node).into_bytes().into(),
             Self::Service(row) => Key::name(&row.node).and_name(&row.id).into_bytes().into(),
             Self::Check(row) => Key::name(&row.node).and_name(&row.check_id).into_bytes().into(),
+            Self::Queue(row) => entry_key(&row.name, row.index).into_bytes().into(),
+            Self::QueueGone(name, index) => entry_key(name, *index).into_bytes().into(),
             Self::ServiceGone(node, id) | Self::CheckGone(node, id) => {
                 Key::name(node).and_name(id).into_bytes().into()
             }
@@ -206,12 +229,15 @@ impl Write {
     pub fn value_bytes(&self) -> Vec<u8> {
         match self {
             Self::Kv(row) => encode_kv(row),
-            Self::Tombstone { index, .. } | Self::TreeMark { index, .. } => index.to_be_bytes().to_vec(),
+            Self::Tombstone { index, .. } | Self::TreeMark { index, .. } | Self::QueueFree { index, .. } => {
+                index.to_be_bytes().to_vec()
+            }
             Self::Session(row) => row.encode_to_vec(),
             Self::LockDelay(row) => row.encode_to_vec(),
             Self::Node(row) => row.encode_to_vec(),
             Self::Service(row) => row.encode_to_vec(),
             Self::Check(row) => row.encode_to_vec(),
+            Self::Queue(row) => row.encode_to_vec(),
             _ => Vec::new(),
         }
     }
@@ -242,6 +268,13 @@ impl Write {
             Table::Node => Self::Node(decode_message(table, value)?),
             Table::Service => Self::Service(decode_message(table, value)?),
             Table::Check => Self::Check(decode_message(table, value)?),
+            Table::Queue => Self::Queue(decode_message(table, value)?),
+            Table::QueueFree => {
+                return Ok(Self::QueueFree {
+                    name: owned(),
+                    index: decode_index(table, value)?,
+                });
+            }
             Table::Meta => return Err(damaged(table, "the meta row is not part of the state's rows")),
         };
         if write.key_bytes() != key || (table == Table::Session && SessionId::from_slice(key).is_none()) {
@@ -297,6 +330,11 @@ impl State {
                 .iter()
                 .map(|entry| Write::Check(Arc::clone(&entry.row))),
         )
+        .chain(self.queue_entries().map(|row| Write::Queue(Arc::clone(row))))
+        .chain(self.queues.free.iter().map(move |row| Write::QueueFree {
+            name: bytes(row.key()),
+            index: row.index(),
+        }))
     }
 }
 
@@ -410,6 +448,8 @@ mod tests {
             (Table::Session, b"k", &[]),
             (Table::Node, b"n", &[0xff, 0xff]),
             (Table::Node, b"other", &[]),
+            (Table::Queue, b"n\0\x01\0\0\0\0\0\0\0\x02", &[]),
+            (Table::QueueFree, b"n", &[0; 9]),
             (Table::Meta, b"", &[]),
         ] {
             assert!(Write::decode(table, key, value).is_err(), "{table:?}");

@@ -1,4 +1,5 @@
-//! The replicated state machine: KV rows, locks, sessions, transactions and the catalog rows that sessions need.
+//! The replicated state machine: KV rows, locks, sessions, transactions, fair queues, and the catalog rows that
+//! sessions need.
 //!
 //! It is a pure function of (state, index, command): no clock, no randomness, no I/O, no map with a random order.
 //! The rows stand in ordered, persistent (copy-on-write) tables in memory, so a [`State`] clones in constant time
@@ -9,7 +10,7 @@
 //! Command ──apply──>      │ kv      tombstones  tree marks │ ──> Outcome            to the proposer
 //!   (index, term)         │ held    lock delays            │ ──> Effects::writes    to the durable copy
 //!                         │ sessions (by node, by check)   │ ──> Effects::dirty     to the watch registry
-//!  readers <──clone───    │ nodes   services    checks     │ ──> Effects::events    to the leader's timers
+//!  readers <──clone───    │ queues nodes services checks   │ ──> Effects::events    to the leader's timers
 //!                         └───────────────────────────────┘
 //! ```
 //!
@@ -36,6 +37,7 @@ mod digest;
 mod key;
 mod load;
 mod outcome;
+mod queue;
 mod quote;
 mod restore;
 mod row;
@@ -49,6 +51,7 @@ pub use load::{LoadError, Loader};
 pub use outcome::{
     ApplyError, Area, Dirty, Effect, Effects, Outcome, TxnError, TxnOutcome, TxnResult, Write,
 };
+pub use queue::{QueueAnswer, QueueLease};
 pub use restore::ARCHIVE_INDEX_MAX;
 pub use row::{KvParts, KvRow};
 pub use tree::prefix_end;
@@ -60,6 +63,7 @@ use lictor_proto::v1::{CheckRow, LockDelayRow, MetaRow, NodeRow, ServiceRow, Ses
 use lictor_proto::{Command, ConsulIndex, LogIndex, SessionId, Term, v1};
 
 use key::Key;
+use queue::QueueTables;
 use tables::{Catalog, KvTables, SessionTables};
 use tree::Row;
 
@@ -74,6 +78,7 @@ pub struct State {
     kv: KvTables,
     sessions: SessionTables,
     catalog: Catalog,
+    queues: QueueTables,
 }
 
 impl State {
@@ -341,6 +346,7 @@ impl State {
             Area::Nodes => all.nodes,
             Area::Services => all.services,
             Area::Checks => all.checks,
+            Area::Queue | Area::Queues => all.queues,
             Area::Node | Area::Service => all.nodes.max(all.services).max(all.checks),
         })
     }

@@ -64,6 +64,7 @@ impl State {
             all.nodes,
             all.services,
             all.checks,
+            all.queues,
         ];
         let rows = [
             self.kv.rows.max_in(b""),
