@@ -151,11 +151,10 @@ impl SessionManager {
     }
 
     /// No client of a server waits for an entry of a fair queue any more, and none of them was told that it has the
-    /// lock. Answers whether [`Self::queues_expired`] takes it out therefore.
-    pub fn queue_left(&mut self, server: RaftId, index: u64, now: MonoTime) -> bool {
-        self.leading
-            .as_mut()
-            .is_some_and(|leading| leading.queues.left(server, index, now))
+    /// lock. Answers whether [`Self::queues_expired`] takes it out therefore; `None` on a server that does not lead.
+    pub fn queue_left(&mut self, server: RaftId, index: u64, now: MonoTime) -> Option<bool> {
+        let leading = self.leading.as_mut()?;
+        Some(leading.queues.left(server, index, now))
     }
 
     /// All that apply reported up to this visible index was handed in.

@@ -8,7 +8,7 @@ use lictor_peer::{BulkStream, Handler, Remote};
 use lictor_proto::RaftId;
 use lictor_raft::PeerMessage;
 
-use super::{Forming, archives, compare, form, keeper, kind, snapshots};
+use super::{Forming, archives, compare, form, keeper, kind, snapshots, waits};
 use crate::Node;
 use crate::node::Shared;
 use crate::pipeline::Event;
@@ -59,7 +59,7 @@ impl Handler for PeerHandler {
         }));
     }
 
-    fn call(&self, _from: &Arc<Remote>, kind: u16, body: Bytes) -> BoxFuture<'static, Bytes> {
+    fn call(&self, from: &Arc<Remote>, kind: u16, body: Bytes) -> BoxFuture<'static, Bytes> {
         let Some(node) = self.shared.upgrade().map(Node::of) else {
             return Box::pin(std::future::ready(Bytes::new()));
         };
@@ -74,6 +74,10 @@ impl Handler for PeerHandler {
                 Box::pin(async move { keeper::join(&node, &forming, body).await })
             }
             kind::OPERATE => Box::pin(async move { node.take_order(body).await }),
+            kind::QUEUE_REPORT => {
+                let reply = waits::take(node.shared(), from.identity.raft_id, body);
+                Box::pin(std::future::ready(reply))
+            }
             kind::LEAVE => Box::pin(async move { keeper::leave(&node, body).await }),
             kind::DIGEST => Box::pin(async move { node.take_digest_of(body).await }),
             kind::REBUILD => Box::pin(std::future::ready(node.take_rebuild(body))),

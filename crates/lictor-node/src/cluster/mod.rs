@@ -18,6 +18,7 @@ mod keeper;
 mod operate;
 mod roster;
 pub(crate) mod snapshots;
+mod waits;
 
 use std::collections::BTreeMap;
 
@@ -36,6 +37,7 @@ pub use keeper::Autopilot;
 pub(crate) use keeper::keep;
 pub use roster::Roster;
 pub(crate) use roster::address;
+pub(crate) use waits::report;
 
 use crate::node::Shared;
 
@@ -71,6 +73,8 @@ pub(crate) mod kind {
     pub(crate) const REBUILD: u16 = 71;
     /// Stream. Head: `DigestOf`, with where the state must not end before. The rows come back.
     pub(crate) const STATE: u16 = 72;
+    /// Body: `QueueReport`. Answer: `QueueReportReply`.
+    pub(crate) const QUEUE_REPORT: u16 = 40;
 }
 
 /// The transport, and the runtime that it lives on: the pipeline's threads have none.

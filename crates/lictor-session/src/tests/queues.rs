@@ -125,9 +125,9 @@ fn an_entry_that_all_have_left_goes_at_once_whatever_lease_it_has() {
         at(10),
     );
 
-    assert!(!manager.queue_left(ME, 1, at(20)), "the other waits");
+    assert_eq!(manager.queue_left(ME, 1, at(20)), Some(false), "the other waits");
     assert_eq!(dropped(&mut manager, 20), []);
-    assert!(manager.queue_left(OTHER, 1, at(31)));
+    assert_eq!(manager.queue_left(OTHER, 1, at(31)), Some(true));
     assert_eq!(manager.next_deadline(), Some(at(31)));
 
     let gone = dropped(&mut manager, 31);
@@ -173,15 +173,16 @@ fn a_new_leader_hears_all_servers_before_it_ends_a_wait() {
     };
     manager.become_leader(at(0), found);
 
-    assert!(
-        !manager.queue_left(ME, 1, at(100)),
+    assert_eq!(
+        manager.queue_left(ME, 1, at(100)),
+        Some(false),
         "another may have been told that it has the lock"
     );
-    assert!(manager.queue_left(ME, 2, at(100)));
+    assert_eq!(manager.queue_left(ME, 2, at(100)), Some(true));
     assert_eq!(dropped(&mut manager, 100), []);
     manager.queue_waited_for(OTHER, [2], at(1_900));
     assert_eq!(run(&mut manager, 2_000, 10_000), []);
-    assert!(manager.queue_left(OTHER, 2, at(10_000)));
+    assert_eq!(manager.queue_left(OTHER, 2, at(10_000)), Some(true));
 
     assert!(
         dropped(&mut manager, 10_000)
