@@ -12,6 +12,7 @@ use crate::acl::{Access, Resource};
 use crate::error::ApiError;
 use crate::query::Query;
 use crate::reply::{Indent, Layout};
+use crate::routes::modules::FormKind;
 use crate::server::{Limits, Shared};
 use lictor_proto::go;
 
@@ -108,6 +109,8 @@ pub(crate) struct Ctx {
     /// From the headers; only read while access control is on.
     header_token: Option<Box<str>>,
     body: Option<Incoming>,
+    /// Whether the body is a form.
+    form: Option<FormKind>,
 }
 
 impl Ctx {
@@ -133,6 +136,8 @@ impl Ctx {
             target: target.into(),
             header_token,
             body: Some(body),
+            // Reads have none that matters.
+            form: (verb != Verb::Get).then(|| FormKind::of(headers)).flatten(),
             shared,
         }
     }
@@ -215,6 +220,11 @@ impl Ctx {
             // Whatever comes of it, the answer is the refusal.
             let _ = tokio::time::timeout(PATIENCE, crate::body::read(body, BYTES_MAX, PATIENCE)).await;
         }
+    }
+
+    /// The kind of form that the body is said to be.
+    pub(crate) fn form(&self) -> Option<FormKind> {
+        self.form
     }
 
     /// The body, to be read piece by piece; `None` when it was already taken.
