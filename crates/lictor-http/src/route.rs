@@ -142,6 +142,7 @@ pub(crate) static ROUTES: &[Route] = &[
     // Fair locks and leader election.
     route("/mod/v2/lock/", &[Get, Put, Post, Delete], modules::lock::serve),
     route("/mod/v2/leader/", &[Get, Put, Delete], modules::leader::serve),
+    route("/v1/fair-locks", &[Get], to!(modules::list::list)),
     // Agent.
     later("/v1/agent/token/", &[Put]),
     route("/v1/agent/self", &[Get], to!(agent::about)),

@@ -10,7 +10,7 @@ use lictor_proto::{ConsulIndex, MonoTime};
 pub(crate) struct Bins {
     ttl_ms: u64,
     bin_ms: u64,
-    bins: BTreeMap<MonoTime, ConsulIndex>,
+    by_time: BTreeMap<MonoTime, ConsulIndex>,
 }
 
 impl Bins {
@@ -20,7 +20,7 @@ impl Bins {
         Self {
             ttl_ms: ms(ttl),
             bin_ms: ms(bin),
-            bins: BTreeMap::new(),
+            by_time: BTreeMap::new(),
         }
     }
 
@@ -30,16 +30,16 @@ impl Bins {
             .0
             .checked_next_multiple_of(self.bin_ms)
             .unwrap_or(u64::MAX);
-        let highest = self.bins.entry(MonoTime(due)).or_default();
+        let highest = self.by_time.entry(MonoTime(due)).or_default();
         *highest = index.max(*highest);
     }
 
     pub(crate) fn due(&mut self, now: MonoTime) -> Option<ConsulIndex> {
-        let later = self.bins.split_off(&now.plus_ms(1));
-        std::mem::replace(&mut self.bins, later).into_values().max()
+        let later = self.by_time.split_off(&now.plus_ms(1));
+        std::mem::replace(&mut self.by_time, later).into_values().max()
     }
 
     pub(crate) fn next_deadline(&self) -> Option<MonoTime> {
-        self.bins.keys().next().copied()
+        self.by_time.keys().next().copied()
     }
 }

@@ -40,7 +40,7 @@ impl SessionManager {
                 Effect::LockDelayGone { key, set_index } => {
                     self.lock_delay_gone(key, ConsulIndex(*set_index));
                 }
-                Effect::QueueLease(lease) => self.queue_lease(lease.clone(), now),
+                Effect::QueueLease(lease) => self.queue_lease(lease, now),
                 Effect::QueueGone { index } => self.queue_gone(*index),
                 Effect::QueueFree { index } => self.queue_free(ConsulIndex(*index), now),
                 Effect::Tombstone { index } => self.tombstone(ConsulIndex(*index), now),

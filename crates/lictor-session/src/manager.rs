@@ -117,7 +117,7 @@ impl SessionManager {
     }
 
     /// Apply began the lease of an entry of a fair queue.
-    pub fn queue_lease(&mut self, lease: QueueLease, now: MonoTime) {
+    pub fn queue_lease(&mut self, lease: &QueueLease, now: MonoTime) {
         if let Some(leading) = &mut self.leading {
             leading.queues.lease(lease, now);
         }

@@ -105,15 +105,15 @@ impl Queues {
             stall: Stall::new(now),
         };
         for lease in leases {
-            queues.lease(lease, now);
+            queues.lease(&lease, now);
         }
         queues
     }
 
     /// Apply began a lease.
-    pub(crate) fn lease(&mut self, lease: QueueLease, now: MonoTime) {
+    pub(crate) fn lease(&mut self, lease: &QueueLease, now: MonoTime) {
         let index = lease.index;
-        let entry = self.entries.entry(index).or_insert_with(|| Entry::new(&lease));
+        let entry = self.entries.entry(index).or_insert_with(|| Entry::new(lease));
         entry.lease = lease.lease;
         entry.callers = lease.callers;
         entry.ttl_ms = lease.ttl_ms;

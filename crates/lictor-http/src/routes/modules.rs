@@ -1,9 +1,11 @@
 //! `/mod/v2`: the modules of etcd 0.4, fair locks and leader election, on Lictor's own fair queues.
 //!
-//! Their contract is etcd's: parameters in the query or in a form, plain texts, errors as JSON with a code.
+//! Their contract is etcd's: parameters in the query or in a form, plain texts, errors as JSON with a code. The list of
+//! all locks is Lictor's own, and a read like those of `/v1`.
 
 mod form;
 pub(crate) mod leader;
+pub(crate) mod list;
 pub(crate) mod lock;
 
 use std::borrow::Cow;
@@ -241,7 +243,7 @@ mod tests {
         for (ttl, ms) in [
             ("0", 0),
             ("60", 60_000),
-            ("+7", 7_000),
+            ("%2B7", 7_000),
             ("9223372036854775807", u64::MAX),
         ] {
             let form: &'static str = Box::leak(format!("ttl={ttl}").into_boxed_str());

@@ -52,10 +52,10 @@ fn run(manager: &mut SessionManager, from: u64, to: u64) -> Vec<(u64, u64)> {
 fn a_lock_lapses_its_ttl_after_the_grant_or_renewal_and_never_before() {
     let mut manager = leader();
     let granted = lease(7, 2_000, true, Some(ME));
-    manager.queue_lease(granted.clone(), at(150));
+    manager.queue_lease(&granted, at(150));
 
     assert_eq!(run(&mut manager, 200, 2_000), []);
-    manager.queue_lease(again(&granted), at(2_010));
+    manager.queue_lease(&again(&granted), at(2_010));
 
     assert_eq!(run(&mut manager, 2_100, 9_000), [(7, 4_100)]);
     assert_eq!(manager.next_deadline(), None);
@@ -64,8 +64,8 @@ fn a_lock_lapses_its_ttl_after_the_grant_or_renewal_and_never_before() {
 #[test]
 fn a_ttl_of_zero_lapses_only_while_it_waits() {
     let mut manager = leader();
-    manager.queue_lease(lease(1, 0, true, Some(ME)), at(0));
-    manager.queue_lease(lease(2, 0, false, Some(ME)), at(0));
+    manager.queue_lease(&lease(1, 0, true, Some(ME)), at(0));
+    manager.queue_lease(&lease(2, 0, false, Some(ME)), at(0));
 
     assert_eq!(run(&mut manager, 0, 120_000), [(2, 60_000)]);
     assert_eq!(manager.next_deadline(), None);
@@ -74,8 +74,8 @@ fn a_ttl_of_zero_lapses_only_while_it_waits() {
 #[test]
 fn an_entry_waits_for_longer_than_its_ttl_while_somebody_says_so() {
     let mut manager = leader();
-    manager.queue_lease(lease(1, 1_000, false, Some(OTHER)), at(0));
-    manager.queue_lease(lease(2, 1_000, false, Some(ME)), at(0));
+    manager.queue_lease(&lease(1, 1_000, false, Some(OTHER)), at(0));
+    manager.queue_lease(&lease(2, 1_000, false, Some(ME)), at(0));
     for now in (0..5_000).step_by(300) {
         manager.queue_waited_for(OTHER, [1], at(now));
         let gone = manager.queues_expired(at(now), BATCH, |index| index == 2);
@@ -95,9 +95,9 @@ fn an_entry_waits_for_longer_than_its_ttl_while_somebody_says_so() {
 fn the_ttl_runs_from_the_grant_in_full() {
     let mut manager = leader();
     let waiting = lease(1, 3_000, false, Some(ME));
-    manager.queue_lease(waiting.clone(), at(0));
+    manager.queue_lease(&waiting, at(0));
 
-    manager.queue_lease(again(&waiting), at(2_900));
+    manager.queue_lease(&again(&waiting), at(2_900));
 
     assert_eq!(run(&mut manager, 2_900, 9_000), [(1, 5_900)]);
 }
@@ -105,7 +105,7 @@ fn the_ttl_runs_from_the_grant_in_full() {
 #[test]
 fn whoever_waits_no_more_keeps_nobody_alive_that_holds() {
     let mut manager = leader();
-    manager.queue_lease(lease(1, 1_000, true, Some(OTHER)), at(0));
+    manager.queue_lease(&lease(1, 1_000, true, Some(OTHER)), at(0));
 
     manager.queue_waited_for(OTHER, [1], at(900));
 
@@ -115,9 +115,9 @@ fn whoever_waits_no_more_keeps_nobody_alive_that_holds() {
 #[test]
 fn an_entry_that_all_have_left_goes_at_once_whatever_lease_it_has() {
     let mut manager = leader();
-    manager.queue_lease(lease(1, 60_000, false, Some(ME)), at(0));
+    manager.queue_lease(&lease(1, 60_000, false, Some(ME)), at(0));
     manager.queue_lease(
-        QueueLease {
+        &QueueLease {
             callers: 2,
             server: Some(OTHER),
             ..lease(1, 60_000, false, None)
@@ -138,10 +138,10 @@ fn an_entry_that_all_have_left_goes_at_once_whatever_lease_it_has() {
 fn one_that_is_granted_while_it_is_left_goes_all_the_same() {
     let mut manager = leader();
     let waiting = lease(1, 60_000, false, Some(ME));
-    manager.queue_lease(waiting.clone(), at(0));
+    manager.queue_lease(&waiting, at(0));
     manager.queue_left(ME, 1, at(10));
 
-    manager.queue_lease(again(&waiting), at(11));
+    manager.queue_lease(&again(&waiting), at(11));
 
     assert_eq!(dropped(&mut manager, 12).len(), 1);
 }
@@ -149,11 +149,11 @@ fn one_that_is_granted_while_it_is_left_goes_all_the_same() {
 #[test]
 fn somebody_who_comes_meanwhile_keeps_it() {
     let mut manager = leader();
-    manager.queue_lease(lease(1, 60_000, false, Some(ME)), at(0));
+    manager.queue_lease(&lease(1, 60_000, false, Some(ME)), at(0));
     manager.queue_left(ME, 1, at(10));
 
     manager.queue_lease(
-        QueueLease {
+        &QueueLease {
             callers: 2,
             ..lease(1, 60_000, false, Some(OTHER))
         },
@@ -207,7 +207,7 @@ fn a_new_leader_begins_every_lease_anew() {
 #[test]
 fn after_a_stall_servers_are_heard_before_their_waits_end() {
     let mut manager = leader();
-    manager.queue_lease(lease(1, 1_000, false, Some(OTHER)), at(0));
+    manager.queue_lease(&lease(1, 1_000, false, Some(OTHER)), at(0));
 
     assert_eq!(
         dropped(&mut manager, 30_000),
@@ -222,7 +222,7 @@ fn after_a_stall_servers_are_heard_before_their_waits_end() {
 #[test]
 fn what_got_lost_on_its_way_is_reported_again() {
     let mut manager = leader();
-    manager.queue_lease(lease(1, 1_000, true, Some(ME)), at(0));
+    manager.queue_lease(&lease(1, 1_000, true, Some(ME)), at(0));
 
     assert_eq!(dropped(&mut manager, 1_000).len(), 1);
     assert_eq!(dropped(&mut manager, 1_100), []);
