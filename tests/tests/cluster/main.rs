@@ -6,6 +6,7 @@
 mod catch_up;
 mod certificates;
 mod failover;
+mod fair_locks;
 mod faults;
 mod forming;
 mod members;

@@ -10,6 +10,7 @@ mod data_dir;
 mod disk_full;
 mod durability;
 mod election;
+mod fair_locks;
 mod headers;
 mod kv;
 mod lifecycle;
