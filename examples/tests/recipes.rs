@@ -1,4 +1,4 @@
-//! Every recipe runs to its end against a real server, and so do the lines of README.
+//! Every recipe runs to its end against a real server, and so do the lines of README and of pages in `docs`.
 
 use std::process::Command;
 
@@ -37,16 +37,25 @@ fn config_watch() -> Result<()> {
     run(env!("CARGO_BIN_EXE_config_watch"))
 }
 
-/// The lines of README that ask a server, in order and in one shell; what stands behind `# ` is what must be printed.
 #[test]
 fn the_lines_of_readme_print_what_readme_says() -> Result<()> {
+    runs_as_written(include_str!("../../README.md"), 12)
+}
+
+#[test]
+fn the_curl_lines_on_fair_locks_print_what_they_say() -> Result<()> {
+    runs_as_written(include_str!("../../docs/modules.md"), 5)
+}
+
+/// The lines of a page that ask a server, in order and in one shell; what stands behind `# ` is what must be printed,
+/// `least` times or more.
+fn runs_as_written(page: &str, least: usize) -> Result<()> {
     if Command::new("curl").arg("--version").output().is_err() {
         eprintln!("left out: there is no curl here");
         return Ok(());
     }
     let server = Server::start()?;
-    let readme = include_str!("../../README.md");
-    let lines: Vec<_> = readme
+    let lines: Vec<_> = page
         .lines()
         .filter(|line| {
             let begins = |word| line.starts_with(word);
@@ -57,7 +66,10 @@ fn the_lines_of_readme_print_what_readme_says() -> Result<()> {
         .iter()
         .map(|line| line.split_once("  #").map(|(_, text)| text.trim()))
         .collect();
-    ensure!(expected.iter().flatten().count() >= 12, "README lost its lines");
+    ensure!(
+        expected.iter().flatten().count() >= least,
+        "the page lost its lines"
+    );
 
     // Each line's output ends with a mark, so that they can be told apart.
     let script = lines
@@ -100,5 +112,5 @@ fn the_lines_of_readme_print_what_readme_says() -> Result<()> {
     server
         .get("/v1/status/leader")
         .map(drop)
-        .context("the server did not outlive README")
+        .context("the server did not outlive them")
 }

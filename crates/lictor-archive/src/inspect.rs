@@ -163,6 +163,7 @@ fn table_name(table: Table) -> &'static str {
         Table::Service => "Service",
         Table::Check => "Check",
         Table::PreparedQuery => "PreparedQuery",
+        Table::Queue | Table::QueueFree => "FairLock",
         Table::Meta => "Meta",
     }
 }

@@ -12,6 +12,7 @@ use crate::acl::{Access, Resource};
 use crate::error::ApiError;
 use crate::query::Query;
 use crate::reply::{Indent, Layout};
+use crate::routes::modules::FormKind;
 use crate::server::{Limits, Shared};
 use lictor_proto::go;
 
@@ -110,6 +111,8 @@ pub(crate) struct Ctx {
     body: Option<Incoming>,
     /// The client agent that passed the request on.
     agent: Option<Arc<str>>,
+    /// Whether the body is a form.
+    form: Option<FormKind>,
 }
 
 impl Ctx {
@@ -136,6 +139,8 @@ impl Ctx {
             header_token,
             body: Some(body),
             agent: None,
+            // Reads have none that matters.
+            form: (verb != Verb::Get).then(|| FormKind::of(headers)).flatten(),
             shared,
         }
     }
@@ -229,6 +234,11 @@ impl Ctx {
             // Whatever comes of it, the answer is the refusal.
             let _ = tokio::time::timeout(PATIENCE, crate::body::read(body, BYTES_MAX, PATIENCE)).await;
         }
+    }
+
+    /// The kind of form that the body is said to be.
+    pub(crate) fn form(&self) -> Option<FormKind> {
+        self.form
     }
 
     /// The body, to be read piece by piece; `None` when it was already taken.

@@ -121,6 +121,14 @@ impl Reply {
         Self::new(StatusCode::OK, Payload::Json(compact.into()))
     }
 
+    /// 200 with JSON that goes out byte by byte as it is, whatever layout the client asks for.
+    pub(crate) fn json_as_it_is(json: impl Into<Bytes>) -> Self {
+        Self {
+            is_prepared: true,
+            ..Self::json_bytes(json)
+        }
+    }
+
     /// 200 with a long list, of which the first piece is written, compact.
     pub(crate) fn list(first: Bytes, rest: Rest) -> Self {
         Self::new(

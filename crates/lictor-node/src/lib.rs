@@ -9,7 +9,7 @@
 //!                            └───┼────────────────────────┘
 //!                                └─> [mailbox] ─> apply thread ─> publish the view, answer proposers, wake watchers
 //!                                                    └─> [mailbox] ─> checkpoint thread (durable copy, no fsync a batch)
-//! timers thread: session expiries, lock-delays, tombstones ─> propose
+//! timers thread: session expiries, lock-delays, tombstones, leases of fair queues ─> propose
 //! ```
 //! Reads take no hop: they look at the published [`lictor_state::State`] on the caller's own thread.
 
@@ -21,6 +21,7 @@ mod node;
 mod pending;
 mod pipeline;
 mod progress;
+mod queues;
 mod restore;
 mod timers;
 mod types;
@@ -34,6 +35,7 @@ pub use linger::Linger;
 pub use memory::MemCheckpoint;
 pub use node::{Begin, Node, Options, StartError};
 pub use pipeline::Survey;
+pub use queues::{Entered, Place, QueueAsk, QueueAttempt};
 pub use restore::{RestoreError, Scratch, Upload};
 pub use types::{
     Checkpoint, CheckpointError, Consistency, Identity, ProposeError, ReadError, ReadMeta, Status, WriteSet,

@@ -22,7 +22,7 @@ use tokio::sync::{broadcast, oneshot, watch};
 use crate::cluster::snapshots::{Pace, Pinned};
 use crate::cluster::{
     Agents, Autopilot, Digests, Forming, Forwarded, Gate, Net, PeerHandler, Roster, Upstream, keep, kind,
-    watch_over,
+    report, watch_over,
 };
 use crate::mailbox::Mailbox;
 use crate::pending::{Answer, Pending};
@@ -30,6 +30,7 @@ use crate::pipeline::{
     ApplyWorker, BACKLOG_BYTES, CheckpointThread, Clock, Event, LogWorker, RaftThread, Stage, Survey,
 };
 use crate::progress::{Progress, Role};
+use crate::queues::Callers;
 use crate::restore::Staging;
 use crate::timers::Timers;
 use crate::{Checkpoint, Consistency, Identity, ProposeError, ReadError, ReadMeta, Registry, Status, Topic};
@@ -39,7 +40,7 @@ pub(crate) const OVERLOAD_WAIT: Duration = Duration::from_millis(50);
 /// How long reads and writes wait for a leader (Consul: `rpc_hold_timeout`).
 pub(crate) const LEADER_WAIT: Duration = Duration::from_secs(7);
 /// How long a server that could not reach the leader waits before it tries again, if it hears of no other before.
-const RETRY_PAUSE: Duration = Duration::from_millis(25);
+pub(crate) const RETRY_PAUSE: Duration = Duration::from_millis(25);
 
 /// Broadcasts that a slow listener may be behind.
 const HEARD_MAX: usize = 256;
@@ -60,6 +61,7 @@ pub(crate) struct Shared {
     pub(crate) raft: Mailbox<Event>,
     pub(crate) progress: Progress,
     pub(crate) timers: Timers,
+    pub(crate) callers: Callers,
     pub(crate) staging: Staging,
     pub(crate) clock: Clock,
     /// This server among the members.
@@ -217,6 +219,7 @@ impl Node {
             raft: Mailbox::new(usize::MAX),
             progress: Progress::new(),
             timers: Timers::new(clock),
+            callers: Callers::default(),
             staging: Staging::new(options.staging),
             clock,
             me: options.raft_id,
@@ -247,6 +250,7 @@ impl Node {
         let _ = self.0.net.set(Net::new(peers.clone()));
         tokio::spawn(keep(Arc::downgrade(&self.0)));
         tokio::spawn(watch_over(Arc::downgrade(&self.0)));
+        tokio::spawn(report(Arc::downgrade(&self.0)));
         peers
     }
 

@@ -1,4 +1,5 @@
-//! What the leader does by the clock: session expiries, the ends of lock-delays, the reaping of tombstones.
+//! What the leader does by the clock: session expiries, the ends of lock-delays, the reaping of tombstones, the lapse
+//! of leases in fair queues.
 //!
 //! The session manager decides, with the time as a parameter; the thread here sleeps until its next deadline and
 //! proposes what it says. Nothing ticks while nothing is due. The manager's lock is held for a few lines only, by
@@ -6,8 +7,11 @@
 
 use std::time::Duration;
 
-use lictor_proto::v1::{LockDelayOver, LockDelayRef, ReapTombstones, SessionDestroy};
-use lictor_proto::{Command, ConsulIndex, MonoTime, SessionId, Term};
+use lictor_proto::v1::{
+    LockDelayOver, LockDelayRef, QueueDrop, QueueDropRef, QueueForget, QueueReport, ReapTombstones,
+    SessionDestroy,
+};
+use lictor_proto::{Command, ConsulIndex, MonoTime, RaftId, SessionId, Term};
 use lictor_session::{Armed, Renewal, SessionManager};
 use lictor_state::{Effect, State};
 use parking_lot::{Condvar, Mutex};
@@ -15,11 +19,14 @@ use parking_lot::{Condvar, Mutex};
 use crate::ProposeError;
 use crate::node::Shared;
 use crate::pipeline::Clock;
+use crate::queues::Callers;
 
 /// Expiries proposed in one turn, so that a mass expiry does not starve writes.
 const EXPIRIES_MAX: usize = 256;
 /// Lock-delays ended by one command.
 const DELAYS_MAX: usize = 1024;
+/// Entries of fair queues taken out by one command.
+const QUEUE_DROPS_MAX: usize = 4096;
 /// The pause of a turn in which something was due but nothing could be done yet.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -49,6 +56,8 @@ struct Due {
     expired: Vec<SessionId>,
     delays: Vec<LockDelayRef>,
     reap: Option<ConsulIndex>,
+    lapsed: Vec<QueueDropRef>,
+    forget: Option<ConsulIndex>,
 }
 
 impl Timers {
@@ -86,6 +95,31 @@ impl Timers {
         self.guarded.lock().manager.renew(id, self.clock.now())
     }
 
+    /// Takes in what a server says of its clients in fair queues; answers which entries end therefore. `None` while this
+    /// server does not lead.
+    pub(crate) fn queue_report(&self, from: RaftId, report: &QueueReport) -> Option<Vec<u64>> {
+        let mut guarded = self.guarded.lock();
+        let (now, manager) = (self.clock.now(), &mut guarded.manager);
+        manager.queue_waited_for(from, report.waiting.iter().copied(), now);
+        let mut going = Vec::new();
+        for &index in &report.left {
+            if manager.queue_left(from, index, now)? {
+                going.push(index);
+            }
+        }
+        self.wake_if_earlier(&guarded);
+        Some(going)
+    }
+
+    /// The same for one entry that clients of this server have left.
+    pub(crate) fn queue_left(&self, me: RaftId, index: u64) -> Option<bool> {
+        let mut guarded = self.guarded.lock();
+        let now = self.clock.now();
+        let is_going = guarded.manager.queue_left(me, index, now);
+        self.wake_if_earlier(&guarded);
+        is_going
+    }
+
     /// Refuses lock verbs on keys whose lock-delay runs, and notes in the command up to where delays were known
     /// (rule R15).
     pub(crate) fn check_locks(&self, command: &mut Command) -> Result<(), ProposeError> {
@@ -107,7 +141,7 @@ impl Timers {
     pub(crate) fn run(shared: &Shared) {
         while shared.timers.wait() {
             if shared.confirm_leadership() {
-                propose(shared, shared.timers.take_due());
+                propose(shared, shared.timers.take_due(&shared.callers));
             } else {
                 shared.timers.pause();
             }
@@ -134,7 +168,7 @@ impl Timers {
     }
 
     /// What is due. Pauses if it is held back after a stall, or only the place of a renewed session was to be moved.
-    fn take_due(&self) -> Due {
+    fn take_due(&self, callers: &Callers) -> Due {
         let mut guarded = self.guarded.lock();
         let now = self.clock.now();
         let manager = &mut guarded.manager;
@@ -142,6 +176,8 @@ impl Timers {
             expired: manager.expired(now, EXPIRIES_MAX),
             delays: manager.delays_over(now, DELAYS_MAX),
             reap: manager.reap_due(now),
+            lapsed: manager.queues_expired(now, QUEUE_DROPS_MAX, |index| callers.is_waited_for(index)),
+            forget: manager.free_queues_due(now),
             term: guarded.term,
         };
         if due.is_empty() && guarded.manager.next_deadline().is_some_and(|next| next <= now) {
@@ -170,7 +206,11 @@ impl Timers {
 
 impl Due {
     fn is_empty(&self) -> bool {
-        self.expired.is_empty() && self.delays.is_empty() && self.reap.is_none()
+        self.expired.is_empty()
+            && self.delays.is_empty()
+            && self.reap.is_none()
+            && self.lapsed.is_empty()
+            && self.forget.is_none()
     }
 }
 
@@ -190,6 +230,18 @@ fn propose(shared: &Shared, due: Due) {
         if shared.propose_unheard(due.term, reap).is_err() {
             let mut guarded = shared.timers.guarded.lock();
             guarded.manager.tombstone(index, shared.timers.clock.now());
+        }
+    }
+    if !due.lapsed.is_empty() {
+        // As above.
+        let drop = QueueDrop { entries: due.lapsed };
+        let _ = shared.propose_unheard(due.term, Command::QueueDrop(drop));
+    }
+    if let Some(index) = due.forget {
+        let forget = Command::QueueForget(QueueForget { index: index.0 });
+        if shared.propose_unheard(due.term, forget).is_err() {
+            let mut guarded = shared.timers.guarded.lock();
+            guarded.manager.queue_free(index, shared.timers.clock.now());
         }
     }
 }

@@ -79,6 +79,11 @@ impl Command {
             Self::CompareStates(_) => 70,
             Self::PreparedQuerySet(_) => 60,
             Self::PreparedQueryDelete(_) => 61,
+            Self::QueueEnter(_) => 40,
+            Self::QueueRenew(_) => 41,
+            Self::QueueRelease(_) => 42,
+            Self::QueueDrop(_) => 43,
+            Self::QueueForget(_) => 44,
         }
     }
 }

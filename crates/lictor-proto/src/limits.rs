@@ -34,3 +34,9 @@ pub const TOMBSTONE_BIN: Duration = Duration::from_secs(30);
 pub const WAIT_DEFAULT: Duration = Duration::from_secs(300);
 /// Longest `wait` of a blocking query.
 pub const WAIT_MAX: Duration = Duration::from_secs(600);
+/// How long the name of a fair lock is known after its last entry.
+pub const QUEUE_NAME_TTL: Duration = Duration::from_secs(24 * 60 * 60);
+/// Names of fair locks are forgotten in bins of this width.
+pub const QUEUE_NAME_BIN: Duration = Duration::from_secs(60 * 60);
+/// How long an entry of a fair queue whose lease never lapses still waits once nobody says that it is waited for.
+pub const QUEUE_WAIT_TTL: Duration = Duration::from_secs(60);

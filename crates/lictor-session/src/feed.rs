@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use lictor_proto::v1::{KvTxnOp, KvVerb, SessionRow, Txn, txn_op};
 use lictor_proto::{Command, ConsulIndex, MonoTime, SessionId};
-use lictor_state::{Effect, State};
+use lictor_state::{Effect, QueueLease, State};
 
 use crate::{Armed, SessionManager};
 
@@ -18,6 +18,8 @@ impl Armed {
             sessions: state.sessions().filter_map(session).collect(),
             delays: state.lock_delays().cloned().collect(),
             tombstone: unreaped.then_some(ConsulIndex(indexes.tombstones)),
+            queues: state.queue_entries().map(|row| QueueLease::new(row, 0)).collect(),
+            free_queue: state.newest_free_queue(),
             index: state.visible(state.applied().0),
         }
     }
@@ -38,6 +40,9 @@ impl SessionManager {
                 Effect::LockDelayGone { key, set_index } => {
                     self.lock_delay_gone(key, ConsulIndex(*set_index));
                 }
+                Effect::QueueLease(lease) => self.queue_lease(lease, now),
+                Effect::QueueGone { index } => self.queue_gone(*index),
+                Effect::QueueFree { index } => self.queue_free(ConsulIndex(*index), now),
                 Effect::Tombstone { index } => self.tombstone(ConsulIndex(*index), now),
             }
         }

@@ -1,4 +1,5 @@
-//! The leader's session manager: when sessions expire, when lock-delays end, when tombstones may be reaped.
+//! The leader's session manager: when sessions expire, when lock-delays end, when tombstones may be reaped, when the
+//! leases of fair queues lapse.
 //!
 //! It reads no clock (time is a parameter), owns no thread, proposes nothing and holds no row: it turns what
 //! apply reports into deadlines and answers what is due. A follower keeps it empty.
@@ -6,7 +7,8 @@
 //! ```text
 //! apply ──session created/gone, delay set/gone, tombstone> ┌────────────────┐ ──expired───> SessionDestroy
 //! clients ──renew────────────────────────────────────────> │ SessionManager │ ──delays_over─> LockDelayOver
-//! lock verbs ──check_lock──> checked_at or "wait"  <────── └────────────────┘ ──reap_due──> ReapTombstones
+//! lock verbs ──check_lock──> checked_at or "wait"  <────── │                │ ──reap_due──> ReapTombstones
+//! servers ──who waits in fair queues, who left───────────> └────────────────┘ ──queues_expired─> QueueDrop
 //!                                                  next_deadline: when to ask again
 //! ```
 //!
@@ -43,14 +45,18 @@
 //! * A lock is let through only with the index up to which all delays are known here. Apply refuses it if one
 //!   was set later, so no lock in flight slips past a delay
 //!   (`r15_a_lock_carries_the_index_up_to_which_delays_are_known`).
+//! * An entry of a fair queue that nobody waits for goes at once, but not while a server may still say that its clients
+//!   do: a new leader gives all of them time to (`a_new_leader_hears_all_servers_before_it_ends_a_wait`).
 
+mod bins;
 mod delays;
 mod feed;
 mod manager;
+mod queues;
 mod sessions;
+mod stall;
 #[cfg(test)]
 mod tests;
-mod tombstones;
 
 pub use manager::{Armed, SessionManager};
 pub use sessions::Renewal;

@@ -1,13 +1,16 @@
 //! The manager: nothing while another server leads, all timers while this one does.
 
 use bytes::Bytes;
-use lictor_proto::v1::{LockDelayRef, LockDelayRow};
-use lictor_proto::{ConsulIndex, MonoTime, SessionId};
+use lictor_proto::limits::{QUEUE_NAME_BIN, QUEUE_NAME_TTL, TOMBSTONE_BIN, TOMBSTONE_TTL};
+use lictor_proto::v1::{LockDelayRef, LockDelayRow, QueueDropRef};
+use lictor_proto::{ConsulIndex, MonoTime, RaftId, SessionId};
+use lictor_state::QueueLease;
 
 use crate::Renewal;
+use crate::bins::Bins;
 use crate::delays::Delays;
+use crate::queues::Queues;
 use crate::sessions::Sessions;
-use crate::tombstones::Tombstones;
 
 /// What a new leader finds in the state, all of it at one applied index.
 #[derive(Debug, Clone, Default)]
@@ -18,6 +21,10 @@ pub struct Armed {
     pub delays: Vec<LockDelayRow>,
     /// The highest tombstone, if there is any.
     pub tombstone: Option<ConsulIndex>,
+    /// Every entry of a fair queue.
+    pub queues: Vec<QueueLease>,
+    /// The highest index since which the name of a fair lock is free.
+    pub free_queue: Option<ConsulIndex>,
     /// The visible index of the state.
     pub index: ConsulIndex,
 }
@@ -35,27 +42,35 @@ pub struct SessionManager {
 struct Leading {
     sessions: Sessions,
     delays: Delays,
-    tombstones: Tombstones,
+    tombstones: Bins,
+    queues: Queues,
+    free_queues: Bins,
     folded_through: ConsulIndex,
 }
 
 impl SessionManager {
-    /// Arms all that the state holds: sessions with one TTL, lock-delays with their full length, since when
-    /// they began is not known here (rules R15, R16).
+    /// Arms all that the state holds: sessions with one TTL, lock-delays and leases in fair queues with their full
+    /// length, since when they began is not known here (rules R15, R16).
     pub fn become_leader(&mut self, now: MonoTime, found: Armed) {
         let mut delays = Delays::default();
         for row in found.delays {
             delays.set(row.key, ConsulIndex(row.set_index), row.delay_ms, now);
         }
-        let mut tombstones = Tombstones::default();
+        let mut tombstones = Bins::new(TOMBSTONE_TTL, TOMBSTONE_BIN);
         if let Some(index) = found.tombstone {
             tombstones.add(index, now);
+        }
+        let mut free_queues = Bins::new(QUEUE_NAME_TTL, QUEUE_NAME_BIN);
+        if let Some(index) = found.free_queue {
+            free_queues.add(index, now);
         }
         let sessions = Sessions::armed(now, found.sessions);
         self.leading = Some(Leading {
             sessions,
             delays,
             tombstones,
+            queues: Queues::armed(now, found.queues),
+            free_queues,
             folded_through: found.index,
         });
     }
@@ -101,6 +116,47 @@ impl SessionManager {
         }
     }
 
+    /// Apply began the lease of an entry of a fair queue.
+    pub fn queue_lease(&mut self, lease: &QueueLease, now: MonoTime) {
+        if let Some(leading) = &mut self.leading {
+            leading.queues.lease(lease, now);
+        }
+    }
+
+    /// Apply took an entry of a fair queue out.
+    pub fn queue_gone(&mut self, index: u64) {
+        if let Some(leading) = &mut self.leading {
+            leading.queues.gone(index);
+        }
+    }
+
+    /// Nobody stands in line for some fair lock since this index. Also called again for the answer of
+    /// [`Self::free_queues_due`] when its proposal failed.
+    pub fn queue_free(&mut self, index: ConsulIndex, now: MonoTime) {
+        if let Some(leading) = &mut self.leading {
+            leading.free_queues.add(index, now);
+        }
+    }
+
+    /// Clients of a server wait for these entries of fair queues.
+    pub fn queue_waited_for(
+        &mut self,
+        server: RaftId,
+        indexes: impl IntoIterator<Item = u64>,
+        now: MonoTime,
+    ) {
+        if let Some(leading) = &mut self.leading {
+            leading.queues.waited_for(server, indexes, now);
+        }
+    }
+
+    /// No client of a server waits for an entry of a fair queue any more, and none of them was told that it has the
+    /// lock. Answers whether [`Self::queues_expired`] takes it out therefore; `None` on a server that does not lead.
+    pub fn queue_left(&mut self, server: RaftId, index: u64, now: MonoTime) -> Option<bool> {
+        let leading = self.leading.as_mut()?;
+        Some(leading.queues.left(server, index, now))
+    }
+
     /// All that apply reported up to this visible index was handed in.
     pub fn folded(&mut self, through: ConsulIndex) {
         if let Some(leading) = &mut self.leading {
@@ -140,19 +196,40 @@ impl SessionManager {
             .map_or_else(Vec::new, |leading| leading.delays.over(now, max))
     }
 
+    /// At most `max` entries of fair queues that lapsed or that nobody waits for; a `QueueDrop` is to be proposed.
+    /// `is_waited_for` says whether a client of this server waits for an entry. They are answered again after 2 s
+    /// unless [`Self::queue_gone`] was called.
+    pub fn queues_expired(
+        &mut self,
+        now: MonoTime,
+        max: usize,
+        is_waited_for: impl Fn(u64) -> bool,
+    ) -> Vec<QueueDropRef> {
+        self.leading.as_mut().map_or_else(Vec::new, |leading| {
+            leading.queues.expired(now, max, is_waited_for)
+        })
+    }
+
+    /// The index up to which names of fair locks that are free are to be forgotten now, answered once.
+    pub fn free_queues_due(&mut self, now: MonoTime) -> Option<ConsulIndex> {
+        self.leading.as_mut()?.free_queues.due(now)
+    }
+
     /// The index through which tombstones are to be reaped now, answered once.
     pub fn reap_due(&mut self, now: MonoTime) -> Option<ConsulIndex> {
         self.leading.as_mut()?.tombstones.due(now)
     }
 
-    /// When [`Self::expired`], [`Self::delays_over`] or [`Self::reap_due`] may have something to answer next;
-    /// nothing needs to be called before. In the past if one call did not answer all.
+    /// When [`Self::expired`] or another of the questions for what is due may have something to answer next; nothing
+    /// needs to be called before. In the past if one call did not answer all.
     pub fn next_deadline(&self) -> Option<MonoTime> {
         let leading = self.leading.as_ref()?;
         let deadlines = [
             leading.sessions.next_deadline(),
             leading.delays.next_deadline(),
             leading.tombstones.next_deadline(),
+            leading.queues.next_deadline(),
+            leading.free_queues.next_deadline(),
         ];
         deadlines.into_iter().flatten().min()
     }

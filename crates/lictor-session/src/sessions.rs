@@ -5,12 +5,9 @@ use std::collections::{BTreeSet, HashMap};
 use lictor_proto::limits::SESSION_TTL_MULTIPLIER;
 use lictor_proto::{MonoTime, SessionId};
 
+use crate::stall::Stall;
 use crate::{PROPOSE_AGAIN_MS, slot};
 
-/// A question for due sessions that comes this late means that the process stood still.
-const STALL_MS: u64 = 500;
-/// After a stall no session is reported for this time, so that renewals that waited in sockets come first.
-const STALL_GRACE_MS: u64 = 500;
 /// Deadlines looked at in one turn, so that a million renewed sessions cannot hold the caller up.
 const STEPS_PER_TURN_MAX: usize = 4_096;
 
@@ -32,9 +29,7 @@ pub enum Renewal {
 pub(crate) struct Sessions {
     by_id: HashMap<SessionId, Session>,
     due: BTreeSet<(MonoTime, SessionId)>,
-    /// When the caller last asked what expired.
-    asked: MonoTime,
-    held_until: MonoTime,
+    stall: Stall,
 }
 
 #[derive(Debug)]
@@ -60,8 +55,7 @@ impl Sessions {
         Self {
             by_id,
             due,
-            asked: now,
-            held_until: now,
+            stall: Stall::new(now),
         }
     }
 
@@ -92,12 +86,12 @@ impl Sessions {
 
     pub(crate) fn expired(&mut self, now: MonoTime, max: usize) -> Vec<SessionId> {
         let mut expired = Vec::new();
-        self.notice_stall(now);
+        self.stall.notice(self.due.first().map(|(at, _)| *at), now);
         for _ in 0..STEPS_PER_TURN_MAX {
             let Some(&(armed, id)) = self
                 .due
                 .first()
-                .filter(|(at, _)| *at <= now && self.held_until <= now)
+                .filter(|(at, _)| *at <= now && self.stall.held_until() <= now)
             else {
                 break;
             };
@@ -121,22 +115,11 @@ impl Sessions {
     }
 
     pub(crate) fn next_deadline(&self) -> Option<MonoTime> {
-        self.due.first().map(|(at, _)| (*at).max(self.held_until))
+        self.due.first().map(|(at, _)| (*at).max(self.stall.held_until()))
     }
 
     pub(crate) fn len(&self) -> usize {
         self.by_id.len()
-    }
-
-    /// The caller asks when something is due, or at once again when more is due than one turn reports. If it
-    /// comes late by more than that explains, clients could not be heard for a while.
-    fn notice_stall(&mut self, now: MonoTime) {
-        if let Some((due, _)) = self.due.first()
-            && now.ms_since(self.asked.max(*due)) > STALL_MS
-        {
-            self.held_until = now.plus_ms(STALL_GRACE_MS);
-        }
-        self.asked = now;
     }
 }
 

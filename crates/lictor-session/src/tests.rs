@@ -7,6 +7,8 @@ use proptest::prelude::*;
 
 use crate::{Armed, Renewal, SessionManager};
 
+mod queues;
+
 const BATCH: usize = 256;
 const TTL: u64 = 10_000;
 

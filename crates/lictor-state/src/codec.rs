@@ -11,10 +11,12 @@
 //! | `service` | node name, service id | `ServiceRow` |
 //! | `check` | node name, check id | `CheckRow` |
 //! | `prepared_query` | the id, 16 bytes | `PreparedQueryRow` |
+//! | `queue` | name of the fair lock, index | `QueueEntryRow` |
+//! | `queue_free` | name of the fair lock | index, 8 bytes |
 //! | `meta` | none (empty) | `MetaRow` |
 //!
-//! Numbers are big-endian. A name is lower-cased, a 00 within it is written 00 FF, and it ends with 00 01, so
-//! that keys are ordered name by name. Messages are those of `command.proto`. A KV value:
+//! Numbers are big-endian. A name of the catalog is lower-cased. Where more follows a name, a 00 within it is written
+//! 00 FF, and it ends with 00 01, so that keys are ordered name by name. Messages are those of `command.proto`. A KV value:
 //!
 //! | offset | length | what |
 //! |---|---|---|
@@ -32,6 +34,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use crate::key::Key;
+use crate::queue::entry_key;
 use crate::row::{KvParts, KvRow};
 use crate::{State, Write};
 
@@ -58,13 +61,17 @@ pub enum Table {
     Check,
     /// Prepared queries.
     PreparedQuery,
+    /// Entries of fair queues.
+    Queue,
+    /// Names of fair locks that nobody stands in line for.
+    QueueFree,
     /// The single `MetaRow`, which the owner of the durable copy writes.
     Meta,
 }
 
 impl Table {
     /// All tables, in the order of [`State::dump`].
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Kv,
         Self::KvTomb,
         Self::KvTree,
@@ -73,6 +80,8 @@ impl Table {
         Self::Node,
         Self::Service,
         Self::Check,
+        Self::Queue,
+        Self::QueueFree,
         Self::PreparedQuery,
         Self::Meta,
     ];
@@ -89,6 +98,8 @@ impl Table {
             Self::Service => "service",
             Self::Check => "check",
             Self::PreparedQuery => "prepared_query",
+            Self::Queue => "queue",
+            Self::QueueFree => "queue_free",
             Self::Meta => "meta",
         }
     }
@@ -106,6 +117,8 @@ impl Table {
             Self::Check => 8,
             Self::Meta => 9,
             Self::PreparedQuery => 60,
+            Self::Queue => 10,
+            Self::QueueFree => 11,
         }
     }
 }
@@ -154,6 +167,8 @@ impl Write {
             Self::Service(_) | Self::ServiceGone(..) => Table::Service,
             Self::Check(_) | Self::CheckGone(..) => Table::Check,
             Self::PreparedQuery(_) | Self::PreparedQueryGone(_) => Table::PreparedQuery,
+            Self::Queue(_) | Self::QueueGone(..) => Table::Queue,
+            Self::QueueFree { .. } | Self::QueueFreeGone(_) => Table::QueueFree,
         }
     }
 
@@ -168,7 +183,9 @@ impl Write {
             | Self::Node(_)
             | Self::Service(_)
             | Self::Check(_)
-            | Self::PreparedQuery(_) => Action::Put,
+            | Self::PreparedQuery(_)
+            | Self::Queue(_)
+            | Self::QueueFree { .. } => Action::Put,
             Self::KvTreeGone(_) | Self::TombstoneTreeGone(_) | Self::TreeMarkTreeGone(_) => {
                 Action::DeletePrefix
             }
@@ -180,7 +197,9 @@ impl Write {
             | Self::NodeGone(_)
             | Self::ServiceGone(..)
             | Self::CheckGone(..)
-            | Self::PreparedQueryGone(_) => Action::Delete,
+            | Self::PreparedQueryGone(_)
+            | Self::QueueGone(..)
+            | Self::QueueFreeGone(_) => Action::Delete,
         }
     }
 
@@ -198,7 +217,9 @@ impl Write {
             | Self::TreeMarkGone(key)
             | Self::TreeMarkTreeGone(key)
             | Self::LockDelayGone(key)
-            | Self::PreparedQueryGone(key) => key.clone(),
+            | Self::PreparedQueryGone(key)
+            | Self::QueueFree { name: key, .. }
+            | Self::QueueFreeGone(key) => key.clone(),
             Self::Session(row) => row.id.clone(),
             Self::PreparedQuery(row) => row.id.clone(),
             Self::SessionGone(id) => Bytes::copy_from_slice(&id.0),
@@ -206,6 +227,8 @@ impl Write {
             Self::NodeGone(node) => Key::name(node).into_bytes().into(),
             Self::Service(row) => Key::name(&row.node).and_name(&row.id).into_bytes().into(),
             Self::Check(row) => Key::name(&row.node).and_name(&row.check_id).into_bytes().into(),
+            Self::Queue(row) => entry_key(&row.name, row.index).into_bytes().into(),
+            Self::QueueGone(name, index) => entry_key(name, *index).into_bytes().into(),
             Self::ServiceGone(node, id) | Self::CheckGone(node, id) => {
                 Key::name(node).and_name(id).into_bytes().into()
             }
@@ -216,13 +239,16 @@ impl Write {
     pub fn value_bytes(&self) -> Vec<u8> {
         match self {
             Self::Kv(row) => encode_kv(row),
-            Self::Tombstone { index, .. } | Self::TreeMark { index, .. } => index.to_be_bytes().to_vec(),
+            Self::Tombstone { index, .. } | Self::TreeMark { index, .. } | Self::QueueFree { index, .. } => {
+                index.to_be_bytes().to_vec()
+            }
             Self::Session(row) => row.encode_to_vec(),
             Self::LockDelay(row) => row.encode_to_vec(),
             Self::Node(row) => row.encode_to_vec(),
             Self::Service(row) => row.encode_to_vec(),
             Self::Check(row) => row.encode_to_vec(),
             Self::PreparedQuery(row) => row.encode_to_vec(),
+            Self::Queue(row) => row.encode_to_vec(),
             _ => Vec::new(),
         }
     }
@@ -254,6 +280,13 @@ impl Write {
             Table::Service => Self::Service(decode_message(table, value)?),
             Table::Check => Self::Check(decode_message(table, value)?),
             Table::PreparedQuery => Self::PreparedQuery(decode_message(table, value)?),
+            Table::Queue => Self::Queue(decode_message(table, value)?),
+            Table::QueueFree => {
+                return Ok(Self::QueueFree {
+                    name: owned(),
+                    index: decode_index(table, value)?,
+                });
+            }
             Table::Meta => return Err(damaged(table, "the meta row is not part of the state's rows")),
         };
         let has_id = matches!(table, Table::Session | Table::PreparedQuery);
@@ -310,6 +343,11 @@ impl State {
                 .iter()
                 .map(|entry| Write::Check(Arc::clone(&entry.row))),
         )
+        .chain(self.queue_entries().map(|row| Write::Queue(Arc::clone(row))))
+        .chain(self.queues.free.iter().map(move |row| Write::QueueFree {
+            name: bytes(row.key()),
+            index: row.index(),
+        }))
         .chain(
             self.queries
                 .rows
@@ -429,6 +467,8 @@ mod tests {
             (Table::Session, b"k", &[]),
             (Table::Node, b"n", &[0xff, 0xff]),
             (Table::Node, b"other", &[]),
+            (Table::Queue, b"n\0\x01\0\0\0\0\0\0\0\x02", &[]),
+            (Table::QueueFree, b"n", &[0; 9]),
             (Table::Meta, b"", &[]),
         ] {
             assert!(Write::decode(table, key, value).is_err(), "{table:?}");

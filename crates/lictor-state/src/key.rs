@@ -11,7 +11,7 @@ pub fn fold_name(name: &str) -> Bytes {
 
 /// Writes the parts of a composite key one after the other.
 ///
-/// A name is lower-cased and ends with 00 01; a 00 within it becomes 00 FF. So keys are ordered part by part,
+/// A name of the catalog is lower-cased; a name ends with 00 01, and a 00 within it becomes 00 FF. So keys are ordered part by part,
 /// and the key of the first parts is a prefix of those keys only that begin with the same parts.
 #[derive(Default)]
 pub(crate) struct Key(Vec<u8>);
@@ -20,6 +20,13 @@ impl Key {
     /// A key that begins with a name.
     pub(crate) fn name(name: &str) -> Self {
         Self::default().and_name(name)
+    }
+
+    /// A key that begins with a name that is compared byte by byte.
+    pub(crate) fn exact(name: &[u8]) -> Self {
+        let mut key = Self(Vec::with_capacity(name.len() + 2));
+        key.push_name(name);
+        key
     }
 
     /// A key that begins with the 16 bytes of a session.
@@ -33,14 +40,18 @@ impl Key {
     }
 
     pub(crate) fn and_name(mut self, name: &str) -> Self {
-        for byte in name.to_lowercase().into_bytes() {
+        self.push_name(name.to_lowercase().as_bytes());
+        self
+    }
+
+    fn push_name(&mut self, name: &[u8]) {
+        for &byte in name {
             self.0.push(byte);
             if byte == 0 {
                 self.0.push(0xff);
             }
         }
         self.0.extend_from_slice(&[0, 1]);
-        self
     }
 
     pub(crate) fn and_bytes(mut self, bytes: &[u8]) -> Self {

@@ -1,4 +1,4 @@
-//! The replicated state machine: KV rows, locks, sessions, transactions, the catalog and prepared queries.
+//! The replicated state machine: KV rows, locks, sessions, transactions, fair queues, the catalog and prepared queries.
 //!
 //! It is a pure function of (state, index, command): no clock, no randomness, no I/O, no map with a random order.
 //! The rows stand in ordered, persistent (copy-on-write) tables in memory, so a [`State`] clones in constant time
@@ -10,7 +10,7 @@
 //!   (index, term)         │ held    lock delays            │ ──> Effects::writes    to the durable copy
 //!                         │ sessions (by node, by check)   │ ──> Effects::dirty     to the watch registry
 //!  readers <──clone───    │ nodes   services    checks     │ ──> Effects::events    to the leader's timers
-//!                         │ prepared queries              │
+//!                         │ fair queues   prepared queries │
 //!                         └───────────────────────────────┘
 //! ```
 //!
@@ -37,6 +37,7 @@ mod digest;
 mod key;
 mod load;
 mod outcome;
+mod queue;
 mod quote;
 mod restore;
 mod row;
@@ -50,6 +51,7 @@ pub use load::{LoadError, Loader};
 pub use outcome::{
     ApplyError, Area, Dirty, Effect, Effects, Outcome, TxnError, TxnOutcome, TxnResult, Write,
 };
+pub use queue::{QueueAnswer, QueueLease};
 pub use restore::ARCHIVE_INDEX_MAX;
 pub use row::{KvParts, KvRow};
 pub use tree::prefix_end;
@@ -63,6 +65,7 @@ use lictor_proto::v1::{
 use lictor_proto::{Command, ConsulIndex, LogIndex, SessionId, Term, v1};
 
 use key::Key;
+use queue::QueueTables;
 use tables::{Catalog, KvTables, QueryTables, SessionTables};
 use tree::Row;
 
@@ -78,6 +81,7 @@ pub struct State {
     sessions: SessionTables,
     catalog: Catalog,
     queries: QueryTables,
+    queues: QueueTables,
 }
 
 impl State {
@@ -346,6 +350,7 @@ impl State {
             Area::Services => all.services,
             Area::Checks => all.checks,
             Area::PreparedQueries => all.prepared_queries,
+            Area::Queue | Area::Queues => all.queues,
             Area::Node | Area::Service => all.nodes.max(all.services).max(all.checks),
         })
     }

@@ -94,6 +94,8 @@ impl Loader {
             Write::Service(row) => self.state.catalog.add_service(&row).is_none(),
             Write::Check(row) => self.state.catalog.add_check(&row).is_none(),
             Write::PreparedQuery(row) => self.state.queries.add(&row).is_none(),
+            Write::Queue(row) => self.state.queues.add(&row).is_none(),
+            Write::QueueFree { name, index } => self.state.queues.add_free(&name, index),
             _ => return Err(LoadError::NotARow(table)),
         };
         if in_order {
@@ -159,6 +161,14 @@ impl State {
             (
                 "queries by session",
                 same(&self.queries.by_session, &fresh.queries.by_session),
+            ),
+            (
+                "queues by value",
+                same(&self.queues.by_value, &fresh.queues.by_value),
+            ),
+            (
+                "queues by request",
+                same(&self.queues.by_request, &fresh.queues.by_request),
             ),
             ("node indexes", same(&catalog.node_indexes, &other.node_indexes)),
         ];

@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lictor_proto::SessionId;
-use lictor_proto::v1::{CheckRow, LockDelayRow, NodeRow, PreparedQueryRow, ServiceRow, SessionRow};
+use lictor_proto::v1::{
+    CheckRow, LockDelayRow, NodeRow, PreparedQueryRow, QueueEntryRow, ServiceRow, SessionRow,
+};
 
-use crate::KvRow;
+use crate::{KvRow, QueueAnswer, QueueLease};
 
 /// The answer of one command. A refused cas or lock is an answer, not an error.
 #[derive(Debug, Clone)]
@@ -17,6 +19,8 @@ pub enum Outcome {
     Bool(bool),
     /// A transaction's results or errors.
     Txn(TxnOutcome),
+    /// What became of a fair queue.
+    Queue(QueueAnswer),
     /// The command cannot be carried out; nothing changed.
     Failed(ApplyError),
 }
@@ -142,6 +146,18 @@ pub enum Effect {
         /// The visible index.
         index: u64,
     },
+    /// The lease of an entry of a fair queue begins.
+    QueueLease(QueueLease),
+    /// An entry left its queue.
+    QueueGone {
+        /// The entry.
+        index: u64,
+    },
+    /// Nobody stands in line for some fair lock since this index.
+    QueueFree {
+        /// The visible index.
+        index: u64,
+    },
 }
 
 /// Parts of the state beside KV that can be waited for.
@@ -165,6 +181,10 @@ pub enum Area {
     Checks,
     /// The table of prepared queries.
     PreparedQueries,
+    /// One entry of a fair queue, granted or gone: the 8 bytes of its index.
+    Queue,
+    /// All fair queues.
+    Queues,
 }
 
 /// What changed, for whoever waits.
@@ -235,4 +255,17 @@ pub enum Write {
     PreparedQuery(Arc<PreparedQueryRow>),
     /// Removes a prepared query: its id.
     PreparedQueryGone(Bytes),
+    /// An entry of a fair queue.
+    Queue(Arc<QueueEntryRow>),
+    /// Removes an entry of a fair queue: name, index.
+    QueueGone(Bytes, u64),
+    /// The name of a fair lock that nobody stands in line for.
+    QueueFree {
+        /// The name.
+        name: Bytes,
+        /// The visible index since when.
+        index: u64,
+    },
+    /// Removes the name of a fair lock from those.
+    QueueFreeGone(Bytes),
 }

@@ -65,6 +65,7 @@ impl State {
             all.services,
             all.checks,
             all.prepared_queries,
+            all.queues,
         ];
         let rows = [
             self.kv.rows.max_in(b""),

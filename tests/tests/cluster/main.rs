@@ -7,6 +7,7 @@ mod agents;
 mod catch_up;
 mod certificates;
 mod failover;
+mod fair_locks;
 mod faults;
 mod forming;
 mod members;

@@ -9,6 +9,7 @@ pub(crate) mod event;
 pub(crate) mod health;
 pub(crate) mod kv;
 pub(crate) mod locks;
+pub(crate) mod modules;
 pub(crate) mod operator;
 pub(crate) mod prepared;
 pub(crate) mod session;

@@ -10,7 +10,7 @@ use lictor_proto::v1::Hello;
 use lictor_raft::PeerMessage;
 use prost::Message as _;
 
-use super::{Forming, archives, compare, form, keeper, kind, snapshots};
+use super::{Forming, archives, compare, form, keeper, kind, snapshots, waits};
 use crate::Node;
 use crate::node::Shared;
 use crate::pipeline::Event;
@@ -75,7 +75,7 @@ impl Handler for PeerHandler {
         }));
     }
 
-    fn call(&self, _from: &Arc<Remote>, kind: u16, body: Bytes) -> BoxFuture<'static, Bytes> {
+    fn call(&self, from: &Arc<Remote>, kind: u16, body: Bytes) -> BoxFuture<'static, Bytes> {
         let Some(node) = self.shared.upgrade().map(Node::of) else {
             return Box::pin(std::future::ready(Bytes::new()));
         };
@@ -103,6 +103,10 @@ impl Handler for PeerHandler {
             kind::LEFT => {
                 node.take_left(body);
                 Box::pin(std::future::ready(Bytes::new()))
+            }
+            kind::QUEUE_REPORT => {
+                let reply = waits::take(node.shared(), from.identity.raft_id, body);
+                Box::pin(std::future::ready(reply))
             }
             kind::LEAVE => Box::pin(async move { keeper::leave(&node, body).await }),
             kind::DIGEST => Box::pin(async move { node.take_digest_of(body).await }),

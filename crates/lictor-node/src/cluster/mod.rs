@@ -21,6 +21,7 @@ mod operate;
 mod roster;
 pub(crate) mod snapshots;
 mod upstream;
+mod waits;
 
 use std::collections::BTreeMap;
 
@@ -44,6 +45,7 @@ pub(crate) use keeper::keep;
 pub use roster::Roster;
 pub(crate) use roster::address;
 pub(crate) use upstream::Upstream;
+pub(crate) use waits::report;
 
 use crate::node::Shared;
 
@@ -91,6 +93,8 @@ pub(crate) mod kind {
     pub(crate) const LEFT: u16 = 64;
     /// Of client agents. Stream of HTTP/2, without chunks.
     pub(crate) const TUNNEL: u16 = 65;
+    /// Body: `QueueReport`. Answer: `QueueReportReply`.
+    pub(crate) const QUEUE_REPORT: u16 = 40;
 }
 
 /// Servers to which connections are kept although they are no members; see [`Net::note_stranger`].

@@ -4,6 +4,7 @@ mod catalog;
 mod kv;
 mod lock;
 mod query;
+mod queue;
 mod session;
 mod txn;
 
@@ -13,7 +14,7 @@ use bytes::Bytes;
 use lictor_proto::{Command, LogIndex};
 
 use crate::key::fold_name;
-use crate::{ApplyError, Area, Dirty, Effect, Effects, Outcome, State, Write};
+use crate::{ApplyError, Area, Dirty, Effect, Effects, Outcome, QueueAnswer, State, Write};
 
 pub(crate) use txn::txn_read;
 
@@ -80,11 +81,23 @@ impl<'a> Apply<'a> {
             Command::CompareStates(_) => Ok(true),
             Command::PreparedQuerySet(set) => self.query_set(set),
             Command::PreparedQueryDelete(delete) => Ok(self.query_delete(&delete.id)),
+            Command::QueueEnter(enter) => return self.queue(|apply| apply.queue_enter(enter)),
+            Command::QueueRenew(renew) => return self.queue(|apply| apply.queue_renew(renew)),
+            Command::QueueRelease(release) => return self.queue(|apply| apply.queue_release(release)),
+            Command::QueueDrop(drop) => return self.queue(|apply| apply.queue_drop(drop)),
+            Command::QueueForget(forget) => return self.queue(|apply| apply.queue_forget(forget.index)),
             // The archive is not here: whoever has it calls `State::restored` instead.
             Command::Restore(_) => Err(ApplyError::Other("a restore needs its archive".to_owned())),
         };
         self.flush();
         done.map_or_else(Outcome::Failed, Outcome::Bool)
+    }
+
+    /// A command on fair queues, which never fails but answers in terms of its own.
+    fn queue(mut self, work: impl FnOnce(&mut Self) -> QueueAnswer) -> Outcome {
+        let answer = work(&mut self);
+        self.flush();
+        Outcome::Queue(answer)
     }
 
     /// Undoes what `work` did if it fails.

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use lictor_proto::v1::{
-    ApplyFailure, ApplyFailureKind, OutcomeMessage, TxnErrorMessage, TxnKvMessage, TxnOutcomeMessage,
-    TxnResultMessage, outcome_message, txn_result_message,
+    ApplyFailure, ApplyFailureKind, OutcomeMessage, QueueAnswerKind, QueueAnswerMessage, TxnErrorMessage,
+    TxnKvMessage, TxnOutcomeMessage, TxnResultMessage, outcome_message, txn_result_message,
 };
 
 use super::{ApplyError, Outcome, TxnError, TxnOutcome, TxnResult};
-use crate::{KvParts, KvRow};
+use crate::{KvParts, KvRow, QueueAnswer};
 
 impl Outcome {
     /// As a message.
@@ -19,6 +19,7 @@ impl Outcome {
                 results: txn.results.iter().map(result_to_message).collect(),
                 errors: txn.errors.iter().map(error_to_message).collect(),
             }),
+            Self::Queue(answer) => outcome_message::Kind::Queue(answer_to_message(*answer)),
             Self::Failed(error) => outcome_message::Kind::Failed(failure_to_message(error)),
         };
         OutcomeMessage { kind: Some(kind) }
@@ -32,6 +33,7 @@ impl Outcome {
                 results: txn.results.into_iter().map(result).collect::<Option<_>>()?,
                 errors: txn.errors.into_iter().map(error).collect::<Option<_>>()?,
             }),
+            outcome_message::Kind::Queue(message) => Self::Queue(answer(message)?),
             outcome_message::Kind::Failed(failed) => Self::Failed(failure(failed)),
         })
     }
@@ -89,6 +91,36 @@ fn error(message: TxnErrorMessage) -> Option<TxnError> {
     Some(TxnError {
         op_index: usize::try_from(message.op_index).ok()?,
         what: message.what,
+    })
+}
+
+fn answer_to_message(answer: QueueAnswer) -> QueueAnswerMessage {
+    let (kind, index) = match answer {
+        QueueAnswer::Granted { index } => (QueueAnswerKind::Granted, index),
+        QueueAnswer::Held { index } => (QueueAnswerKind::Held, index),
+        QueueAnswer::Waits { index } => (QueueAnswerKind::Waits, index),
+        QueueAnswer::Busy => (QueueAnswerKind::Busy, 0),
+        QueueAnswer::Done => (QueueAnswerKind::Done, 0),
+        QueueAnswer::NoEntry => (QueueAnswerKind::NoEntry, 0),
+        QueueAnswer::NoName => (QueueAnswerKind::NoName, 0),
+        QueueAnswer::ValueTaken => (QueueAnswerKind::ValueTaken, 0),
+    };
+    let kind = kind.into();
+    QueueAnswerMessage { kind, index }
+}
+
+fn answer(message: QueueAnswerMessage) -> Option<QueueAnswer> {
+    let index = message.index;
+    Some(match message.kind() {
+        QueueAnswerKind::Granted => QueueAnswer::Granted { index },
+        QueueAnswerKind::Held => QueueAnswer::Held { index },
+        QueueAnswerKind::Waits => QueueAnswer::Waits { index },
+        QueueAnswerKind::Busy => QueueAnswer::Busy,
+        QueueAnswerKind::Done => QueueAnswer::Done,
+        QueueAnswerKind::NoEntry => QueueAnswer::NoEntry,
+        QueueAnswerKind::NoName => QueueAnswer::NoName,
+        QueueAnswerKind::ValueTaken => QueueAnswer::ValueTaken,
+        QueueAnswerKind::Unspecified => return None,
     })
 }
 
@@ -152,6 +184,24 @@ mod tests {
         });
 
         assert_eq!(format!("{:?}", again(&outcome)), format!("{outcome:?}"));
+    }
+
+    #[test]
+    fn every_answer_of_a_queue_comes_back_as_it_was() {
+        let answers = [
+            QueueAnswer::Granted { index: 7 },
+            QueueAnswer::Held { index: 8 },
+            QueueAnswer::Waits { index: 9 },
+            QueueAnswer::Busy,
+            QueueAnswer::Done,
+            QueueAnswer::NoEntry,
+            QueueAnswer::NoName,
+            QueueAnswer::ValueTaken,
+        ];
+
+        for answer in answers {
+            assert!(matches!(again(&Outcome::Queue(answer)), Outcome::Queue(back) if back == answer));
+        }
     }
 
     #[test]

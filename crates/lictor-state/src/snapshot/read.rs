@@ -7,7 +7,7 @@ use lictor_proto::v1::{MetaRow, SnapshotRow, SnapshotTrailer};
 use prost::Message;
 use sha2::{Digest, Sha256};
 
-use super::{FORMAT, FRAME_MAX_BYTES, MAGIC, SnapshotError, Summary, TABLES, TRAILER_MAX_BYTES};
+use super::{FRAME_MAX_BYTES, MAGIC, SnapshotError, Summary, TABLES, TRAILER_MAX_BYTES, table_count};
 use crate::{Loader, State, Table};
 
 const HEAD_LEN: usize = MAGIC.len() + 4;
@@ -43,6 +43,8 @@ pub struct Decoder {
     at: At,
     digest: Sha256,
     rows: [u64; TABLES.len()],
+    /// How many tables the format knows.
+    table_count: usize,
     /// The number of the table that the last row belonged to.
     table: u32,
     unpacked_bytes: u64,
@@ -65,6 +67,7 @@ impl Decoder {
             at: At::Head,
             digest: Sha256::new(),
             rows: [0; TABLES.len()],
+            table_count: 0,
             table: 0,
             unpacked_bytes: 0,
             limit_bytes,
@@ -133,9 +136,7 @@ impl Decoder {
         let head = self.pending.split_to(HEAD_LEN);
         self.digest.update(&head);
         let found = (&head[MAGIC.len()..]).get_u32_le();
-        if found != FORMAT {
-            return Err(SnapshotError::OtherFormat { found });
-        }
+        self.table_count = table_count(found).ok_or(SnapshotError::OtherFormat { found })?;
         self.at = At::Meta;
         Ok(true)
     }
@@ -176,6 +177,7 @@ impl Decoder {
     fn count(&mut self, number: u32) -> Result<Table, SnapshotError> {
         let found = TABLES
             .into_iter()
+            .take(self.table_count)
             .enumerate()
             .find(|(_, table)| table.number() == number);
         let Some((at, table)) = found else {
@@ -190,17 +192,13 @@ impl Decoder {
     }
 
     fn trailer(&self, bytes: &[u8]) -> Result<(), SnapshotError> {
-        let trailer = SnapshotTrailer::decode(bytes).ok();
-        // Counts of zero may be missing, so that only the form in which it was written tells that none was damaged.
-        let Some(trailer) = trailer.filter(|trailer| trailer.encode_to_vec() == bytes) else {
+        let Ok(trailer) = SnapshotTrailer::decode(bytes) else {
             return Err(SnapshotError::Damaged("its trailer"));
         };
         if trailer.sha256[..] != self.digest.clone().finalize()[..] {
             return Err(SnapshotError::Damaged("its digest is another"));
         }
-        let told = trailer.rows.iter().copied().chain(std::iter::repeat(0));
-        let is_whole = trailer.rows.len() <= self.rows.len() && told.take(self.rows.len()).eq(self.rows);
-        if self.at != At::Rows || !is_whole {
+        if self.at != At::Rows || trailer.rows != self.rows[..self.table_count] {
             return Err(SnapshotError::Damaged("rows are missing"));
         }
         Ok(())

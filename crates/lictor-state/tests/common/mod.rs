@@ -2,12 +2,13 @@
 #![allow(dead_code, reason = "each test binary uses a part")]
 #![allow(clippy::expect_used, reason = "tests may panic")]
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use lictor_proto::v1::{self, txn_op};
 use lictor_proto::{Command, LogIndex, SessionId, Term};
-use lictor_state::{Dirty, Effect, Effects, Outcome, State, TxnOutcome, Write};
+use lictor_state::{Action, Dirty, Effect, Effects, Outcome, QueueAnswer, State, Table, TxnOutcome, Write};
 
 /// A state that is fed one command after the other.
 #[derive(Default)]
@@ -44,6 +45,14 @@ impl Log {
     pub(crate) fn fail(&mut self, command: &Command) -> String {
         match self.apply(command) {
             Outcome::Failed(error) => error.to_string(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Applies a command on a fair queue.
+    pub(crate) fn queue(&mut self, command: &Command) -> QueueAnswer {
+        match self.apply(command) {
+            Outcome::Queue(answer) => answer,
             other => panic!("{other:?}"),
         }
     }
@@ -306,4 +315,37 @@ pub(crate) fn rows(state: &State) -> Vec<(&'static str, Bytes, Vec<u8>)> {
         .dump()
         .map(|row: Write| (row.table().name(), row.key_bytes(), row.value_bytes()))
         .collect()
+}
+
+/// The durable copy: what the writes of all commands add up to.
+#[derive(Default)]
+pub(crate) struct Mirror(BTreeMap<(Table, Bytes), Vec<u8>>);
+
+impl Mirror {
+    pub(crate) fn take(&mut self, out: &Effects) {
+        for write in &out.writes {
+            let (table, key) = (write.table(), write.key_bytes());
+            match write.action() {
+                Action::Put => {
+                    self.0.insert((table, key), write.value_bytes());
+                }
+                Action::Delete => {
+                    assert!(
+                        self.0.remove(&(table, key)).is_some(),
+                        "removes what is not there: {write:?}"
+                    );
+                }
+                Action::DeletePrefix => self
+                    .0
+                    .retain(|(of, found), _| *of != table || !found.starts_with(&key)),
+            }
+        }
+    }
+
+    pub(crate) fn rows(&self) -> Vec<(&'static str, Bytes, Vec<u8>)> {
+        self.0
+            .iter()
+            .map(|((table, key), value)| (table.name(), key.clone(), value.clone()))
+            .collect()
+    }
 }

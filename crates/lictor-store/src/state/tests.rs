@@ -3,7 +3,9 @@ use std::process::Command as Process;
 use std::time::{Duration, Instant};
 
 use lictor_node::{Checkpoint, WriteSet};
-use lictor_proto::v1::{KvDelete, KvDeleteTree, KvSet, NodeRow, Register, SessionCreate, SessionRow};
+use lictor_proto::v1::{
+    KvDelete, KvDeleteTree, KvSet, NodeRow, QueueEnter, QueueRelease, Register, SessionCreate, SessionRow,
+};
 use lictor_proto::{Command, LogIndex, Term};
 use lictor_state::{Effects, State, Write};
 use proptest::prelude::*;
@@ -105,6 +107,18 @@ fn session(node: &str, id: u8) -> Command {
         ..SessionRow::default()
     };
     Command::SessionCreate(SessionCreate { session: Some(row) })
+}
+
+fn enter(queue: u64, request: u64) -> Command {
+    Command::QueueEnter(QueueEnter {
+        name: format!("queue/{queue}").into(),
+        value: request
+            .is_multiple_of(2)
+            .then(|| format!("value {request}").into()),
+        ttl_ms: 60_000,
+        request: request.to_be_bytes().to_vec().into(),
+        ..QueueEnter::default()
+    })
 }
 
 fn rows(state: &State) -> Vec<(Table, Vec<u8>, Vec<u8>)> {
@@ -631,4 +645,44 @@ fn a_name_that_leads_nowhere_is_damage() {
         );
         assert!(first.exists());
     }
+}
+
+#[test]
+fn ten_thousand_places_in_line_survive_a_restart_and_an_installed_snapshot() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut pair = Pair::open(dir.path());
+    let commands: Vec<_> = (0..10_000).map(|at| enter(at % 7, at)).collect();
+    for batch in commands.chunks(512) {
+        pair.apply_batch(batch);
+    }
+    let release = |index| {
+        Command::QueueRelease(QueueRelease {
+            name: "queue/0".into(),
+            index: Some(index),
+            value: None,
+        })
+    };
+    pair.apply_batch(&[release(1), release(15), enter(9, 10_001)]);
+    pair.store.flush().unwrap();
+    let expected = rows(&pair.state);
+    let holders = |state: &State| -> Vec<u64> {
+        let granted = state.queue_entries().filter(|entry| entry.granted_index > 0);
+        granted.map(|entry| entry.index).collect()
+    };
+    assert_eq!(holders(&pair.state), [8, 2, 3, 4, 5, 6, 7, 10_003]);
+
+    let state = pair.state.clone();
+    drop(pair);
+    let reopened = Pair::open(dir.path());
+    assert_eq!(rows(&reopened.state), expected);
+    assert_eq!(holders(&reopened.state), holders(&state));
+    assert_eq!(reopened.state.verify(), Ok(()));
+    drop(reopened);
+
+    let other = tempfile::tempdir().unwrap();
+    let mut pair = Pair::open(other.path());
+    pair.apply_batch(&[set("k", "v"), enter(1, 1)]);
+    pair.store.install(&state, None).unwrap();
+    drop(pair);
+    assert_eq!(rows(&Pair::open(other.path()).state), expected);
 }

@@ -1,0 +1,472 @@
+//! Standing in line for fair locks, on behalf of clients of this server.
+//!
+//! ```text
+//! client ──> enter_queue ──QueueEnter──> log ──> apply: granted, or waits
+//!              │ Attempt: registered with the watch registry, counted here
+//!              ├ granted by apply ──────────────> woken, answers
+//!              └ gone, or out of patience ──────> left ──> the leader's timers end the entry if nobody else waits
+//! a follower's reporter ──who waits, who left──> leader's timers      (see `cluster/waits.rs`)
+//! ```
+//! That somebody waits is known to the timers of the leader alone and is not logged. On the leader they look it up here
+//! when a wait is about to lapse; other servers report it.
+//!
+//! Lock order: the timers' manager, then the callers here.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use lictor_proto::limits::QUEUE_WAIT_TTL;
+use lictor_proto::v1::{QueueEnter, QueueReport, QueueReportReply};
+use lictor_proto::{Command, RaftId};
+use lictor_state::{Area, Outcome, QueueAnswer, State};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot};
+use uuid::Uuid;
+
+use crate::node::{LEADER_WAIT, RETRY_PAUSE, Shared};
+use crate::{Node, ProposeError, TooManyWaiters, Topic, Waiter};
+
+/// How long somebody who leaves a queue waits until that is done.
+const LEAVE_WAIT: Duration = Duration::from_secs(1);
+/// A wait is reported so many times before it would lapse.
+const REPORTS_PER_TTL: u64 = 3;
+/// Longest and shortest time between two reports.
+const REPORT_EVERY_MAX_MS: u64 = 20_000;
+const REPORT_EVERY_MIN_MS: u64 = 300;
+/// More entries that were left are looked through for those that are gone.
+const LEFT_MAX: usize = 64;
+
+/// What a client asks for.
+#[derive(Debug, Clone)]
+pub struct QueueAsk {
+    /// The name of the lock.
+    pub name: Bytes,
+    /// What its entry is found by; an entry of its own without it.
+    pub value: Option<Bytes>,
+    /// The length of its lease in milliseconds; 0 never lapses once the lock is held.
+    pub ttl_ms: u64,
+    /// Only if the lock is had at once.
+    pub at_once: bool,
+}
+
+/// What became of it.
+#[derive(Debug)]
+pub enum Entered {
+    /// It has a place, the first or another.
+    Stands(QueueAttempt),
+    /// An entry of the same value holds the lock, and its lease begins anew.
+    Held {
+        /// The entry.
+        index: u64,
+    },
+    /// The lock is not to be had at once.
+    Busy,
+}
+
+/// Where an attempt stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// It has the lock.
+    Holds,
+    /// Others come before.
+    Waits,
+    /// Its entry was taken out, by somebody else or because nobody was heard of it.
+    Gone,
+}
+
+/// The wait of one client. Dropping it leaves the queue, unless others wait for the same entry.
+#[derive(Debug)]
+pub struct QueueAttempt {
+    shared: Arc<Shared>,
+    name: Bytes,
+    index: u64,
+    waiter: Option<Waiter>,
+    is_over: bool,
+}
+
+/// The clients of this server that stand in line.
+#[derive(Debug, Default)]
+pub(crate) struct Callers {
+    inner: Mutex<Inner>,
+    /// Tells the reporter that it has something new to say, or has to say it sooner.
+    changed: Arc<Notify>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    standing: BTreeMap<u64, Standing>,
+    /// Entries that all clients of this server have left, until they are gone.
+    left: BTreeMap<u64, Left>,
+    /// When the reporter comes by itself.
+    report_every_ms: u64,
+}
+
+/// Clients of this server at one entry.
+#[derive(Debug)]
+struct Standing {
+    attempts: usize,
+    ttl_ms: u64,
+    /// One of them was told that it has the lock: the entry ends by its lease alone.
+    is_answered: bool,
+}
+
+#[derive(Debug)]
+struct Left {
+    name: Bytes,
+    /// To be told whether the entry is taken out.
+    told: Option<oneshot::Sender<bool>>,
+}
+
+impl Callers {
+    /// Whether a client of this server stands at an entry.
+    pub(crate) fn is_waited_for(&self, index: u64) -> bool {
+        self.inner.lock().standing.contains_key(&index)
+    }
+
+    pub(crate) fn changed(&self) -> Arc<Notify> {
+        Arc::clone(&self.changed)
+    }
+
+    fn add(&self, index: u64, ttl_ms: u64) {
+        let mut inner = self.inner.lock();
+        let every_ms = report_every_ms(ttl_ms);
+        let is_sooner = inner.report_every_ms == 0 || every_ms < inner.report_every_ms;
+        inner
+            .standing
+            .entry(index)
+            .or_insert(Standing {
+                attempts: 0,
+                ttl_ms,
+                is_answered: false,
+            })
+            .attempts += 1;
+        if is_sooner {
+            inner.report_every_ms = every_ms;
+            self.changed.notify_one();
+        }
+    }
+
+    /// One client less. Answers whether it was the last, and none of them was told that it has the lock.
+    fn remove(&self, index: u64, is_answered: bool) -> bool {
+        let mut inner = self.inner.lock();
+        let Some(standing) = inner.standing.get_mut(&index) else {
+            return false;
+        };
+        standing.attempts -= 1;
+        standing.is_answered |= is_answered;
+        let (is_last, is_answered) = (standing.attempts == 0, standing.is_answered);
+        if is_last {
+            inner.standing.remove(&index);
+        }
+        is_last && !is_answered
+    }
+
+    fn note_left(&self, index: u64, left: Left, state: &State) {
+        let mut inner = self.inner.lock();
+        if inner.left.len() >= LEFT_MAX {
+            inner.prune(state);
+        }
+        inner.left.insert(index, left);
+    }
+
+    /// What the leader is to be told.
+    pub(crate) fn report(&self, state: &State) -> QueueReport {
+        let mut inner = self.inner.lock();
+        inner.prune(state);
+        QueueReport {
+            waiting: inner.standing.keys().copied().collect(),
+            left: inner.left.keys().copied().collect(),
+        }
+    }
+
+    /// The leader has taken a report in.
+    pub(crate) fn reported(&self, report: &QueueReport, reply: &QueueReportReply) {
+        let mut inner = self.inner.lock();
+        for index in &report.left {
+            let is_going = reply.going.contains(index);
+            let Some(left) = inner.left.get_mut(index) else {
+                continue;
+            };
+            if let Some(told) = left.told.take() {
+                // Whoever left may not care.
+                let _ = told.send(is_going);
+            }
+            if !is_going {
+                inner.left.remove(index);
+            }
+        }
+    }
+
+    /// How long until the next report; `None` while there is nothing to say.
+    pub(crate) fn next_report(&self) -> Option<Duration> {
+        let mut inner = self.inner.lock();
+        let ttls = inner.standing.values().map(|standing| standing.ttl_ms);
+        let every_ms = ttls.map(report_every_ms).min().unwrap_or(0);
+        inner.report_every_ms = every_ms;
+        if !inner.left.is_empty() {
+            return Some(Duration::from_millis(REPORT_EVERY_MIN_MS));
+        }
+        (every_ms > 0).then(|| Duration::from_millis(every_ms))
+    }
+}
+
+impl Inner {
+    /// Forgets what was left and is gone.
+    fn prune(&mut self, state: &State) {
+        self.left
+            .retain(|index, left| state.queue_entry(&left.name, *index).is_some());
+    }
+}
+
+fn report_every_ms(ttl_ms: u64) -> u64 {
+    let wait_ms = u64::try_from(QUEUE_WAIT_TTL.as_millis()).unwrap_or(u64::MAX);
+    let ttl_ms = if ttl_ms == 0 { wait_ms } else { ttl_ms };
+    (ttl_ms / REPORTS_PER_TTL).clamp(REPORT_EVERY_MIN_MS, REPORT_EVERY_MAX_MS)
+}
+
+impl Node {
+    /// Stands in line for a fair lock. The place is kept as long as the [`QueueAttempt`] is; whoever stops waiting for
+    /// this gives it up.
+    ///
+    /// # Errors
+    /// As for [`Self::propose`].
+    pub async fn enter_queue(&self, ask: QueueAsk) -> Result<Entered, ProposeError> {
+        let (tell, told) = oneshot::channel();
+        let node = self.clone();
+        // The command stands even if the client is gone by then. Somebody has to leave the queue for it.
+        tokio::spawn(async move {
+            // Dropped if nobody is there to take it, which leaves the queue.
+            let _ = tell.send(node.stand_in_line(ask).await);
+        });
+        told.await.unwrap_or(Err(ProposeError::Stopping))
+    }
+
+    async fn stand_in_line(&self, ask: QueueAsk) -> Result<Entered, ProposeError> {
+        let QueueAsk {
+            name,
+            value,
+            ttl_ms,
+            at_once,
+        } = ask;
+        let command = Command::QueueEnter(QueueEnter {
+            name: name.clone(),
+            value,
+            ttl_ms,
+            request: Bytes::copy_from_slice(Uuid::new_v4().as_bytes()),
+            at_once,
+            server: self.raft_id().0,
+        });
+        let answer = self.propose_until_known(command).await?;
+        let (QueueAnswer::Granted { index } | QueueAnswer::Waits { index }) = answer else {
+            return Ok(match answer {
+                QueueAnswer::Held { index } => Entered::Held { index },
+                _ => Entered::Busy,
+            });
+        };
+        self.shared().callers.add(index, ttl_ms);
+        Ok(Entered::Stands(QueueAttempt {
+            shared: Arc::clone(self.shared()),
+            name,
+            index,
+            waiter: None,
+            is_over: false,
+        }))
+    }
+
+    /// Proposes a command that finds what it did before, and so may be proposed again where that is not known.
+    async fn propose_until_known(&self, command: Command) -> Result<QueueAnswer, ProposeError> {
+        let deadline = Instant::now() + LEADER_WAIT;
+        loop {
+            match self.propose_queue(command.clone()).await {
+                Err(ProposeError::OutcomeUnknown) if Instant::now() < deadline => {
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    /// Proposes a command on fair queues.
+    ///
+    /// # Errors
+    /// As for [`Self::propose`].
+    pub async fn propose_queue(&self, command: Command) -> Result<QueueAnswer, ProposeError> {
+        match self.propose(command).await? {
+            Outcome::Queue(answer) => Ok(answer),
+            outcome => {
+                tracing::error!(
+                    ?outcome,
+                    "a command on a fair queue was answered in another's terms"
+                );
+                Err(ProposeError::OutcomeUnknown)
+            }
+        }
+    }
+}
+
+impl QueueAttempt {
+    /// The index of the entry.
+    pub fn index(&self) -> u64 {
+        self.index
+    }
+
+    /// Where it stands now, as this server sees it.
+    pub fn place(&self) -> Place {
+        match self.shared.view.load().queue_entry(&self.name, self.index) {
+            None => Place::Gone,
+            Some(entry) if entry.granted_index > 0 => Place::Holds,
+            Some(_) => Place::Waits,
+        }
+    }
+
+    /// Resolves when [`Self::place`] may have changed since it was last asked for. Cancel safe.
+    ///
+    /// # Errors
+    /// [`TooManyWaiters`] when nobody more can wait on this server.
+    pub async fn changed(&mut self) -> Result<(), TooManyWaiters> {
+        match &mut self.waiter {
+            Some(waiter) => waiter.changed().await,
+            // It has to be looked at once more: what happened before was not heard.
+            none => {
+                let topic = Topic::Row(Area::Queue, &self.index.to_be_bytes());
+                *none = Some(self.shared.watches.register(&[topic])?);
+            }
+        }
+        Ok(())
+    }
+
+    /// The client is told that it has the lock, which it keeps from now on by itself.
+    pub fn answered(mut self) {
+        self.is_over = true;
+        self.shared.callers.remove(self.index, true);
+    }
+
+    /// Ends the attempt but keeps the place as long as its lease lasts: the server stops, and the client may find its
+    /// place again through another.
+    pub fn stay(mut self) {
+        self.is_over = true;
+        self.shared.callers.remove(self.index, true);
+    }
+
+    /// Leaves the queue. Resolves when the entry is gone, or others wait for it as well, or after a second at the
+    /// latest.
+    pub async fn leave(mut self) {
+        self.is_over = true;
+        let (told, is_going) = oneshot::channel();
+        let left = self.shared.leave_queue(&self.name, self.index, Some(told));
+        let gone = async {
+            let is_going = match left {
+                Some(is_going) => is_going,
+                None => is_going.await.unwrap_or(false),
+            };
+            while is_going && self.place() != Place::Gone && self.changed().await.is_ok() {}
+        };
+        // Whatever it is now, the client has waited long enough.
+        let _ = within(LEAVE_WAIT, gone).await;
+    }
+}
+
+async fn within<T>(time: Duration, work: impl Future<Output = T>) -> Option<T> {
+    tokio::time::timeout(time, work).await.ok()
+}
+
+impl Drop for QueueAttempt {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.shared.leave_queue(&self.name, self.index, None);
+        }
+    }
+}
+
+impl Shared {
+    /// A client of this server leaves an entry. Answers whether the entry ends with it, if that is known here; `told`
+    /// hears it later otherwise.
+    fn leave_queue(&self, name: &Bytes, index: u64, told: Option<oneshot::Sender<bool>>) -> Option<bool> {
+        if !self.callers.remove(index, false) {
+            return Some(false);
+        }
+        let is_going = self.timers.queue_left(self.me, index);
+        if is_going == Some(false) {
+            return is_going;
+        }
+        // Kept until it is gone: the next leader has to hear of it if this one does not get it done.
+        let left = Left {
+            name: name.clone(),
+            told,
+        };
+        self.callers.note_left(index, left, &self.view.load());
+        self.callers.changed.notify_one();
+        is_going
+    }
+
+    /// What another server says of its clients. `None` unless this server leads.
+    pub(crate) fn take_queue_report(&self, from: RaftId, report: &QueueReport) -> Option<Vec<u64>> {
+        self.progress
+            .is_serving()
+            .then(|| self.timers.queue_report(from, report))
+            .flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_of_a_second_is_reported_three_times_a_second_and_a_long_one_seldom() {
+        assert_eq!(report_every_ms(1_000), 333);
+        assert_eq!(report_every_ms(1), 300);
+        assert_eq!(report_every_ms(0), 20_000);
+        assert_eq!(report_every_ms(u64::MAX), 20_000);
+    }
+
+    #[test]
+    fn whoever_was_told_that_he_has_the_lock_is_not_left_by_the_others() {
+        let callers = Callers::default();
+        callers.add(1, 1_000);
+        callers.add(1, 1_000);
+
+        assert!(!callers.remove(1, true), "one is left");
+        assert!(!callers.remove(1, false), "the other has the lock");
+
+        callers.add(1, 1_000);
+        assert!(callers.remove(1, false));
+        assert!(!callers.is_waited_for(1));
+    }
+
+    #[test]
+    fn what_was_left_is_reported_until_it_is_gone_or_others_wait_for_it() {
+        let (callers, state) = (Callers::default(), State::default());
+        assert_eq!(callers.next_report(), None);
+        callers.add(3, 30_000);
+        assert_eq!(callers.next_report(), Some(Duration::from_secs(10)));
+
+        let (told, mut is_going) = oneshot::channel();
+        let left = |told| Left {
+            name: Bytes::new(),
+            told,
+        };
+        callers.inner.lock().left.insert(7, left(Some(told)));
+        assert_eq!(
+            callers.next_report(),
+            Some(Duration::from_millis(REPORT_EVERY_MIN_MS))
+        );
+        let report = QueueReport {
+            waiting: vec![3],
+            left: vec![7],
+        };
+        let reply = |going| QueueReportReply { leads: true, going };
+        callers.reported(&report, &reply(vec![7]));
+        assert_eq!(is_going.try_recv(), Ok(true));
+        assert_eq!(callers.inner.lock().left.len(), 1);
+        callers.reported(&report, &reply(Vec::new()));
+        assert!(callers.inner.lock().left.is_empty());
+
+        callers.inner.lock().left.insert(8, left(None));
+        assert!(callers.report(&state).left.is_empty(), "no such entry is there");
+        assert_eq!(callers.report(&state).waiting, [3]);
+    }
+}

@@ -1,0 +1,243 @@
+//! Leases in fair queues.
+
+use lictor_proto::v1::QueueDropRef;
+use lictor_proto::{MonoTime, RaftId};
+use lictor_state::QueueLease;
+
+use super::{BATCH, at, leader};
+use crate::{Armed, SessionManager};
+
+const ME: RaftId = RaftId(1);
+const OTHER: RaftId = RaftId(2);
+
+fn lease(index: u64, ttl_ms: u64, holds: bool, server: Option<RaftId>) -> QueueLease {
+    QueueLease {
+        name: "lock".into(),
+        index,
+        lease: 1,
+        callers: 1,
+        ttl_ms,
+        holds,
+        server,
+    }
+}
+
+/// The same, granted or renewed once more.
+fn again(lease: &QueueLease) -> QueueLease {
+    QueueLease {
+        lease: lease.lease + 1,
+        holds: true,
+        server: None,
+        ..lease.clone()
+    }
+}
+
+fn dropped(manager: &mut SessionManager, now: u64) -> Vec<QueueDropRef> {
+    manager.queues_expired(at(now), BATCH, |_| false)
+}
+
+/// Asks at each 100 ms, as the caller's loop does, and answers what lapsed and when.
+fn run(manager: &mut SessionManager, from: u64, to: u64) -> Vec<(u64, u64)> {
+    let mut seen = Vec::new();
+    for now in (from..=to).step_by(100) {
+        for gone in dropped(manager, now) {
+            manager.queue_gone(gone.index);
+            seen.push((gone.index, now));
+        }
+    }
+    seen
+}
+
+#[test]
+fn a_lock_lapses_its_ttl_after_the_grant_or_renewal_and_never_before() {
+    let mut manager = leader();
+    let granted = lease(7, 2_000, true, Some(ME));
+    manager.queue_lease(&granted, at(150));
+
+    assert_eq!(run(&mut manager, 200, 2_000), []);
+    manager.queue_lease(&again(&granted), at(2_010));
+
+    assert_eq!(run(&mut manager, 2_100, 9_000), [(7, 4_100)]);
+    assert_eq!(manager.next_deadline(), None);
+}
+
+#[test]
+fn a_ttl_of_zero_lapses_only_while_it_waits() {
+    let mut manager = leader();
+    manager.queue_lease(&lease(1, 0, true, Some(ME)), at(0));
+    manager.queue_lease(&lease(2, 0, false, Some(ME)), at(0));
+
+    assert_eq!(run(&mut manager, 0, 120_000), [(2, 60_000)]);
+    assert_eq!(manager.next_deadline(), None);
+}
+
+#[test]
+fn an_entry_waits_for_longer_than_its_ttl_while_somebody_says_so() {
+    let mut manager = leader();
+    manager.queue_lease(&lease(1, 1_000, false, Some(OTHER)), at(0));
+    manager.queue_lease(&lease(2, 1_000, false, Some(ME)), at(0));
+    for now in (0..5_000).step_by(300) {
+        manager.queue_waited_for(OTHER, [1], at(now));
+        let gone = manager.queues_expired(at(now), BATCH, |index| index == 2);
+        assert_eq!(gone, []);
+    }
+
+    // Server 2 fell silent at 4,800 ms; here a client waits on.
+    for now in (5_000..5_800).step_by(100) {
+        assert_eq!(manager.queues_expired(at(now), BATCH, |index| index == 2), []);
+    }
+    let gone = manager.queues_expired(at(5_800), BATCH, |index| index == 2);
+
+    assert!(gone.iter().map(|gone| gone.index).eq([1]));
+}
+
+#[test]
+fn the_ttl_runs_from_the_grant_in_full() {
+    let mut manager = leader();
+    let waiting = lease(1, 3_000, false, Some(ME));
+    manager.queue_lease(&waiting, at(0));
+
+    manager.queue_lease(&again(&waiting), at(2_900));
+
+    assert_eq!(run(&mut manager, 2_900, 9_000), [(1, 5_900)]);
+}
+
+#[test]
+fn whoever_waits_no_more_keeps_nobody_alive_that_holds() {
+    let mut manager = leader();
+    manager.queue_lease(&lease(1, 1_000, true, Some(OTHER)), at(0));
+
+    manager.queue_waited_for(OTHER, [1], at(900));
+
+    assert_eq!(run(&mut manager, 900, 3_000), [(1, 1_000)]);
+}
+
+#[test]
+fn an_entry_that_all_have_left_goes_at_once_whatever_lease_it_has() {
+    let mut manager = leader();
+    manager.queue_lease(&lease(1, 60_000, false, Some(ME)), at(0));
+    manager.queue_lease(
+        &QueueLease {
+            callers: 2,
+            server: Some(OTHER),
+            ..lease(1, 60_000, false, None)
+        },
+        at(10),
+    );
+
+    assert_eq!(manager.queue_left(ME, 1, at(20)), Some(false), "the other waits");
+    assert_eq!(dropped(&mut manager, 20), []);
+    assert_eq!(manager.queue_left(OTHER, 1, at(31)), Some(true));
+    assert_eq!(manager.next_deadline(), Some(at(31)));
+
+    let gone = dropped(&mut manager, 31);
+    assert_eq!((gone[0].lease, gone[0].callers), (None, Some(2)));
+}
+
+#[test]
+fn one_that_is_granted_while_it_is_left_goes_all_the_same() {
+    let mut manager = leader();
+    let waiting = lease(1, 60_000, false, Some(ME));
+    manager.queue_lease(&waiting, at(0));
+    manager.queue_left(ME, 1, at(10));
+
+    manager.queue_lease(&again(&waiting), at(11));
+
+    assert_eq!(dropped(&mut manager, 12).len(), 1);
+}
+
+#[test]
+fn somebody_who_comes_meanwhile_keeps_it() {
+    let mut manager = leader();
+    manager.queue_lease(&lease(1, 60_000, false, Some(ME)), at(0));
+    manager.queue_left(ME, 1, at(10));
+
+    manager.queue_lease(
+        &QueueLease {
+            callers: 2,
+            ..lease(1, 60_000, false, Some(OTHER))
+        },
+        at(11),
+    );
+
+    assert_eq!(run(&mut manager, 12, 50_000), []);
+}
+
+#[test]
+fn a_new_leader_hears_all_servers_before_it_ends_a_wait() {
+    let queues = vec![lease(1, 60_000, true, None), lease(2, 60_000, false, None)];
+    let mut manager = SessionManager::default();
+    let found = Armed {
+        queues,
+        ..Armed::default()
+    };
+    manager.become_leader(at(0), found);
+
+    assert_eq!(
+        manager.queue_left(ME, 1, at(100)),
+        Some(false),
+        "another may have been told that it has the lock"
+    );
+    assert_eq!(manager.queue_left(ME, 2, at(100)), Some(true));
+    assert_eq!(dropped(&mut manager, 100), []);
+    manager.queue_waited_for(OTHER, [2], at(1_900));
+    assert_eq!(run(&mut manager, 2_000, 10_000), []);
+    assert_eq!(manager.queue_left(OTHER, 2, at(10_000)), Some(true));
+
+    assert!(
+        dropped(&mut manager, 10_000)
+            .iter()
+            .map(|gone| gone.index)
+            .eq([2])
+    );
+}
+
+#[test]
+fn a_new_leader_begins_every_lease_anew() {
+    let mut manager = SessionManager::default();
+    let found = Armed {
+        queues: vec![lease(1, 2_000, true, None)],
+        ..Armed::default()
+    };
+    manager.become_leader(at(5_000), found);
+
+    assert_eq!(run(&mut manager, 5_000, 20_000), [(1, 7_000)]);
+}
+
+#[test]
+fn after_a_stall_servers_are_heard_before_their_waits_end() {
+    let mut manager = leader();
+    manager.queue_lease(&lease(1, 1_000, false, Some(OTHER)), at(0));
+
+    assert_eq!(
+        dropped(&mut manager, 30_000),
+        [],
+        "the process stood still for 29 s"
+    );
+    manager.queue_waited_for(OTHER, [1], at(30_100));
+
+    assert_eq!(dropped(&mut manager, 30_500), []);
+}
+
+#[test]
+fn what_got_lost_on_its_way_is_reported_again() {
+    let mut manager = leader();
+    manager.queue_lease(&lease(1, 1_000, true, Some(ME)), at(0));
+
+    assert_eq!(dropped(&mut manager, 1_000).len(), 1);
+    assert_eq!(dropped(&mut manager, 1_100), []);
+    assert_eq!(dropped(&mut manager, 3_000).len(), 1);
+}
+
+#[test]
+fn a_name_that_is_free_is_forgotten_after_a_day() {
+    const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+    let mut manager = leader();
+
+    manager.queue_free(lictor_proto::ConsulIndex(7), at(1));
+
+    let due = manager.next_deadline().unwrap_or_default();
+    assert!(due >= MonoTime(DAY_MS) && due <= MonoTime(DAY_MS * 2));
+    assert_eq!(manager.free_queues_due(at(DAY_MS)), None);
+    assert_eq!(manager.free_queues_due(due), Some(lictor_proto::ConsulIndex(7)));
+}
