@@ -14,7 +14,7 @@ use lictor_proto::v1::{KvLock, MembersContext, ServerRow, SessionRow};
 use lictor_proto::{Command, RaftId, SessionId};
 use lictor_raft::{LogPosition, LogStore, MemberChange, PeerMessage, Proposal, ProposalId, StateMark};
 use lictor_session::Renewal;
-use lictor_state::{Area, KvRow, Outcome, State};
+use lictor_state::{Area, Explained, KvRow, Outcome, Refused, State};
 use parking_lot::Mutex;
 use prost::Message as _;
 use tokio::sync::{broadcast, oneshot, watch};
@@ -22,7 +22,7 @@ use tokio::sync::{broadcast, oneshot, watch};
 use crate::cluster::snapshots::Pinned;
 use crate::cluster::{Autopilot, Forming, Forwarded, Gate, Net, PeerHandler, Roster, keep, kind};
 use crate::mailbox::Mailbox;
-use crate::pending::{Answer, Pending};
+use crate::pending::{Answer, Pending, Telling};
 use crate::pipeline::{
     ApplyWorker, BACKLOG_BYTES, CheckpointThread, Clock, Event, LogWorker, RaftThread, Stage, Survey,
 };
@@ -112,7 +112,7 @@ impl Shared {
         self.progress.check_disk()?;
         let data = command.to_entry_bytes();
         let permit = self.pending.try_reserve(data.len())?;
-        let (id, _) = self.pending.enter(permit);
+        let (id, _) = self.pending.enter(permit, Telling::Whether);
         let refused = self.raft.push(Event::Propose(Proposal { id, data })).is_err();
         if refused {
             self.pending.answer(id, Err(ProposeError::Stopping));
@@ -320,15 +320,28 @@ impl Node {
     /// # Errors
     /// See [`ProposeError`].
     pub async fn propose(&self, command: Command) -> Result<Outcome, ProposeError> {
+        self.propose_telling(command, Telling::Whether).await
+    }
+
+    /// As [`Self::propose`]. Of a command on keys the outcome says what it did or why it did not
+    /// ([`Outcome::Explained`]), a lock-delay included.
+    ///
+    /// # Errors
+    /// See [`ProposeError`].
+    pub async fn propose_explained(&self, command: Command) -> Result<Outcome, ProposeError> {
+        self.propose_telling(command, Telling::Why).await
+    }
+
+    async fn propose_telling(&self, command: Command, telling: Telling) -> Result<Outcome, ProposeError> {
         let progress = &self.0.progress;
         if progress.is_serving() && progress.is_alone() {
-            return self.propose_here(command).await;
+            return self.propose_here(command, telling).await;
         }
         let mut seeking = self.seek_leader();
         let mut entry = None;
         loop {
             match seeking.next().await? {
-                None => match self.propose_here(command.clone()).await {
+                None => match self.propose_here(command.clone(), telling).await {
                     Err(ProposeError::NoLeader) => {}
                     done => return done,
                 },
@@ -337,7 +350,7 @@ impl Node {
                     if !Command::fits(entry.len()) {
                         return Err(ProposeError::TooLarge(entry.len()));
                     }
-                    let sent = self.forward(leader, entry.clone(), seeking.deadline);
+                    let sent = self.forward(leader, entry.clone(), telling, seeking.deadline);
                     if let Forwarded::Answered(answer) = sent.await {
                         return answer;
                     }
@@ -355,7 +368,11 @@ impl Node {
     }
 
     /// Proposes a command if this server leads.
-    pub(crate) async fn propose_here(&self, mut command: Command) -> Result<Outcome, ProposeError> {
+    pub(crate) async fn propose_here(
+        &self,
+        mut command: Command,
+        telling: Telling,
+    ) -> Result<Outcome, ProposeError> {
         let shared = &self.0;
         if !shared.progress.is_serving() {
             return Err(ProposeError::NoLeader);
@@ -364,10 +381,19 @@ impl Node {
             && self.is_fresh()
             && self.is_held_by_another(lock)
         {
-            return Ok(Outcome::Bool(false));
+            return Ok(match telling {
+                Telling::Whether => Outcome::Bool(false),
+                Telling::Why => Outcome::Explained(Explained::refused(self.view().why_refused(&command))),
+            });
         }
         shared.progress.check_disk()?;
         if let Err(refused) = shared.timers.check_locks(&mut command) {
+            if let (Command::KvLock(lock), Telling::Why) = (&command, telling)
+                && let remaining_ms @ 1.. = shared.timers.lock_delay_left_ms(&lock.key)
+            {
+                let why = Refused::LockDelay { remaining_ms };
+                return Ok(Outcome::Explained(Explained::refused(Some(why))));
+            }
             // Who has just stepped down knows of no delays, and refuses all locks.
             return Err(if shared.progress.is_serving() {
                 refused
@@ -380,7 +406,7 @@ impl Node {
             return Err(ProposeError::TooLarge(data.len()));
         }
         let permit = shared.pending.reserve(data.len()).await?;
-        let (id, answer) = shared.pending.enter(permit);
+        let (id, answer) = shared.pending.enter(permit, telling);
         self.ask_raft(Event::Propose(Proposal { id, data }), id, answer)
             .await
     }
@@ -589,7 +615,7 @@ impl Node {
         }
         let context = context.encode_to_vec();
         let permit = self.0.pending.reserve(context.len()).await?;
-        let (id, answer) = self.0.pending.enter(permit);
+        let (id, answer) = self.0.pending.enter(permit, Telling::Whether);
         let event = Event::ChangeMembers { id, changes, context };
         self.ask_raft(event, id, answer).await
     }

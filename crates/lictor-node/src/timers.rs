@@ -92,6 +92,12 @@ impl Timers {
         checked.map_err(ProposeError::LockDelay)
     }
 
+    /// For how many milliseconds the lock-delay of a key still runs.
+    pub(crate) fn lock_delay_left_ms(&self, key: &[u8]) -> u64 {
+        let guarded = self.guarded.lock();
+        guarded.manager.lock_delay_left_ms(key, self.clock.now())
+    }
+
     /// Ends the thread.
     pub(crate) fn stop(&self) {
         self.guarded.lock().stopping = true;

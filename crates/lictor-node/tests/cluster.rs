@@ -10,8 +10,9 @@ use std::time::Duration;
 use lictor_node::{Autopilot, Begin, Consistency, Forming, Identity, MemCheckpoint, Node, Options, VowStore};
 use lictor_peer::{ClusterId, Limits, Peers, Security};
 use lictor_proto::v1::{KvSet, ServerRow, Vow};
-use lictor_proto::{Command, RaftId};
+use lictor_proto::{Command, ConsulIndex, RaftId};
 use lictor_raft::{Config, MemLog, SimDisk};
+use lictor_state::{Outcome, Refused};
 use tokio::net::TcpListener;
 use uuid::Uuid;
 
@@ -171,6 +172,38 @@ fn roles(servers: &[Server]) -> (usize, usize) {
     let leads = |server: &Server| server.node.leader() == Some(server.node.raft_id());
     let leader = servers.iter().position(leads).unwrap();
     (leader, usize::from(leader == 0))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_through_a_follower_is_explained_by_the_leader() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, _, servers) = cluster(folder.path()).await;
+    let (_, follower) = roles(&servers);
+    let node = &servers[follower].node;
+    let cas = |cas| {
+        Command::KvSet(KvSet {
+            key: "k".into(),
+            value: "v".into(),
+            flags: 0,
+            cas: Some(cas),
+        })
+    };
+
+    let done = node.propose_explained(cas(0)).await.unwrap();
+    let index = node.view().kv_get(b"k").unwrap().modify_index();
+    let refused = node.propose_explained(cas(0)).await.unwrap();
+
+    let Outcome::Explained(done) = done else {
+        panic!("{done:?}")
+    };
+    assert_eq!((done.done, done.modify_index), (true, Some(ConsulIndex(index))));
+    let Outcome::Explained(refused) = refused else {
+        panic!("{refused:?}")
+    };
+    assert_eq!(refused.refused, Some(Refused::Index { modify_index: index }));
+    for server in servers {
+        server.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -123,6 +123,14 @@ impl SessionManager {
         (!leading.delays.runs(key, now)).then_some(leading.folded_through)
     }
 
+    /// For how many milliseconds the lock-delay of a key still runs; 0 where none does, and on a server that does not
+    /// lead.
+    pub fn lock_delay_left_ms(&self, key: &[u8], now: MonoTime) -> u64 {
+        self.leading
+            .as_ref()
+            .map_or(0, |leading| leading.delays.left_ms(key, now))
+    }
+
     /// At most `max` sessions that ran out; their ends are to be proposed. They cannot be renewed any more,
     /// and are answered again after 2 s unless [`Self::session_gone`] was called.
     pub fn expired(&mut self, now: MonoTime, max: usize) -> Vec<SessionId> {

@@ -41,6 +41,7 @@ impl Loader {
         let mut state = State {
             applied: (LogIndex(meta.applied_index), Term(meta.applied_term)),
             index_offset: meta.index_offset,
+            restored_at: meta.restored_index,
             ..State::default()
         };
         state.indexes = meta.indexes.unwrap_or_default();

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use lictor_proto::SessionId;
 use lictor_proto::v1::{CheckRow, LockDelayRow, NodeRow, ServiceRow, SessionRow};
 
-use crate::KvRow;
+use crate::{Explained, KvRow};
 
 /// The answer of one command. A refused cas or lock is an answer, not an error.
 #[derive(Debug, Clone)]
@@ -19,6 +19,8 @@ pub enum Outcome {
     Txn(TxnOutcome),
     /// The command cannot be carried out; nothing changed.
     Failed(ApplyError),
+    /// As `Bool`, with more for whoever asked for it; see [`State::explained`](crate::State::explained).
+    Explained(Explained),
 }
 
 /// Why a command was refused by the state machine. The texts are Consul's.

@@ -29,6 +29,7 @@ impl State {
         state.applied = (at, term);
         state.index_offset = self.index_offset.max(ahead);
         let set_index = state.visible(at).0;
+        state.restored_at = set_index;
         let mut delays = Tree::default();
         for delay in state.kv.lock_delays.iter() {
             let mut row = (*delay.row).clone();

@@ -10,9 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use common::*;
 use lictor_proto::v1::{self, KvVerb, SessionBehavior, StringList};
-use lictor_proto::{Command, SessionId};
+use lictor_proto::{Command, ConsulIndex, SessionId};
 use lictor_state::snapshot::{self, Receiver};
-use lictor_state::{Action, Area, Dirty, Effects, Loader, Outcome, State, Table};
+use lictor_state::{Action, Area, Change, Dirty, Effects, Loader, Outcome, Span, State, Table};
 use proptest::prelude::*;
 
 // ---------------------------------------------------------------- the model
@@ -111,7 +111,9 @@ impl Model {
         if self.kv.len() < count {
             self.tombstones.retain(|key, _| !key.starts_with(prefix));
             self.tree_marks.retain(|key, _| !key.starts_with(prefix));
-            if !prefix.is_empty() {
+            if prefix.is_empty() {
+                self.horizon = self.index;
+            } else {
                 self.tree_marks.insert(prefix.to_vec(), self.index);
             }
             self.table = self.index;
@@ -668,6 +670,27 @@ fn dirty_is_exact(command: &Command, before: &Rows, log: &Log) -> Result<(), Tes
     Ok(())
 }
 
+/// The keys below a prefix with their ModifyIndex.
+fn indexes(state: &State, prefix: &str) -> BTreeMap<Vec<u8>, u64> {
+    let rows = state.kv_list(prefix.as_bytes());
+    rows.map(|row| (row.key().to_vec(), row.modify_index())).collect()
+}
+
+fn replayed(mut keys: BTreeMap<Vec<u8>, u64>, changes: &[Change]) -> BTreeMap<Vec<u8>, u64> {
+    for change in changes {
+        match change {
+            Change::Written(row) => {
+                keys.insert(row.key().to_vec(), row.modify_index());
+            }
+            Change::Deleted { key, .. } => {
+                keys.remove(&key[..]);
+            }
+            Change::TreeDeleted { prefix, .. } => keys.retain(|key, _| !key.starts_with(prefix)),
+        }
+    }
+    keys
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
 
@@ -685,6 +708,7 @@ proptest! {
                 Outcome::Bool(answer) => Some(answer),
                 Outcome::Txn(outcome) => Some(outcome.errors.is_empty()),
                 Outcome::Failed(_) => None,
+                Outcome::Explained(explained) => panic!("nobody asked: {explained:?}"),
             };
             prop_assert_eq!(answer, model.apply(command), "{:?}", command);
             same_rows(&log.state, &model)?;
@@ -753,6 +777,37 @@ proptest! {
         prop_assert_eq!(received.state.meta(), log.state.meta());
         prop_assert_eq!(received.state.verify(), Ok(()));
         prop_assert_eq!((received.meta, received.summary), (meta, written));
+    }
+
+    #[test]
+    fn changes_lead_from_any_index_to_now(
+        commands in proptest::collection::vec(command(), 1..120),
+        cut in 0usize..120,
+        prefix in key(),
+    ) {
+        let mut log = Log::default();
+        let (first, rest) = commands.split_at(cut.min(commands.len()));
+        for command in first {
+            log.apply(command);
+        }
+        let (then, since) = (indexes(&log.state, &prefix), ConsulIndex(log.at));
+        for command in rest {
+            log.apply(command);
+        }
+        let now = indexes(&log.state, &prefix);
+        let keys = then.keys().chain(now.keys()).map(|key| Span::Key(key));
+        let spans: Vec<_> = keys.collect::<BTreeSet<_>>().into_iter().collect();
+
+        for spans in [&[Span::Prefix(prefix.as_bytes())][..], &spans] {
+            let changed = spans.iter().any(|span| log.state.kv_changed(*span) > since);
+            match log.state.kv_changes(spans, since) {
+                None => prop_assert!(since.0 == 0 || log.state.tombstone_horizon() > since),
+                Some(changes) => {
+                    prop_assert!(changed || changes.is_empty(), "nobody would wake for {:?}", changes);
+                    prop_assert_eq!(replayed(then.clone(), &changes), now.clone(), "{:?}", changes);
+                }
+            }
+        }
     }
 
     #[test]

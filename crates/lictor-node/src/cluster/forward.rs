@@ -14,6 +14,7 @@ use lictor_state::Outcome;
 use prost::Message as _;
 
 use super::kind;
+use crate::pending::Telling;
 use crate::{Node, ProposeError};
 
 /// How long an answer of a leader may come after another has taken over.
@@ -33,12 +34,17 @@ impl Node {
         &self,
         leader: RaftId,
         entry: Bytes,
+        telling: Telling,
         deadline: Instant,
     ) -> Forwarded<Result<Outcome, ProposeError>> {
         let Some(net) = self.shared().net.get() else {
             return Forwarded::NotTaken;
         };
-        let call = net.peers.call(leader, kind::PROPOSE, entry, deadline);
+        let kind = match telling {
+            Telling::Whether => kind::PROPOSE,
+            Telling::Why => kind::PROPOSE_EXPLAINED,
+        };
+        let call = net.peers.call(leader, kind, entry, deadline);
         let answer = tokio::select! {
             biased;
             answer = call => answer,
@@ -79,9 +85,9 @@ impl Node {
     }
 
     /// Answers [`Self::forward`] of another server.
-    pub(crate) async fn take_forwarded(&self, entry: Bytes) -> Bytes {
+    pub(crate) async fn take_forwarded(&self, entry: Bytes, telling: Telling) -> Bytes {
         let result = match Command::from_entry_bytes(entry) {
-            Ok(Some(command)) => self.propose_here(command).await,
+            Ok(Some(command)) => self.propose_here(command, telling).await,
             Ok(None) | Err(_) => {
                 return refusal(RefusalKind::Malformed, "no command that this release knows");
             }

@@ -11,6 +11,7 @@ use lictor_raft::PeerMessage;
 use super::{Forming, archives, form, keeper, kind, snapshots};
 use crate::Node;
 use crate::node::Shared;
+use crate::pending::Telling;
 use crate::pipeline::Event;
 
 /// Raft messages that may wait for the raft thread; more are dropped, and raft sends them again.
@@ -64,7 +65,8 @@ impl Handler for PeerHandler {
             return Box::pin(std::future::ready(Bytes::new()));
         };
         match kind {
-            kind::PROPOSE => Box::pin(async move { node.take_forwarded(body).await }),
+            kind::PROPOSE => Box::pin(async move { node.take_forwarded(body, Telling::Whether).await }),
+            kind::PROPOSE_EXPLAINED => Box::pin(async move { node.take_forwarded(body, Telling::Why).await }),
             kind::RENEW => Box::pin(async move { node.take_forwarded_renewal(&body).await }),
             kind::HELLO | kind::PROMISE => {
                 Box::pin(std::future::ready(form::answer(&self.forming, kind, body)))

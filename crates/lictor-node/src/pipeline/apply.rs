@@ -18,7 +18,7 @@ use super::stage::Worker;
 use super::{Event, Shared, fatal};
 use crate::cluster::archives;
 use crate::mailbox::Mailbox;
-use crate::pending::Answer;
+use crate::pending::{Answer, Telling};
 use crate::restore::Digest;
 use crate::{Roster, WriteSet};
 
@@ -144,7 +144,8 @@ impl ApplyWorker {
             data,
             proposal,
         } = committed;
-        let outcome = self.outcome(index, term, data);
+        let telling = proposal.map_or(Telling::Whether, |id| self.shared.pending.telling(id));
+        let outcome = self.outcome(index, term, data, telling);
         if self.gave_up {
             return;
         }
@@ -153,14 +154,20 @@ impl ApplyWorker {
         }
     }
 
-    fn outcome(&mut self, index: LogIndex, term: Term, data: Bytes) -> Outcome {
+    fn outcome(&mut self, index: LogIndex, term: Term, data: Bytes, telling: Telling) -> Outcome {
         if data.is_empty() {
             self.state.apply_empty(index, term);
             return Outcome::Bool(true);
         }
         match Command::from_entry_bytes(data) {
             Ok(Some(Command::Restore(restore))) => self.restore(index, term, &restore.sha256),
-            Ok(Some(command)) => self.state.apply(index, term, &command, &mut self.effects),
+            Ok(Some(command)) => {
+                let outcome = self.state.apply(index, term, &command, &mut self.effects);
+                match telling {
+                    Telling::Whether => outcome,
+                    Telling::Why => self.state.explained(&command, outcome),
+                }
+            }
             Ok(None) => {
                 tracing::warn!(index = index.0, "skipped a log entry of a later release");
                 self.state.apply_empty(index, term);

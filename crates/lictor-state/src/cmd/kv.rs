@@ -78,7 +78,8 @@ impl Apply<'_> {
     }
 
     /// Deletes all keys below a prefix (Consul: KV delete-tree). One mark at the prefix takes the place of all
-    /// older tombstones and marks below it; "" needs none, since its index is that of the table.
+    /// older tombstones and marks below it; "" needs none, since its index is that of the table, and the horizon of
+    /// tombstones says that nothing before it is known.
     pub(super) fn kv_delete_tree(&mut self, prefix: &Bytes) {
         let mut held = Vec::new();
         let removed = self.state.kv.rows.remove_prefix(prefix, |row| {
@@ -103,6 +104,9 @@ impl Apply<'_> {
                 index: self.index,
             });
             self.tombstone_event();
+        } else {
+            // What was before is forgotten at once.
+            self.state.indexes.tombstone_horizon = self.index;
         }
         self.state.indexes.kv = self.index;
         self.state.indexes.tombstones = self.index;

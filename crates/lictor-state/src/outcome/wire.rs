@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use lictor_proto::ConsulIndex;
 use lictor_proto::v1::{
-    ApplyFailure, ApplyFailureKind, OutcomeMessage, TxnErrorMessage, TxnKvMessage, TxnOutcomeMessage,
-    TxnResultMessage, outcome_message, txn_result_message,
+    ApplyFailure, ApplyFailureKind, ExplainedMessage, OutcomeMessage, TxnErrorMessage, TxnKvMessage,
+    TxnOutcomeMessage, TxnResultMessage, explained_message, outcome_message, txn_result_message,
 };
 
 use super::{ApplyError, Outcome, TxnError, TxnOutcome, TxnResult};
-use crate::{KvParts, KvRow};
+use crate::{Explained, KvParts, KvRow, Refused};
 
 impl Outcome {
     /// As a message.
@@ -20,6 +21,7 @@ impl Outcome {
                 errors: txn.errors.iter().map(error_to_message).collect(),
             }),
             Self::Failed(error) => outcome_message::Kind::Failed(failure_to_message(error)),
+            Self::Explained(explained) => outcome_message::Kind::Explained(explained_to_message(explained)),
         };
         OutcomeMessage { kind: Some(kind) }
     }
@@ -33,6 +35,7 @@ impl Outcome {
                 errors: txn.errors.into_iter().map(error).collect::<Option<_>>()?,
             }),
             outcome_message::Kind::Failed(failed) => Self::Failed(failure(failed)),
+            outcome_message::Kind::Explained(message) => Self::Explained(explained(message)),
         })
     }
 }
@@ -118,6 +121,36 @@ fn failure(message: ApplyFailure) -> ApplyError {
     }
 }
 
+fn explained_to_message(explained: &Explained) -> ExplainedMessage {
+    let refused = explained.refused.as_ref().map(|refused| match refused {
+        Refused::Held { session } => explained_message::Refused::Held(session.clone()),
+        Refused::NotHeld => explained_message::Refused::NotHeld(true),
+        Refused::LockDelay { remaining_ms } => explained_message::Refused::LockDelayMs(*remaining_ms),
+        Refused::Index { modify_index } => explained_message::Refused::Index(*modify_index),
+    });
+    ExplainedMessage {
+        done: explained.done,
+        modify_index: explained.modify_index.map(|index| index.0),
+        lock_index: explained.lock_index,
+        refused,
+    }
+}
+
+fn explained(message: ExplainedMessage) -> Explained {
+    let refused = message.refused.map(|refused| match refused {
+        explained_message::Refused::Held(session) => Refused::Held { session },
+        explained_message::Refused::NotHeld(_) => Refused::NotHeld,
+        explained_message::Refused::LockDelayMs(remaining_ms) => Refused::LockDelay { remaining_ms },
+        explained_message::Refused::Index(modify_index) => Refused::Index { modify_index },
+    });
+    Explained {
+        done: message.done,
+        modify_index: message.modify_index.map(ConsulIndex),
+        lock_index: message.lock_index,
+        refused,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,6 +185,32 @@ mod tests {
         });
 
         assert_eq!(format!("{:?}", again(&outcome)), format!("{outcome:?}"));
+    }
+
+    #[test]
+    fn explanations_come_back_as_they_were() {
+        let done = Explained {
+            done: true,
+            modify_index: Some(ConsulIndex(7)),
+            lock_index: Some(2),
+            refused: None,
+        };
+        let reasons = [
+            Refused::Held {
+                session: "S".to_owned(),
+            },
+            Refused::NotHeld,
+            Refused::LockDelay { remaining_ms: 12_400 },
+            Refused::Index { modify_index: 0 },
+        ];
+        let refused = reasons.into_iter().map(|reason| Explained::refused(Some(reason)));
+
+        for explained in refused.chain([done, Explained::refused(None)]) {
+            let Outcome::Explained(back) = again(&Outcome::Explained(explained.clone())) else {
+                panic!("{explained:?} became something else");
+            };
+            assert_eq!(back, explained);
+        }
     }
 
     #[test]
