@@ -15,7 +15,8 @@ use crate::ctx::Verb::{self, Delete, Get, Post, Put};
 use crate::error::ApiError;
 use crate::reply::Reply;
 use crate::routes::{
-    acl, agent, catalog, coordinate, event, health, kv, locks, operator, session, snapshot, status, txn,
+    acl, agent, catalog, coordinate, event, health, kv, kv_watch, locks, operator, session, snapshot, status,
+    txn,
     usage,
 };
 
@@ -138,6 +139,8 @@ pub(crate) static ROUTES: &[Route] = &[
     route("/v1/status/leader", &[Get], to!(status::leader)),
     route("/v1/status/peers", &[Get], to!(status::peers)),
     route("/v1/snapshot", &[Get, Put], to!(snapshot::serve)),
+    // Not Consul's.
+    route("/v1/kv-watch", &[Get], to!(kv_watch::get)),
     // Agent.
     later("/v1/agent/token/", &[Put]),
     route("/v1/agent/self", &[Get], to!(agent::about)),

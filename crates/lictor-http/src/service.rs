@@ -18,6 +18,7 @@ use crate::answer::Body;
 use crate::cors::{self, Grant};
 use crate::ctx::{Ctx, Verb};
 use crate::error::ApiError;
+use crate::events;
 use crate::page;
 use crate::path::{self, BadPath};
 use crate::query::Query;
@@ -155,8 +156,10 @@ fn answer(shared: &Arc<Shared>, request: Request<Incoming>, client: Option<IpAdd
         return served(shared, Reply::text(StatusCode::FORBIDDEN, text), parts.headers);
     }
     let param = &decoded[param_at..];
+    let is_stream = verb == Verb::Get && events::are_wanted(&parts.headers);
     if route.path == kv::PATH
         && verb == Verb::Get
+        && !is_stream
         && let Some(reply) = kv::read_now(shared, param, query, &parts.headers)
     {
         return served(shared, reply, parts.headers);
@@ -171,10 +174,21 @@ fn answer(shared: &Arc<Shared>, request: Request<Incoming>, client: Option<IpAdd
         &parts.headers,
         body,
     );
+    if is_stream {
+        return streamed(route, ctx, &parts.headers);
+    }
     // From here on nothing may hold on to `parts`: they keep hyper's read buffer alive.
     let layout = ctx.layout();
     let configured = Arc::clone(&shared.options.response_headers);
     Answering::Later((route.run)(ctx), layout, shared.policy(), configured, None)
+}
+
+/// A read as a stream of events.
+fn streamed(route: &Route, ctx: Ctx, headers: &HeaderMap) -> Answering {
+    let (layout, policy) = (ctx.layout(), ctx.shared.policy());
+    let configured = Arc::clone(&ctx.shared.options.response_headers);
+    let answer = Box::pin(events::serve(ctx, route.run, events::last_id(headers)));
+    Answering::Later(answer, layout, policy, configured)
 }
 
 fn served(shared: &Shared, reply: Reply, reuse: HeaderMap) -> Answering {

@@ -22,6 +22,7 @@ mod pending;
 mod pipeline;
 mod progress;
 mod restore;
+mod session_ttl;
 mod timers;
 mod types;
 mod watch;

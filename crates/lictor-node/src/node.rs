@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use lictor_peer::Peers;
-use lictor_proto::v1::{KvLock, MembersContext, ServerRow, SessionRow};
+use lictor_proto::limits::SESSION_TTL_MIN;
+use lictor_proto::v1::{KvLock, MembersContext, ServerRow, SessionCreate, SessionRow};
 use lictor_proto::{Command, RaftId, SessionId};
 use lictor_raft::{LogPosition, LogStore, MemberChange, PeerMessage, Proposal, ProposalId, StateMark};
 use lictor_session::Renewal;
@@ -28,6 +29,7 @@ use crate::pipeline::{
 };
 use crate::progress::{Progress, Role};
 use crate::restore::Staging;
+use crate::session_ttl;
 use crate::timers::Timers;
 use crate::{Checkpoint, Consistency, Identity, ProposeError, ReadError, ReadMeta, Registry, Status, Topic};
 
@@ -70,6 +72,8 @@ pub(crate) struct Shared {
     pub(crate) net: OnceLock<Net>,
     /// As configured here; what was set for all servers goes before it.
     pub(crate) autopilot: ArcSwap<Autopilot>,
+    /// The shortest TTL of a session, which counts while this server leads.
+    session_ttl_min: Mutex<Duration>,
     /// While this server leads: since when each server is healthy without a break.
     pub(crate) healthy_since: Mutex<BTreeMap<RaftId, Instant>>,
     /// What other servers have broadcast.
@@ -198,10 +202,16 @@ impl Node {
             pinned: Pinned::default(),
             net: OnceLock::new(),
             autopilot: ArcSwap::default(),
+            session_ttl_min: Mutex::new(SESSION_TTL_MIN),
             healthy_since: Mutex::default(),
             heard: broadcast::Sender::new(HEARD_MAX),
             threads: Mutex::default(),
         })))
+    }
+
+    /// Sets the shortest TTL that a session may have. While this server leads it counts on all servers.
+    pub fn set_session_ttl_min(&self, least: Duration) {
+        *self.0.session_ttl_min.lock() = least;
     }
 
     /// Connects the node with other servers, before [`Self::begin`]: `peers` makes the transport with what is to be done
@@ -385,6 +395,9 @@ impl Node {
                 Telling::Whether => Outcome::Bool(false),
                 Telling::Why => Outcome::Explained(Explained::refused(self.view().why_refused(&command))),
             });
+        }
+        if let Command::SessionCreate(SessionCreate { session: Some(row) }) = &command {
+            session_ttl::check(row, *self.0.session_ttl_min.lock())?;
         }
         shared.progress.check_disk()?;
         if let Err(refused) = shared.timers.check_locks(&mut command) {

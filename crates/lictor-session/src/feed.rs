@@ -6,14 +6,20 @@ use lictor_proto::v1::{KvTxnOp, KvVerb, SessionRow, Txn, txn_op};
 use lictor_proto::{Command, ConsulIndex, MonoTime, SessionId};
 use lictor_state::{Effect, State};
 
-use crate::{Armed, SessionManager};
+use crate::{Armed, SessionManager, Ttl};
 
 impl Armed {
     /// All that a state holds.
     pub fn of(state: &State) -> Self {
         let indexes = state.table_indexes();
         let unreaped = indexes.tombstones > indexes.tombstone_horizon;
-        let session = |row: &Arc<SessionRow>| Some((SessionId::from_slice(&row.id)?, row.ttl_ms));
+        let session = |row: &Arc<SessionRow>| {
+            let ttl = Ttl {
+                ms: row.ttl_ms,
+                is_exact: row.ttl_exact,
+            };
+            Some((SessionId::from_slice(&row.id)?, ttl))
+        };
         Self {
             sessions: state.sessions().filter_map(session).collect(),
             delays: state.lock_delays().cloned().collect(),
@@ -28,7 +34,17 @@ impl SessionManager {
     pub fn take_in(&mut self, effects: &[Effect], through: ConsulIndex, now: MonoTime) {
         for effect in effects {
             match effect {
-                Effect::SessionCreated { id, ttl_ms } => self.session_created(*id, *ttl_ms, now),
+                Effect::SessionCreated {
+                    id,
+                    ttl_ms,
+                    ttl_exact,
+                } => {
+                    let ttl = Ttl {
+                        ms: *ttl_ms,
+                        is_exact: *ttl_exact,
+                    };
+                    self.session_created(*id, ttl, now);
+                }
                 Effect::SessionGone { id } => self.session_gone(*id),
                 Effect::LockDelay {
                     key,

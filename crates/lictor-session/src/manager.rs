@@ -4,16 +4,16 @@ use bytes::Bytes;
 use lictor_proto::v1::{LockDelayRef, LockDelayRow};
 use lictor_proto::{ConsulIndex, MonoTime, SessionId};
 
-use crate::Renewal;
 use crate::delays::Delays;
 use crate::sessions::Sessions;
 use crate::tombstones::Tombstones;
+use crate::{Renewal, Ttl};
 
 /// What a new leader finds in the state, all of it at one applied index.
 #[derive(Debug, Clone, Default)]
 pub struct Armed {
-    /// Every session with its TTL in milliseconds; 0 for none.
-    pub sessions: Vec<(SessionId, u64)>,
+    /// Every session.
+    pub sessions: Vec<(SessionId, Ttl)>,
     /// Every lock-delay row.
     pub delays: Vec<LockDelayRow>,
     /// The highest tombstone, if there is any.
@@ -65,10 +65,10 @@ impl SessionManager {
         self.leading = None;
     }
 
-    /// Apply created a session. `ttl_ms` 0 means that it does not expire.
-    pub fn session_created(&mut self, id: SessionId, ttl_ms: u64, now: MonoTime) {
+    /// Apply created a session.
+    pub fn session_created(&mut self, id: SessionId, ttl: impl Into<Ttl>, now: MonoTime) {
         if let Some(leading) = &mut self.leading {
-            leading.sessions.created(id, ttl_ms, now);
+            leading.sessions.created(id, ttl.into(), now);
         }
     }
 
@@ -108,7 +108,7 @@ impl SessionManager {
         }
     }
 
-    /// Renews a session for two TTLs. All renewals at hand come before [`Self::expired`].
+    /// Renews a session for two TTLs, or for one if that is exact. All renewals at hand come before [`Self::expired`].
     pub fn renew(&mut self, id: SessionId, now: MonoTime) -> Renewal {
         match &mut self.leading {
             Some(leading) => leading.sessions.renew(id, now),

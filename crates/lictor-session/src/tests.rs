@@ -5,7 +5,7 @@ use lictor_proto::v1::{LockDelayRef, LockDelayRow};
 use lictor_proto::{ConsulIndex, MonoTime, SessionId};
 use proptest::prelude::*;
 
-use crate::{Armed, Renewal, SessionManager};
+use crate::{Armed, Renewal, SessionManager, Ttl};
 
 const BATCH: usize = 256;
 const TTL: u64 = 10_000;
@@ -186,13 +186,27 @@ fn a_mass_expiry_comes_in_batches_and_is_no_stall() {
 }
 
 #[test]
+fn an_exact_session_expires_one_ttl_after_its_last_renewal() {
+    let mut manager = leader();
+    let ttl = Ttl {
+        ms: 1_000,
+        is_exact: true,
+    };
+    manager.session_created(id(1), ttl, at(0));
+
+    assert_eq!(run(&mut manager, 100, 900), []);
+    assert_eq!(manager.renew(id(1), at(930)), Renewal::Renewed);
+    assert_eq!(run(&mut manager, 1_000, 9_000), [(id(1), 2_000)]);
+}
+
+#[test]
 fn a_turn_is_bounded_when_all_were_renewed() {
     let mut manager = SessionManager::default();
     let ids: Vec<_> = (0..10_000_u128).map(|n| SessionId(n.to_be_bytes())).collect();
     manager.become_leader(
         at(0),
         Armed {
-            sessions: ids.iter().map(|id| (*id, TTL)).collect(),
+            sessions: ids.iter().map(|id| (*id, TTL.into())).collect(),
             ..Armed::default()
         },
     );
@@ -329,7 +343,7 @@ fn a_new_leader_reaps_the_tombstones_it_found() {
 
 #[derive(Debug, Clone)]
 enum Step {
-    Create(u8, u64),
+    Create(u8, Ttl),
     Renew(u8),
     Gone(u8),
     Elect,
@@ -337,7 +351,8 @@ enum Step {
 
 fn steps() -> impl Strategy<Value = Vec<(u64, Step)>> {
     let step = prop_oneof![
-        3 => (0..8_u8, 10_000..30_000_u64).prop_map(|(id, ttl)| Step::Create(id, ttl)),
+        3 => (0..8_u8, 10_000..30_000_u64, any::<bool>())
+            .prop_map(|(id, ms, is_exact)| Step::Create(id, Ttl { ms, is_exact })),
         8 => (0..8_u8).prop_map(Step::Renew),
         2 => (0..8_u8).prop_map(Step::Gone),
         1 => Just(Step::Elect),
@@ -348,8 +363,15 @@ fn steps() -> impl Strategy<Value = Vec<(u64, Step)>> {
 /// What is known about a session: its TTL and when it may and must end.
 #[derive(Debug, Clone, Copy)]
 struct Expected {
-    ttl: u64,
+    ttl: Ttl,
     deadline: u64,
+}
+
+impl Expected {
+    /// When a session ends that is known to live now.
+    fn full(ttl: Ttl, now: u64) -> u64 {
+        now + if ttl.is_exact { ttl.ms } else { 2 * ttl.ms }
+    }
 }
 
 proptest! {
@@ -374,10 +396,11 @@ proptest! {
             match step {
                 Step::Create(n, ttl) => {
                     manager.session_created(id(n), ttl, at(now));
-                    model.entry(n).or_insert(Expected { ttl, deadline: now + 2 * ttl });
+                    let deadline = Expected::full(ttl, now);
+                    model.entry(n).or_insert(Expected { ttl, deadline });
                 }
                 Step::Renew(n) => {
-                    let known = model.get_mut(&n).map(|e| e.deadline = e.deadline.max(now + 2 * e.ttl));
+                    let known = model.get_mut(&n).map(|e| e.deadline = e.deadline.max(Expected::full(e.ttl, now)));
                     let answer = if known.is_some() { Renewal::Renewed } else { Renewal::Untimed };
                     prop_assert_eq!(manager.renew(id(n), at(now)), answer);
                 }
@@ -389,7 +412,7 @@ proptest! {
                     let sessions = model.iter().map(|(n, e)| (id(*n), e.ttl)).collect();
                     manager.become_leader(at(now), Armed { sessions, ..Armed::default() });
                     for expected in model.values_mut() {
-                        expected.deadline = now + expected.ttl;
+                        expected.deadline = now + expected.ttl.ms;
                     }
                 }
             }

@@ -117,6 +117,8 @@ pub enum Effect {
         id: SessionId,
         /// Its TTL in milliseconds.
         ttl_ms: u64,
+        /// Whether it ends one TTL after its last renewal, and not two.
+        ttl_exact: bool,
     },
     /// A session ended, for whatever reason.
     SessionGone {

@@ -10,6 +10,7 @@ mod data_dir;
 mod disk_full;
 mod durability;
 mod election;
+mod extensions;
 mod headers;
 mod kv;
 mod lifecycle;

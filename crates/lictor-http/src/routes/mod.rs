@@ -7,6 +7,7 @@ pub(crate) mod coordinate;
 pub(crate) mod event;
 pub(crate) mod health;
 pub(crate) mod kv;
+pub(crate) mod kv_watch;
 pub(crate) mod locks;
 pub(crate) mod operator;
 pub(crate) mod session;

@@ -182,6 +182,7 @@ fn from_error(error: &ProposeError) -> Bytes {
         ProposeError::Overloaded => refusal(RefusalKind::Overloaded, ""),
         ProposeError::OutcomeUnknown => refusal(RefusalKind::OutcomeUnknown, ""),
         ProposeError::Storage(text) => refusal(RefusalKind::Storage, text),
+        ProposeError::Refused(text) => refusal(RefusalKind::Refused, text),
         ProposeError::TooLarge(bytes) => reply(RefusalKind::TooLarge, String::new(), vec![*bytes as u64]),
         ProposeError::LockDelay(operations) => {
             let numbers = operations.iter().map(|&at| at as u64).collect();
@@ -199,6 +200,7 @@ fn to_error(refusal: Refusal) -> ProposeError {
         RefusalKind::NotLeader | RefusalKind::Stopping => ProposeError::NoLeader,
         RefusalKind::Overloaded => ProposeError::Overloaded,
         RefusalKind::Storage => ProposeError::Storage(refusal.text),
+        RefusalKind::Refused => ProposeError::Refused(refusal.text),
         RefusalKind::TooLarge => ProposeError::TooLarge(numbers.next().unwrap_or_default()),
         RefusalKind::LockDelay => ProposeError::LockDelay(numbers.collect()),
         RefusalKind::Malformed => ProposeError::Storage(format!("the leader refused: {}", refusal.text)),
@@ -218,6 +220,7 @@ mod tests {
             ProposeError::OutcomeUnknown,
             ProposeError::Storage("full".to_owned()),
             ProposeError::TooLarge(7),
+            ProposeError::Refused("why".to_owned()),
             ProposeError::LockDelay(vec![1, 4]),
         ];
         for error in errors {

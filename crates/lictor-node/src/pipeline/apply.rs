@@ -26,6 +26,10 @@ use crate::{Roster, WriteSet};
 /// first answers in it.
 const PUBLISH_AFTER: usize = 512;
 
+/// An old state that has so many rows more than the new one is freed elsewhere: after a recursive delete of a million
+/// keys that takes longer than all else together, and everybody would wait for it.
+const GARBAGE_ROWS: usize = 10_000;
+
 /// What the apply stage is told.
 #[derive(Debug)]
 pub(crate) enum ApplyWork {
@@ -189,7 +193,10 @@ impl ApplyWorker {
             .timers
             .fold(&self.effects.events, self.state.visible(applied.0));
         self.effects.events.clear();
-        shared.view.store(Arc::new(self.state.clone()));
+        let old = shared.view.swap(Arc::new(self.state.clone()));
+        if old.kv_len() > self.state.kv_len() + GARBAGE_ROWS {
+            self.checkpoint_takes(CheckpointWork::Drop(old), 1);
+        }
         shared.progress.set_applied(applied.0);
         shared
             .progress

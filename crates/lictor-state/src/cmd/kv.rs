@@ -6,7 +6,7 @@ use lictor_proto::SessionId;
 use super::Apply;
 use crate::key::{Key, Kind, reap_key, split_reap_key};
 use crate::row::{KvParts, KvRow, Mark};
-use crate::tree::Row;
+use crate::tree::{Row, Tree};
 use crate::{Dirty, Effect, Write};
 
 impl Apply<'_> {
@@ -81,21 +81,19 @@ impl Apply<'_> {
     /// older tombstones and marks below it; "" needs none, since its index is that of the table, and the horizon of
     /// tombstones says that nothing before it is known.
     pub(super) fn kv_delete_tree(&mut self, prefix: &Bytes) {
-        let mut held = Vec::new();
-        let removed = self.state.kv.rows.remove_prefix(prefix, |row| {
-            if let Some(id) = row.session().and_then(SessionId::parse) {
-                held.push(Key::session(id).and_bytes(row.key()));
-            }
-        });
+        let before = self.state.kv.rows.clone();
+        // No row is looked at: of a million most would have to be fetched from memory.
+        let removed = self.state.kv.rows.remove_prefix(prefix, |_| {});
         if removed == 0 {
             return;
         }
-        for key in held {
-            self.state.kv.held.remove(&key);
-        }
+        self.release_below(prefix, &before, removed);
         self.write(Write::KvTreeGone(prefix.clone()));
         self.drop_marks_below(prefix);
-        if !prefix.is_empty() {
+        if prefix.is_empty() {
+            // What was before is forgotten at once.
+            self.state.indexes.tombstone_horizon = self.index;
+        } else {
             self.state.kv.tree_marks.insert(Mark::new(prefix, self.index));
             let key = reap_key(self.index, Kind::TreeMark, prefix);
             self.state.kv.reap.insert(Mark::new(&key, self.index));
@@ -104,13 +102,37 @@ impl Apply<'_> {
                 index: self.index,
             });
             self.tombstone_event();
-        } else {
-            // What was before is forgotten at once.
-            self.state.indexes.tombstone_horizon = self.index;
         }
         self.state.indexes.kv = self.index;
         self.state.indexes.tombstones = self.index;
         self.out.dirty.push(Dirty::Tree(prefix.clone()));
+    }
+
+    /// Takes the keys below a prefix, which had `count` rows in `before`, out of the table of held keys. Looks through
+    /// whichever is the smaller.
+    fn release_below(&mut self, prefix: &[u8], before: &Tree<KvRow>, count: usize) {
+        const SESSION_BYTES: usize = 16;
+        let held = &self.state.kv.held;
+        let gone: Vec<Bytes> = if held.len() <= count {
+            let is_below = |mark: &&Mark| mark.key()[SESSION_BYTES..].starts_with(prefix);
+            let below = held.iter().filter(is_below);
+            below.map(|mark| Bytes::copy_from_slice(mark.key())).collect()
+        } else {
+            let holder = |row: &KvRow| row.session().and_then(SessionId::parse);
+            let rows = before.prefix(prefix);
+            rows.filter_map(|row| {
+                Some(
+                    Key::session(holder(row)?)
+                        .and_bytes(row.key())
+                        .into_bytes()
+                        .into(),
+                )
+            })
+            .collect()
+        };
+        for key in gone {
+            self.state.kv.held.remove(&key);
+        }
     }
 
     fn drop_marks_below(&mut self, prefix: &Bytes) {

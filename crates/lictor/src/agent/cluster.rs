@@ -58,6 +58,7 @@ impl Member {
             staging: dir.path().join("restore"),
         })?;
         node.configure_autopilot(autopilot(config));
+        node.set_session_ttl_min(config.limits.session_ttl_min);
         let forming = Forming::new(node.identity().server(me), config.bootstrap_expect, dir.vow())
             .with_context(|| {
                 format!(
