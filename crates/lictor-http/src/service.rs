@@ -188,7 +188,7 @@ fn streamed(route: &Route, ctx: Ctx, headers: &HeaderMap) -> Answering {
     let (layout, policy) = (ctx.layout(), ctx.shared.policy());
     let configured = Arc::clone(&ctx.shared.options.response_headers);
     let answer = Box::pin(events::serve(ctx, route.run, events::last_id(headers)));
-    Answering::Later(answer, layout, policy, configured)
+    Answering::Later(answer, layout, policy, configured, None)
 }
 
 fn served(shared: &Shared, reply: Reply, reuse: HeaderMap) -> Answering {
