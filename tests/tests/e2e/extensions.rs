@@ -27,7 +27,7 @@ fn examples(page: &str) -> Result<Vec<(String, String)>> {
     Ok(examples)
 }
 
-/// Without line ends at the end and with all numbers of two digits and more alike: indexes are what they are.
+/// Without line ends at the end, and with all indexes alike: they are what they are.
 fn normal(text: &str) -> String {
     let mut out = String::new();
     let mut digits = String::new();
@@ -36,7 +36,15 @@ fn normal(text: &str) -> String {
             digits.push(c);
             continue;
         }
-        out.push_str(if digits.len() > 1 { "N" } else { &digits });
+        let before = out.to_lowercase();
+        let is_index = ["index: ", "index\":", "index="]
+            .iter()
+            .any(|name| before.ends_with(name));
+        out.push_str(if is_index && !digits.is_empty() {
+            "N"
+        } else {
+            &digits
+        });
         digits.clear();
         out.push(c);
     }
