@@ -86,7 +86,7 @@ fn an_ended_session_has_no_timer() {
 #[test]
 fn r16_a_new_leader_arms_sessions_with_one_ttl() {
     let mut manager = SessionManager::default();
-    let sessions = vec![(id(1), TTL), (id(2), TTL), (id(3), 0)];
+    let sessions = vec![(id(1), TTL.into()), (id(2), TTL.into()), (id(3), 0.into())];
 
     manager.become_leader(
         at(500),
@@ -166,7 +166,7 @@ fn a_quiet_time_is_no_stall() {
 fn a_mass_expiry_comes_in_batches_and_is_no_stall() {
     let mut manager = SessionManager::default();
     let sessions = (0..10_000_u128)
-        .map(|n| (SessionId(n.to_be_bytes()), TTL))
+        .map(|n| (SessionId(n.to_be_bytes()), TTL.into()))
         .collect();
     manager.become_leader(
         at(0),
