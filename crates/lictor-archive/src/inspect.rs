@@ -162,6 +162,7 @@ fn table_name(table: Table) -> &'static str {
         Table::Node => "Node",
         Table::Service => "Service",
         Table::Check => "Check",
+        Table::KvTtl => "KVTTL",
         Table::Meta => "Meta",
     }
 }

@@ -1,8 +1,12 @@
-//! What a read of keys may ask for beyond Consul's API, taken apart in one place.
+//! What a request on keys may ask for beyond Consul's API, taken apart in one place.
 //!
 //! A request that asks for none of it has no [`Extras`] at all, and is served as if there were none.
 
 use std::borrow::Cow;
+use std::time::Duration;
+
+use lictor_proto::go;
+use lictor_proto::limits::{KV_TTL_MAX, KV_TTL_MIN};
 
 use crate::error::ApiError;
 use crate::glob::Glob;
@@ -98,6 +102,24 @@ impl<'a> Extras<'a> {
     }
 }
 
+/// The TTL in milliseconds that a write asks for by `?ttl=`.
+///
+/// # Errors
+/// 400 with a line for what is none.
+pub(crate) fn ttl_ms(query: Query<'_>) -> Result<Option<u64>, ApiError> {
+    let Some(value) = query.get("ttl") else {
+        return Ok(None);
+    };
+    let text = String::from_utf8_lossy(&value);
+    let nanos = go::parse_duration(&text).map_err(|why| refused("ttl", &value, &why))?;
+    let ttl = Duration::from_nanos(u64::try_from(nanos).unwrap_or(0));
+    if !(KV_TTL_MIN..=KV_TTL_MAX).contains(&ttl) {
+        return Err(refused("ttl", &value, "not between 1s and 366 days"));
+    }
+    // A part of a millisecond counts whole: never before the time.
+    Ok(u64::try_from(ttl.as_nanos().div_ceil(1_000_000)).ok())
+}
+
 fn limit(value: &[u8]) -> Result<usize, ApiError> {
     let limit = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
     limit
@@ -107,7 +129,7 @@ fn limit(value: &[u8]) -> Result<usize, ApiError> {
 
 /// 400 with one line.
 pub(crate) fn refused(name: &str, value: &[u8], why: &str) -> ApiError {
-    let value = lictor_proto::go::quote(value);
+    let value = go::quote(value);
     ApiError::bad_request(format!("Invalid {name} {value}: {why}\n"))
 }
 
@@ -143,6 +165,24 @@ mod tests {
             (Some(5), Some(&b"a/b"[..]))
         );
         assert!(extras.is_reverse && extras.no_value && !extras.is_count);
+    }
+
+    #[test]
+    fn a_ttl_is_a_duration_within_bounds() {
+        let ttl = |query: &'static str| {
+            ttl_ms(Query::new(query.as_bytes())).map_err(|error| error.text().to_owned())
+        };
+
+        assert_eq!(ttl("flags=1"), Ok(None));
+        assert_eq!(ttl("ttl=60s"), Ok(Some(60_000)));
+        assert_eq!(ttl("ttl=1000000001ns"), Ok(Some(1_001)));
+        for query in ["ttl=", "ttl=60", "ttl=-5s", "ttl=0s", "ttl=999ms", "ttl=9000h"] {
+            let text = ttl(query).unwrap_err();
+            assert!(
+                text.starts_with("Invalid ttl") && text.lines().count() == 1,
+                "{query}: {text}"
+            );
+        }
     }
 
     #[test]

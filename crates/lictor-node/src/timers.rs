@@ -1,4 +1,4 @@
-//! What the leader does by the clock: session expiries, the ends of lock-delays, the reaping of tombstones.
+//! What the leader does by the clock: session expiries, the ends of lock-delays and of keys with a TTL, the reaping of tombstones.
 //!
 //! The session manager decides, with the time as a parameter; the thread here sleeps until its next deadline and
 //! proposes what it says. Nothing ticks while nothing is due. The manager's lock is held for a few lines only, by
@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use lictor_proto::v1::{LockDelayOver, LockDelayRef, ReapTombstones, SessionDestroy};
+use lictor_proto::v1::{KvTtlOver, KvTtlRef, LockDelayOver, LockDelayRef, ReapTombstones, SessionDestroy};
 use lictor_proto::{Command, ConsulIndex, MonoTime, SessionId};
 use lictor_session::{Armed, Renewal, SessionManager};
 use lictor_state::{Effect, State};
@@ -45,6 +45,7 @@ struct Guarded {
 struct Due {
     expired: Vec<SessionId>,
     delays: Vec<LockDelayRef>,
+    ttls: Vec<KvTtlRef>,
     reap: Option<ConsulIndex>,
 }
 
@@ -116,6 +117,10 @@ impl Timers {
                 // As above.
                 let _ = shared.propose_unheard(Command::LockDelayOver(LockDelayOver { delays: due.delays }));
             }
+            if !due.ttls.is_empty() {
+                // As above.
+                let _ = shared.propose_unheard(Command::KvTtlOver(KvTtlOver { ttls: due.ttls }));
+            }
             if let Some(index) = due.reap
                 && shared
                     .propose_unheard(Command::ReapTombstones(ReapTombstones { index: index.0 }))
@@ -147,6 +152,7 @@ impl Timers {
                     let due = Due {
                         expired: manager.expired(now, EXPIRIES_MAX),
                         delays: manager.delays_over(now, DELAYS_MAX),
+                        ttls: manager.kv_ttls_over(now, EXPIRIES_MAX),
                         reap: manager.reap_due(now),
                     };
                     if !due.is_empty() {
@@ -173,6 +179,6 @@ impl Timers {
 
 impl Due {
     fn is_empty(&self) -> bool {
-        self.expired.is_empty() && self.delays.is_empty() && self.reap.is_none()
+        self.expired.is_empty() && self.delays.is_empty() && self.ttls.is_empty() && self.reap.is_none()
     }
 }

@@ -75,6 +75,8 @@ impl Command {
             Self::Register(_) => 26,
             Self::Deregister(_) => 27,
             Self::Restore(_) => 28,
+            Self::KvSetTtl(_) => 50,
+            Self::KvTtlOver(_) => 51,
         }
     }
 }

@@ -23,6 +23,7 @@ impl Armed {
         Self {
             sessions: state.sessions().filter_map(session).collect(),
             delays: state.lock_delays().cloned().collect(),
+            ttls: state.kv_ttls().cloned().collect(),
             tombstone: unreaped.then_some(ConsulIndex(indexes.tombstones)),
             index: state.visible(state.applied().0),
         }
@@ -54,6 +55,12 @@ impl SessionManager {
                 Effect::LockDelayGone { key, set_index } => {
                     self.lock_delay_gone(key, ConsulIndex(*set_index));
                 }
+                Effect::KvTtl {
+                    key,
+                    set_index,
+                    ttl_ms,
+                } => self.kv_ttl_set(key.clone(), ConsulIndex(*set_index), *ttl_ms, now),
+                Effect::KvTtlGone { key, set_index } => self.kv_ttl_gone(key, ConsulIndex(*set_index)),
                 Effect::Tombstone { index } => self.tombstone(ConsulIndex(*index), now),
             }
         }

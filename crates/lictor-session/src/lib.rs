@@ -51,6 +51,7 @@ mod sessions;
 #[cfg(test)]
 mod tests;
 mod tombstones;
+mod ttls;
 
 pub use manager::{Armed, SessionManager};
 pub use sessions::{Renewal, Ttl};

@@ -1,12 +1,13 @@
 //! The manager: nothing while another server leads, all timers while this one does.
 
 use bytes::Bytes;
-use lictor_proto::v1::{LockDelayRef, LockDelayRow};
+use lictor_proto::v1::{KvTtlRef, KvTtlRow, LockDelayRef, LockDelayRow};
 use lictor_proto::{ConsulIndex, MonoTime, SessionId};
 
 use crate::delays::Delays;
 use crate::sessions::Sessions;
 use crate::tombstones::Tombstones;
+use crate::ttls::Ttls;
 use crate::{Renewal, Ttl};
 
 /// What a new leader finds in the state, all of it at one applied index.
@@ -16,6 +17,8 @@ pub struct Armed {
     pub sessions: Vec<(SessionId, Ttl)>,
     /// Every lock-delay row.
     pub delays: Vec<LockDelayRow>,
+    /// Every TTL of a key.
+    pub ttls: Vec<KvTtlRow>,
     /// The highest tombstone, if there is any.
     pub tombstone: Option<ConsulIndex>,
     /// The visible index of the state.
@@ -35,6 +38,7 @@ pub struct SessionManager {
 struct Leading {
     sessions: Sessions,
     delays: Delays,
+    ttls: Ttls,
     tombstones: Tombstones,
     folded_through: ConsulIndex,
 }
@@ -55,6 +59,7 @@ impl SessionManager {
         self.leading = Some(Leading {
             sessions,
             delays,
+            ttls: Ttls::armed(now, found.ttls),
             tombstones,
             folded_through: found.index,
         });
@@ -90,6 +95,20 @@ impl SessionManager {
     pub fn lock_delay_gone(&mut self, key: &Bytes, set_index: ConsulIndex) {
         if let Some(leading) = &mut self.leading {
             leading.delays.gone(key, set_index);
+        }
+    }
+
+    /// Apply set the TTL of a key.
+    pub fn kv_ttl_set(&mut self, key: Bytes, set_index: ConsulIndex, ttl_ms: u64, now: MonoTime) {
+        if let Some(leading) = &mut self.leading {
+            leading.ttls.set(key, set_index, ttl_ms, now);
+        }
+    }
+
+    /// Apply ended the TTL of a key that was set at `set_index`.
+    pub fn kv_ttl_gone(&mut self, key: &Bytes, set_index: ConsulIndex) {
+        if let Some(leading) = &mut self.leading {
+            leading.ttls.gone(key, set_index);
         }
     }
 
@@ -148,18 +167,27 @@ impl SessionManager {
             .map_or_else(Vec::new, |leading| leading.delays.over(now, max))
     }
 
+    /// At most `max` keys whose TTL ran out; a `KvTtlOver` is to be proposed. They are answered again after 2 s unless
+    /// [`Self::kv_ttl_gone`] was called.
+    pub fn kv_ttls_over(&mut self, now: MonoTime, max: usize) -> Vec<KvTtlRef> {
+        self.leading
+            .as_mut()
+            .map_or_else(Vec::new, |leading| leading.ttls.over(now, max))
+    }
+
     /// The index through which tombstones are to be reaped now, answered once.
     pub fn reap_due(&mut self, now: MonoTime) -> Option<ConsulIndex> {
         self.leading.as_mut()?.tombstones.due(now)
     }
 
-    /// When [`Self::expired`], [`Self::delays_over`] or [`Self::reap_due`] may have something to answer next;
+    /// When [`Self::expired`], [`Self::delays_over`], [`Self::kv_ttls_over`] or [`Self::reap_due`] may have something to answer next;
     /// nothing needs to be called before. In the past if one call did not answer all.
     pub fn next_deadline(&self) -> Option<MonoTime> {
         let leading = self.leading.as_ref()?;
         let deadlines = [
             leading.sessions.next_deadline(),
             leading.delays.next_deadline(),
+            leading.ttls.next_deadline(),
             leading.tombstones.next_deadline(),
         ];
         deadlines.into_iter().flatten().min()

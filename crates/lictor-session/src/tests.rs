@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use lictor_proto::v1::{LockDelayRef, LockDelayRow};
+use lictor_proto::v1::{KvTtlRow, LockDelayRef, LockDelayRow};
 use lictor_proto::{ConsulIndex, MonoTime, SessionId};
 use proptest::prelude::*;
 
@@ -197,6 +197,55 @@ fn an_exact_session_expires_one_ttl_after_its_last_renewal() {
     assert_eq!(run(&mut manager, 100, 900), []);
     assert_eq!(manager.renew(id(1), at(930)), Renewal::Renewed);
     assert_eq!(run(&mut manager, 1_000, 9_000), [(id(1), 2_000)]);
+}
+
+fn ttls_over(manager: &mut SessionManager, now: u64) -> Vec<(Bytes, u64)> {
+    let over = manager.kv_ttls_over(at(now), BATCH).into_iter();
+    over.map(|ttl| (ttl.key, ttl.set_index)).collect()
+}
+
+#[test]
+fn a_key_is_to_go_when_its_ttl_is_over_and_never_before() {
+    let mut manager = leader();
+    manager.kv_ttl_set("k".into(), ConsulIndex(7), 1_000, at(50));
+
+    assert_eq!(manager.next_deadline(), Some(at(1_100)));
+    assert_eq!(ttls_over(&mut manager, 1_000), []);
+    let over = [("k".into(), 7)];
+    assert_eq!(ttls_over(&mut manager, 1_100), over);
+    assert_eq!(ttls_over(&mut manager, 2_000), [], "it was proposed");
+    assert_eq!(ttls_over(&mut manager, 3_100), over, "and got lost");
+    manager.kv_ttl_gone(&"k".into(), ConsulIndex(7));
+    assert_eq!(manager.next_deadline(), None);
+}
+
+#[test]
+fn a_later_ttl_of_a_key_counts_even_where_it_is_shorter() {
+    let mut manager = leader();
+    manager.kv_ttl_set("k".into(), ConsulIndex(7), 60_000, at(0));
+    manager.kv_ttl_gone(&"k".into(), ConsulIndex(7));
+    manager.kv_ttl_set("k".into(), ConsulIndex(8), 1_000, at(0));
+    manager.kv_ttl_gone(&"k".into(), ConsulIndex(7));
+
+    assert_eq!(ttls_over(&mut manager, 1_000), [("k".into(), 8)]);
+}
+
+#[test]
+fn a_new_leader_gives_keys_their_whole_ttl() {
+    let mut manager = SessionManager::default();
+    let row = KvTtlRow {
+        key: "k".into(),
+        set_index: 7,
+        ttl_ms: 1_000,
+    };
+    let found = Armed {
+        ttls: vec![row],
+        ..Armed::default()
+    };
+    manager.become_leader(at(5_000), found);
+
+    assert_eq!(ttls_over(&mut manager, 5_900), []);
+    assert_eq!(ttls_over(&mut manager, 6_000), [("k".into(), 7)]);
 }
 
 #[test]

@@ -10,6 +10,7 @@
 //! | `node` | name | `NodeRow` |
 //! | `service` | node name, service id | `ServiceRow` |
 //! | `check` | node name, check id | `CheckRow` |
+//! | `kv_ttl` | the key | `KvTtlRow` |
 //! | `meta` | none (empty) | `MetaRow` |
 //!
 //! Numbers are big-endian. A name is lower-cased, a 00 within it is written 00 FF, and it ends with 00 01, so
@@ -56,13 +57,15 @@ pub enum Table {
     Service,
     /// Checks.
     Check,
+    /// TTLs of keys.
+    KvTtl,
     /// The single `MetaRow`, which the owner of the durable copy writes.
     Meta,
 }
 
 impl Table {
     /// All tables, in the order of [`State::dump`].
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Kv,
         Self::KvTomb,
         Self::KvTree,
@@ -71,6 +74,7 @@ impl Table {
         Self::Node,
         Self::Service,
         Self::Check,
+        Self::KvTtl,
         Self::Meta,
     ];
 
@@ -85,6 +89,7 @@ impl Table {
             Self::Node => "node",
             Self::Service => "service",
             Self::Check => "check",
+            Self::KvTtl => "kv_ttl",
             Self::Meta => "meta",
         }
     }
@@ -101,6 +106,7 @@ impl Table {
             Self::Service => 7,
             Self::Check => 8,
             Self::Meta => 9,
+            Self::KvTtl => 12,
         }
     }
 }
@@ -148,6 +154,7 @@ impl Write {
             Self::Node(_) | Self::NodeGone(_) => Table::Node,
             Self::Service(_) | Self::ServiceGone(..) => Table::Service,
             Self::Check(_) | Self::CheckGone(..) => Table::Check,
+            Self::KvTtl(_) | Self::KvTtlGone(_) | Self::KvTtlTreeGone(_) => Table::KvTtl,
         }
     }
 
@@ -161,10 +168,12 @@ impl Write {
             | Self::LockDelay(_)
             | Self::Node(_)
             | Self::Service(_)
-            | Self::Check(_) => Action::Put,
-            Self::KvTreeGone(_) | Self::TombstoneTreeGone(_) | Self::TreeMarkTreeGone(_) => {
-                Action::DeletePrefix
-            }
+            | Self::Check(_)
+            | Self::KvTtl(_) => Action::Put,
+            Self::KvTreeGone(_)
+            | Self::TombstoneTreeGone(_)
+            | Self::TreeMarkTreeGone(_)
+            | Self::KvTtlTreeGone(_) => Action::DeletePrefix,
             Self::KvGone(_)
             | Self::TombstoneGone(_)
             | Self::TreeMarkGone(_)
@@ -172,7 +181,8 @@ impl Write {
             | Self::LockDelayGone(_)
             | Self::NodeGone(_)
             | Self::ServiceGone(..)
-            | Self::CheckGone(..) => Action::Delete,
+            | Self::CheckGone(..)
+            | Self::KvTtlGone(_) => Action::Delete,
         }
     }
 
@@ -181,6 +191,7 @@ impl Write {
         match self {
             Self::Kv(row) => Bytes::copy_from_slice(row.key()),
             Self::LockDelay(row) => row.key.clone(),
+            Self::KvTtl(row) => row.key.clone(),
             Self::KvGone(key)
             | Self::KvTreeGone(key)
             | Self::Tombstone { key, .. }
@@ -189,7 +200,9 @@ impl Write {
             | Self::TreeMark { prefix: key, .. }
             | Self::TreeMarkGone(key)
             | Self::TreeMarkTreeGone(key)
-            | Self::LockDelayGone(key) => key.clone(),
+            | Self::LockDelayGone(key)
+            | Self::KvTtlGone(key)
+            | Self::KvTtlTreeGone(key) => key.clone(),
             Self::Session(row) => row.id.clone(),
             Self::SessionGone(id) => Bytes::copy_from_slice(&id.0),
             Self::Node(row) => Key::name(&row.node).into_bytes().into(),
@@ -212,6 +225,7 @@ impl Write {
             Self::Node(row) => row.encode_to_vec(),
             Self::Service(row) => row.encode_to_vec(),
             Self::Check(row) => row.encode_to_vec(),
+            Self::KvTtl(row) => row.encode_to_vec(),
             _ => Vec::new(),
         }
     }
@@ -242,6 +256,7 @@ impl Write {
             Table::Node => Self::Node(decode_message(table, value)?),
             Table::Service => Self::Service(decode_message(table, value)?),
             Table::Check => Self::Check(decode_message(table, value)?),
+            Table::KvTtl => Self::KvTtl(decode_plain(table, value)?),
             Table::Meta => return Err(damaged(table, "the meta row is not part of the state's rows")),
         };
         if write.key_bytes() != key || (table == Table::Session && SessionId::from_slice(key).is_none()) {
@@ -296,6 +311,12 @@ impl State {
                 .checks
                 .iter()
                 .map(|entry| Write::Check(Arc::clone(&entry.row))),
+        )
+        .chain(
+            self.kv
+                .ttls
+                .iter()
+                .map(|entry| Write::KvTtl((*entry.row).clone())),
         )
     }
 }

@@ -64,6 +64,7 @@ impl State {
         };
         let key = match command {
             Command::KvSet(set) => Some(&set.key),
+            Command::KvSetTtl(v1::KvSetTtl { set: Some(set), .. }) => Some(&set.key),
             Command::KvLock(lock) => Some(&lock.key),
             Command::KvUnlock(unlock) => Some(&unlock.key),
             Command::KvDelete(_) | Command::KvDeleteTree(_) => None,
@@ -88,7 +89,12 @@ impl State {
     /// Why this state refuses a KV command.
     pub fn why_refused(&self, command: &Command) -> Option<Refused> {
         match command {
-            Command::KvSet(v1::KvSet { key, .. }) | Command::KvDelete(v1::KvDelete { key, .. }) => {
+            Command::KvSet(v1::KvSet { key, .. })
+            | Command::KvSetTtl(v1::KvSetTtl {
+                set: Some(v1::KvSet { key, .. }),
+                ..
+            })
+            | Command::KvDelete(v1::KvDelete { key, .. }) => {
                 let modify_index = self.kv_get(key).map_or(0, KvRow::modify_index);
                 Some(Refused::Index { modify_index })
             }

@@ -59,7 +59,9 @@ pub use tree::prefix_end;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use lictor_proto::v1::{CheckRow, LockDelayRow, MetaRow, NodeRow, ServiceRow, SessionRow, TableIndexes};
+use lictor_proto::v1::{
+    CheckRow, KvTtlRow, LockDelayRow, MetaRow, NodeRow, ServiceRow, SessionRow, TableIndexes,
+};
 use lictor_proto::{Command, ConsulIndex, LogIndex, SessionId, Term, v1};
 
 use key::Key;
@@ -269,6 +271,11 @@ impl State {
     /// The lock-delays that have not ended, by key.
     pub fn lock_delays(&self) -> impl Iterator<Item = &LockDelayRow> {
         self.kv.lock_delays.iter().map(|entry| &*entry.row)
+    }
+
+    /// The TTLs of keys, by key.
+    pub fn kv_ttls(&self) -> impl Iterator<Item = &KvTtlRow> {
+        self.kv.ttls.iter().map(|entry| &*entry.row)
     }
 
     /// Evaluates a transaction that writes nothing.

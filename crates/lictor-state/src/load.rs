@@ -91,6 +91,12 @@ impl Loader {
                 .lock_delays
                 .insert(Entry::new(&row.key.clone(), row.into()))
                 .is_none(),
+            Write::KvTtl(row) => self
+                .state
+                .kv
+                .ttls
+                .insert(Entry::new(&row.key.clone(), row.into()))
+                .is_none(),
             Write::Node(row) => self.state.catalog.add_node(&row).is_none(),
             Write::Service(row) => self.state.catalog.add_service(&row).is_none(),
             Write::Check(row) => self.state.catalog.add_check(&row).is_none(),

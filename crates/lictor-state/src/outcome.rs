@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lictor_proto::SessionId;
-use lictor_proto::v1::{CheckRow, LockDelayRow, NodeRow, ServiceRow, SessionRow};
+use lictor_proto::v1::{CheckRow, KvTtlRow, LockDelayRow, NodeRow, ServiceRow, SessionRow};
 
 use crate::{Explained, KvRow};
 
@@ -141,6 +141,22 @@ pub enum Effect {
         /// The index that the removed delay was set at.
         set_index: u64,
     },
+    /// A key is to be deleted after a while.
+    KvTtl {
+        /// The key.
+        key: Bytes,
+        /// The visible index at which the TTL was set.
+        set_index: u64,
+        /// Its length in milliseconds.
+        ttl_ms: u64,
+    },
+    /// A key has its TTL no more.
+    KvTtlGone {
+        /// The key.
+        key: Bytes,
+        /// The index that the TTL was set at.
+        set_index: u64,
+    },
     /// A tombstone was written at this index.
     Tombstone {
         /// The visible index.
@@ -233,4 +249,10 @@ pub enum Write {
     Check(Arc<CheckRow>),
     /// Removes a check: node, check id.
     CheckGone(String, String),
+    /// The TTL of a key.
+    KvTtl(KvTtlRow),
+    /// Removes the TTL of a key.
+    KvTtlGone(Bytes),
+    /// Removes the TTLs of all keys below a prefix.
+    KvTtlTreeGone(Bytes),
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lictor_proto::limits::{LOCK_DELAY_MAX, SESSION_TTL_MAX};
+use lictor_proto::limits::{KV_TTL_MAX, LOCK_DELAY_MAX, SESSION_TTL_MAX};
 use lictor_proto::{LogIndex, Term};
 
 use crate::State;
@@ -84,6 +84,10 @@ impl State {
             return Err("an index out of range");
         }
         let ttl_max_ms = whole_ms(SESSION_TTL_MAX);
+        let kv_ttl_max_ms = whole_ms(KV_TTL_MAX);
+        if self.kv_ttls().any(|row| row.ttl_ms > kv_ttl_max_ms) {
+            return Err("a key's TTL out of range");
+        }
         if self.sessions().any(|session| session.ttl_ms > ttl_max_ms) {
             return Err("a session's TTL out of range");
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lictor_proto::SessionId;
-use lictor_proto::v1::{CheckRow, LockDelayRow, NodeRow, ServiceRow, SessionRow, TableIndexes};
+use lictor_proto::v1::{CheckRow, KvTtlRow, LockDelayRow, NodeRow, ServiceRow, SessionRow, TableIndexes};
 
 use crate::key::Key;
 use crate::row::{Entry, KvRow, Mark};
@@ -23,6 +23,8 @@ pub(crate) struct KvTables {
     pub(crate) held: Tree<Mark>,
     /// Key -> lock-delay.
     pub(crate) lock_delays: Tree<Entry<LockDelayRow>>,
+    /// Key -> its TTL.
+    pub(crate) ttls: Tree<Entry<KvTtlRow>>,
 }
 
 /// Sessions by id, by (node, id), and by (node, check, id).

@@ -36,6 +36,8 @@ struct Model {
     sessions: BTreeMap<[u8; 16], v1::SessionRow>,
     /// Key -> set index, milliseconds.
     delays: BTreeMap<Vec<u8>, (u64, u64)>,
+    /// The same of keys with a TTL.
+    ttls: BTreeMap<Vec<u8>, (u64, u64)>,
     nodes: BTreeSet<String>,
     services: BTreeMap<(String, String), String>,
     /// (node, check) -> (service id, status).
@@ -78,6 +80,7 @@ impl Model {
             return Some(false);
         }
         let (value, flags) = (set.value.to_vec(), set.flags);
+        self.ttls.remove(&set.key[..]);
         self.put(
             &set.key,
             Row {
@@ -100,6 +103,7 @@ impl Model {
             return Some(false);
         }
         self.kv.remove(key);
+        self.ttls.remove(key);
         self.tombstones.insert(key.to_vec(), self.index);
         self.table = self.index;
         Some(true)
@@ -108,6 +112,7 @@ impl Model {
     fn delete_tree(&mut self, prefix: &[u8]) -> Answer {
         let count = self.kv.len();
         self.kv.retain(|key, _| !key.starts_with(prefix));
+        self.ttls.retain(|key, _| !key.starts_with(prefix));
         if self.kv.len() < count {
             self.tombstones.retain(|key, _| !key.starts_with(prefix));
             self.tree_marks.retain(|key, _| !key.starts_with(prefix));
@@ -135,6 +140,7 @@ impl Model {
             return Some(false);
         }
         self.delays.remove(&lock.key[..]);
+        self.ttls.remove(&lock.key[..]);
         let lock_index = old.lock_index + u64::from(old.session.is_empty());
         let (value, flags, session) = (lock.value.to_vec(), lock.flags, lock.session.clone());
         self.put(
@@ -164,6 +170,7 @@ impl Model {
             return Some(false);
         };
         let (value, flags) = (unlock.value.to_vec(), unlock.flags);
+        self.ttls.remove(&unlock.key[..]);
         self.put(
             &unlock.key,
             Row {
@@ -385,6 +392,23 @@ impl Model {
             }
             Command::Register(register) => self.register(register),
             Command::Deregister(gone) => self.deregister(gone),
+            Command::KvSetTtl(with) => {
+                let set = with.set.as_ref()?;
+                let done = self.set(set);
+                if done == Some(true) {
+                    self.ttls.insert(set.key.to_vec(), (self.index, with.ttl_ms));
+                }
+                done
+            }
+            Command::KvTtlOver(over) => {
+                for ended in &over.ttls {
+                    let ttl = self.ttls.get(&ended.key[..]);
+                    if ttl.is_some_and(|ttl| ttl.0 == ended.set_index) {
+                        self.delete(&ended.key, None);
+                    }
+                }
+                Some(true)
+            }
             // Not generated: the archive is not part of the command.
             Command::Restore(_) => None,
         }
@@ -492,6 +516,14 @@ fn command() -> impl Strategy<Value = Command> {
         6 => (key(), 0u8..3, 0u64..2, cas_index.clone()).prop_map(|(key, value, flags, cas)| {
             Command::KvSet(v1::KvSet { key: bytes(&key), value: bytes(&value.to_string()), flags, cas })
         }),
+        3 => (key(), 0u8..3, cas_index.clone(), 1u64..9).prop_map(|(key, value, cas, ttl_ms)| {
+            let set = v1::KvSet { key: bytes(&key), value: bytes(&value.to_string()), flags: 0, cas };
+            Command::KvSetTtl(v1::KvSetTtl { set: Some(set), ttl_ms })
+        }),
+        2 => (key(), 0u64..60).prop_map(|(key, set_index)| {
+            let ttls = vec![v1::KvTtlRef { key: bytes(&key), set_index }];
+            Command::KvTtlOver(v1::KvTtlOver { ttls })
+        }),
         2 => (key(), cas_index).prop_map(|(key, cas)| Command::KvDelete(v1::KvDelete { key: bytes(&key), cas })),
         1 => key().prop_map(|prefix| delete_tree(&prefix)),
         6 => (key(), session_text(), prop_oneof![Just(u64::MAX), 0u64..60])
@@ -553,6 +585,11 @@ fn same_rows(state: &State, model: &Model) -> Result<(), TestCaseError> {
         .map(|delay| (delay.key.to_vec(), (delay.set_index, delay.delay_ms)))
         .collect();
     prop_assert_eq!(&delays, &model.delays);
+    let ttls: BTreeMap<_, _> = state
+        .kv_ttls()
+        .map(|row| (row.key.to_vec(), (row.set_index, row.ttl_ms)))
+        .collect();
+    prop_assert_eq!(&ttls, &model.ttls);
     let services: Vec<_> = state
         .services()
         .map(|row| (row.node.to_lowercase(), row.id.clone()))

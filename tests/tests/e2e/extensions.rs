@@ -209,3 +209,48 @@ fn a_recursive_delete_of_many_keys_is_one_small_step() -> Result<()> {
     assert_eq!(server.get("/v1/kv/many/?recurse&count")?.text(), r#"{"Count":0}"#);
     Ok(())
 }
+
+#[test]
+fn a_key_with_a_ttl_goes_by_itself_after_a_restart_too() -> Result<()> {
+    let mut server = Server::start()?;
+    assert!(server.put("/v1/kv/brief?ttl=2s", "1")?.is_true());
+    assert!(server.put("/v1/kv/kept?ttl=1s", "1")?.is_true());
+    assert!(server.put("/v1/kv/kept", "2")?.is_true());
+    for bad in ["ttl=", "ttl=0s", "ttl=5", "ttl=60s&acquire=x"] {
+        assert_eq!(
+            server.put(&format!("/v1/kv/brief?{bad}"), "1")?.status,
+            400,
+            "{bad}"
+        );
+    }
+
+    server.crash_and_restart()?;
+
+    let found = server.get("/v1/kv/brief")?;
+    assert_eq!(found.status, 200, "its time begins anew");
+    let gone = server.get(&format!("/v1/kv/brief?index={}&wait=60s", found.index()?))?;
+    assert_eq!(gone.status, 404);
+    assert_eq!(server.get("/v1/kv/kept")?.value()?, b"2", "a later write wins");
+    Ok(())
+}
+
+#[test]
+fn an_exact_session_of_a_second_ends_after_a_second() -> Result<()> {
+    let server = Server::with(Options {
+        hcl: "session_ttl_min = \"1s\"\n".to_owned(),
+        ..Options::default()
+    })?;
+    let begun = std::time::Instant::now();
+    let id = server.session(r#"{"TTL":"1s","TTLExact":true}"#)?;
+    let shown = server.get(&format!("/v1/session/info/{id}"))?;
+    assert_eq!(shown.entry()?["TTLExact"], json!(true));
+
+    let gone = server.get(&format!(
+        "/v1/session/info/{id}?index={}&wait=60s",
+        shown.index()?
+    ))?;
+
+    assert_eq!(gone.text(), "[]");
+    assert!(begun.elapsed() >= std::time::Duration::from_secs(1));
+    Ok(())
+}

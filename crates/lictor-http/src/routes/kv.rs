@@ -14,7 +14,7 @@ use crate::blocking::{self, View};
 use crate::body;
 use crate::ctx::{self, Ctx, HeaderFacts, Verb};
 use crate::error::ApiError;
-use crate::extras::Extras;
+use crate::extras::{self, Extras};
 use crate::json;
 use crate::list;
 use crate::query::Query;
@@ -276,7 +276,7 @@ async fn put(mut ctx: Ctx) -> Result<Reply, ApiError> {
     ctx.read_options()?;
     let given = EXCLUSIVE.iter().filter(|name| query.has(name)).count();
     if query.has("import") {
-        if given > 0 || query.has("flags") {
+        if given > 0 || query.has("flags") || query.has("ttl") {
             return Err(conflicting_flags(query));
         }
         return import::put(ctx).await;
@@ -294,6 +294,10 @@ async fn put(mut ctx: Ctx) -> Result<Reply, ApiError> {
     }
     let flags = number(query, "flags")?.unwrap_or(0);
     let cas = number(query, "cas")?;
+    let ttl_ms = extras::ttl_ms(query)?;
+    if ttl_ms.is_some() && (query.has("acquire") || query.has("release")) {
+        return Err(conflicting_flags(query));
+    }
     let acquire = query.text("acquire").map(Cow::into_owned);
     let release = query.text("release").map(Cow::into_owned);
     ctx.check_datacenter()?;
@@ -314,12 +318,21 @@ async fn put(mut ctx: Ctx) -> Result<Reply, ApiError> {
             flags,
             session,
         }),
-        _ => Command::KvSet(v1::KvSet {
-            key,
-            value,
-            flags,
-            cas,
-        }),
+        _ => {
+            let set = v1::KvSet {
+                key,
+                value,
+                flags,
+                cas,
+            };
+            match ttl_ms {
+                None => Command::KvSet(set),
+                Some(ttl_ms) => Command::KvSetTtl(v1::KvSetTtl {
+                    set: Some(set),
+                    ttl_ms,
+                }),
+            }
+        }
     };
     write(&ctx, command).await
 }

@@ -18,6 +18,7 @@ impl Apply<'_> {
         if cas.is_some_and(|wanted| wanted != found) {
             return false;
         }
+        self.end_ttl(key);
         let session = old.as_ref().and_then(KvRow::session);
         self.kv_write(
             key,
@@ -69,6 +70,7 @@ impl Apply<'_> {
             return false;
         }
         let row = row.clone();
+        self.end_ttl(key);
         self.move_lock(key, row.session(), None);
         self.state.kv.rows.remove(key);
         self.write(Write::KvGone(key.clone()));
@@ -88,6 +90,7 @@ impl Apply<'_> {
             return;
         }
         self.release_below(prefix, &before, removed);
+        self.end_ttls_below(prefix);
         self.write(Write::KvTreeGone(prefix.clone()));
         self.drop_marks_below(prefix);
         if prefix.is_empty() {

@@ -4,6 +4,7 @@ mod catalog;
 mod kv;
 mod lock;
 mod session;
+mod ttl;
 mod txn;
 
 use std::collections::BTreeSet;
@@ -73,6 +74,11 @@ impl<'a> Apply<'a> {
                 .map(|()| true),
             Command::Deregister(deregister) => {
                 self.deregister(deregister);
+                Ok(true)
+            }
+            Command::KvSetTtl(set) => Ok(self.kv_set_ttl(set)),
+            Command::KvTtlOver(over) => {
+                self.kv_ttl_over(over);
                 Ok(true)
             }
             // The archive is not here: whoever has it calls `State::restored` instead.

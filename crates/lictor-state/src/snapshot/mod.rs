@@ -42,7 +42,7 @@ const FRAME_MAX_BYTES: usize = 8 * 1024 * 1024;
 /// The most that a trailer may hold; it is far smaller.
 const TRAILER_MAX_BYTES: usize = 4 * 1024;
 /// The tables that have rows in a stream.
-const TABLES: [Table; 8] = [
+const TABLES: [Table; 9] = [
     Table::Kv,
     Table::KvTomb,
     Table::KvTree,
@@ -51,13 +51,14 @@ const TABLES: [Table; 8] = [
     Table::Node,
     Table::Service,
     Table::Check,
+    Table::KvTtl,
 ];
 
 /// What a stream holds.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Summary {
     /// The number of rows of each table, in the order of [`Table::ALL`] without the meta row.
-    pub rows: [u64; 8],
+    pub rows: [u64; TABLES.len()],
     /// SHA-256 over the stream up to its trailer.
     pub sha256: [u8; 32],
 }

@@ -50,9 +50,9 @@ fn a_stream_has_the_documented_bytes() {
     let mut expected = b"LICTOR-SNAPSHOT\n\x01\0\0\0".to_vec();
     expected.extend_from_slice(b"\x03\0\0\0\x03\0\0\0\x02\x42\0");
     assert_eq!(stream[..expected.len()], expected);
-    // Eight counts and the digest, each after its tag and length.
-    assert_eq!(stream[expected.len()..][..8], *b"\0\0\0\0\x2c\0\0\0");
-    assert_eq!(stream.len(), expected.len() + 8 + 2 + 8 + 2 + 32);
+    // Nine counts and the digest, each after its tag and length.
+    assert_eq!(stream[expected.len()..][..8], *b"\0\0\0\0\x2d\0\0\0");
+    assert_eq!(stream.len(), expected.len() + 8 + 2 + 9 + 2 + 32);
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn many_frames_make_one_state() {
             .map(|row| row.value_bytes())
             .eq(state.dump().map(|row| row.value_bytes()))
     );
-    assert_eq!(received.summary.rows, [10_000, 0, 0, 0, 0, 1, 0, 0]);
+    assert_eq!(received.summary.rows, [10_000, 0, 0, 0, 0, 1, 0, 0, 0]);
     assert!(stream.len() < 10_000 * 100, "it is packed: {}", stream.len());
 }
 
