@@ -292,49 +292,71 @@ async fn put(mut ctx: Ctx) -> Result<Reply, ApiError> {
         ctx.discard_body().await;
         return Err(body::over_setting(len, limit_bytes, "kv_max_value_size"));
     }
-    let flags = number(query, "flags")?.unwrap_or(0);
-    let cas = number(query, "cas")?;
-    let ttl_ms = extras::ttl_ms(query)?;
-    if ttl_ms.is_some() && (query.has("acquire") || query.has("release")) {
-        return Err(conflicting_flags(query));
-    }
-    let acquire = query.text("acquire").map(Cow::into_owned);
-    let release = query.text("release").map(Cow::into_owned);
+    let options = PutOptions::read(query)?;
     ctx.check_datacenter()?;
     ctx.authorize(Resource::Key(ctx.param()), Access::Write)?;
     let value = ctx.body(limit_bytes + CHUNKED_SLACK_BYTES).await?;
     let key = Bytes::copy_from_slice(ctx.param());
-    let command = match (acquire, release) {
-        (Some(session), _) => Command::KvLock(v1::KvLock {
-            key,
-            value,
-            flags,
-            session,
-            checked_at: 0,
-        }),
-        (_, Some(session)) => Command::KvUnlock(v1::KvUnlock {
-            key,
-            value,
-            flags,
-            session,
-        }),
-        _ => {
-            let set = v1::KvSet {
+    write(&ctx, options.command(key, value)).await
+}
+
+/// How a key is written.
+struct PutOptions {
+    flags: u64,
+    cas: Option<u64>,
+    acquire: Option<String>,
+    release: Option<String>,
+    ttl_ms: Option<u64>,
+}
+
+impl PutOptions {
+    fn read(query: Query<'_>) -> Result<Self, ApiError> {
+        let options = Self {
+            flags: number(query, "flags")?.unwrap_or(0),
+            cas: number(query, "cas")?,
+            acquire: query.text("acquire").map(Cow::into_owned),
+            release: query.text("release").map(Cow::into_owned),
+            ttl_ms: extras::ttl_ms(query)?,
+        };
+        if options.ttl_ms.is_some() && (options.acquire.is_some() || options.release.is_some()) {
+            return Err(conflicting_flags(query));
+        }
+        Ok(options)
+    }
+
+    fn command(self, key: Bytes, value: Bytes) -> Command {
+        let Self { flags, cas, .. } = self;
+        match (self.acquire, self.release) {
+            (Some(session), _) => Command::KvLock(v1::KvLock {
                 key,
                 value,
                 flags,
-                cas,
-            };
-            match ttl_ms {
-                None => Command::KvSet(set),
-                Some(ttl_ms) => Command::KvSetTtl(v1::KvSetTtl {
-                    set: Some(set),
-                    ttl_ms,
-                }),
+                session,
+                checked_at: 0,
+            }),
+            (_, Some(session)) => Command::KvUnlock(v1::KvUnlock {
+                key,
+                value,
+                flags,
+                session,
+            }),
+            _ => {
+                let set = v1::KvSet {
+                    key,
+                    value,
+                    flags,
+                    cas,
+                };
+                match self.ttl_ms {
+                    None => Command::KvSet(set),
+                    Some(ttl_ms) => Command::KvSetTtl(v1::KvSetTtl {
+                        set: Some(set),
+                        ttl_ms,
+                    }),
+                }
             }
         }
-    };
-    write(&ctx, command).await
+    }
 }
 
 async fn delete(ctx: Ctx) -> Result<Reply, ApiError> {
