@@ -185,7 +185,7 @@ fn an_import_says_how_far_it_came_and_keeps_that() -> Result<()> {
 
 #[test]
 fn a_recursive_delete_of_many_keys_is_one_small_step() -> Result<()> {
-    const KEYS: usize = 200_000;
+    const KEYS: usize = 50_000;
     let server = Server::with(Options {
         dev: true,
         ..Options::default()
