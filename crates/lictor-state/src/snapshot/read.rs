@@ -196,7 +196,9 @@ impl Decoder {
         if trailer.sha256[..] != self.digest.clone().finalize()[..] {
             return Err(SnapshotError::Damaged("its digest is another"));
         }
-        if self.at != At::Rows || trailer.rows != self.rows {
+        // A stream of before a table was known does not count it.
+        let (counted, later) = self.rows.split_at(trailer.rows.len().min(self.rows.len()));
+        if self.at != At::Rows || trailer.rows != counted || later.iter().any(|rows| *rows > 0) {
             return Err(SnapshotError::Damaged("rows are missing"));
         }
         Ok(())
