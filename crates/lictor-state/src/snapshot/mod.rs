@@ -13,8 +13,8 @@
 //! Numbers are little-endian. A frame's bytes are an LZ4 block, or plain where `P` equals `R`. Unpacked, all frames
 //! together are records of Protocol Buffers, each after its length as a varint, and none is split between frames: first a
 //! `MetaRow`, which says where the state stands, then a `SnapshotRow` a row, table by table in the order of their
-//! numbers, by key within each. The trailer carries the number of rows of each table and the SHA-256 of everything
-//! before it.
+//! numbers, by key within each. The trailer carries the number of rows of each table that the format knows, and
+//! the SHA-256 of everything before it.
 //!
 //! A reader refuses a stream that is cut off, damaged, of another format, or larger than its caller allows, and holds one
 //! frame at a time beside what it makes of the rows.
@@ -29,8 +29,8 @@ pub use write::write;
 
 use crate::{LoadError, Table};
 
-/// The format that this build reads and writes.
-pub const FORMAT: u32 = 1;
+/// The format that this build writes. It reads format 1 too, which knows no TTLs of keys.
+pub const FORMAT: u32 = 2;
 
 /// What a stream begins with.
 pub const MAGIC: &[u8; 16] = b"LICTOR-SNAPSHOT\n";
@@ -53,6 +53,15 @@ const TABLES: [Table; 9] = [
     Table::Check,
     Table::KvTtl,
 ];
+
+/// How many of them a format knows; `None` for a format that this build does not read.
+fn table_count(format: u32) -> Option<usize> {
+    match format {
+        1 => Some(8),
+        FORMAT => Some(TABLES.len()),
+        _ => None,
+    }
+}
 
 /// What a stream holds.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -78,7 +87,7 @@ pub enum SnapshotError {
     #[error("not a snapshot of Lictor")]
     NotASnapshot,
     /// A later release wrote it.
-    #[error("the snapshot has format {found}, this build reads format {FORMAT}")]
+    #[error("the snapshot has format {found}, this build reads formats 1 to {FORMAT}")]
     OtherFormat {
         /// The format of the stream.
         found: u32,

@@ -7,7 +7,7 @@ use lictor_proto::v1::{MetaRow, SnapshotRow, SnapshotTrailer};
 use prost::Message;
 use sha2::{Digest, Sha256};
 
-use super::{FORMAT, FRAME_MAX_BYTES, MAGIC, SnapshotError, Summary, TABLES, TRAILER_MAX_BYTES};
+use super::{FRAME_MAX_BYTES, MAGIC, SnapshotError, Summary, TABLES, TRAILER_MAX_BYTES, table_count};
 use crate::{Loader, State, Table};
 
 const HEAD_LEN: usize = MAGIC.len() + 4;
@@ -43,6 +43,8 @@ pub struct Decoder {
     at: At,
     digest: Sha256,
     rows: [u64; TABLES.len()],
+    /// How many tables the format knows.
+    table_count: usize,
     /// The number of the table that the last row belonged to.
     table: u32,
     unpacked_bytes: u64,
@@ -65,6 +67,7 @@ impl Decoder {
             at: At::Head,
             digest: Sha256::new(),
             rows: [0; TABLES.len()],
+            table_count: 0,
             table: 0,
             unpacked_bytes: 0,
             limit_bytes,
@@ -133,9 +136,7 @@ impl Decoder {
         let head = self.pending.split_to(HEAD_LEN);
         self.digest.update(&head);
         let found = (&head[MAGIC.len()..]).get_u32_le();
-        if found != FORMAT {
-            return Err(SnapshotError::OtherFormat { found });
-        }
+        self.table_count = table_count(found).ok_or(SnapshotError::OtherFormat { found })?;
         self.at = At::Meta;
         Ok(true)
     }
@@ -176,6 +177,7 @@ impl Decoder {
     fn count(&mut self, number: u32) -> Result<Table, SnapshotError> {
         let found = TABLES
             .into_iter()
+            .take(self.table_count)
             .enumerate()
             .find(|(_, table)| table.number() == number);
         let Some((at, table)) = found else {
@@ -196,9 +198,7 @@ impl Decoder {
         if trailer.sha256[..] != self.digest.clone().finalize()[..] {
             return Err(SnapshotError::Damaged("its digest is another"));
         }
-        // A stream of before a table was known does not count it.
-        let (counted, later) = self.rows.split_at(trailer.rows.len().min(self.rows.len()));
-        if self.at != At::Rows || trailer.rows != counted || later.iter().any(|rows| *rows > 0) {
+        if self.at != At::Rows || trailer.rows != self.rows[..self.table_count] {
             return Err(SnapshotError::Damaged("rows are missing"));
         }
         Ok(())

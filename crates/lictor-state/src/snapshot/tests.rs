@@ -1,6 +1,8 @@
 use bytes::Bytes;
 use lictor_proto::v1::{KvSet, NodeRow, Register};
 use lictor_proto::{Command, LogIndex, Term};
+use prost::Message as _;
+use sha2::{Digest as _, Sha256};
 
 use super::*;
 use crate::{Effects, State};
@@ -47,7 +49,7 @@ fn a_stream_has_the_documented_bytes() {
     let stream = stream(&State::default());
 
     // An empty meta row but for its empty table indexes: too short to pack.
-    let mut expected = b"LICTOR-SNAPSHOT\n\x01\0\0\0".to_vec();
+    let mut expected = b"LICTOR-SNAPSHOT\n\x02\0\0\0".to_vec();
     expected.extend_from_slice(b"\x03\0\0\0\x03\0\0\0\x02\x42\0");
     assert_eq!(stream[..expected.len()], expected);
     // Nine counts and the digest, each after its tag and length.
@@ -111,6 +113,34 @@ fn frames_that_are_left_out_or_swapped_are_refused() {
 
     assert!(read(&without).is_err());
     assert!(read(&swapped).is_err());
+}
+
+/// What was written before there were more tables: eight counts.
+#[test]
+fn a_stream_of_the_format_before_is_read() {
+    let state = state(4);
+    let mut stream = stream(&state);
+    let trailer_at = stream.len() - 8 - (2 + TABLES.len() + 2 + 32);
+    stream.truncate(trailer_at);
+    stream[16] = 1;
+    let trailer = lictor_proto::v1::SnapshotTrailer {
+        rows: vec![4, 0, 0, 0, 0, 1, 0, 0],
+        sha256: Bytes::copy_from_slice(&Sha256::digest(&stream)),
+    };
+    let trailer = trailer.encode_to_vec();
+    stream.extend_from_slice(&[0; 4]);
+    stream.extend_from_slice(&u32::try_from(trailer.len()).unwrap().to_le_bytes());
+    stream.extend_from_slice(&trailer);
+
+    let received = read(&stream).unwrap();
+
+    assert!(
+        received
+            .state
+            .dump()
+            .map(|row| row.value_bytes())
+            .eq(state.dump().map(|row| row.value_bytes()))
+    );
 }
 
 #[test]
