@@ -16,8 +16,7 @@ use crate::error::ApiError;
 use crate::reply::Reply;
 use crate::routes::{
     acl, agent, catalog, coordinate, event, health, kv, kv_watch, locks, operator, session, snapshot, status,
-    txn,
-    usage,
+    txn, usage,
 };
 
 /// What a handler gives back. Each is boxed on its own, so that a waiting request is as large as its own handler.
