@@ -17,6 +17,7 @@ const LIMIT_MAX: usize = 1_000_000;
 
 /// What is asked for, see `docs/extensions.md`.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a parameter of its own")]
 pub(crate) struct Extras<'a> {
     /// `?limit=`: the most entries of a page.
     pub(crate) limit: Option<usize>,

@@ -190,12 +190,14 @@ impl Reply {
                 let pieces = Pieces::new(first, *rest, Layout::default());
                 Some(Text::Pieces(Box::new(pieces)))
             }
-            Payload::Text(_) | Payload::Html(_) | Payload::Raw(_) | Payload::Flow(_) => None,
+            Payload::Text(_) | Payload::Html(_) | Payload::File(..) | Payload::Raw(_) | Payload::Flow(_) => {
+                None
+            }
         }
     }
 
     /// Neither laid out anew nor compressed.
-    pub(crate) fn as_it_stands(mut self) -> Self {
+    pub(crate) fn laid_out_already(mut self) -> Self {
         self.is_prepared = true;
         self
     }

@@ -144,17 +144,10 @@ fn answer(shared: &Arc<Shared>, request: Request<Incoming>, client: Option<IpAdd
             parts.headers,
         );
     }
-    if shared.options.is_blocked(&decoded) {
-        let text = "Endpoint is blocked by agent configuration";
-        return served(shared, Reply::text(StatusCode::FORBIDDEN, text), parts.headers);
-    }
-    let Some(verb) = Verb::parse(&parts.method).filter(|verb| route.verbs.contains(verb)) else {
-        return served(shared, wrong_method(route, &parts), parts.headers);
+    let verb = match admitted(shared, route, &decoded, &parts, client) {
+        Ok(verb) => verb,
+        Err(refusal) => return served(shared, refusal, parts.headers),
     };
-    if verb != Verb::Get && !shared.options.may_write(client) {
-        let text = "Access is restricted";
-        return served(shared, Reply::text(StatusCode::FORBIDDEN, text), parts.headers);
-    }
     let param = &decoded[param_at..];
     let is_stream = verb == Verb::Get && events::are_wanted(&parts.headers);
     if route.path == kv::PATH
@@ -181,6 +174,26 @@ fn answer(shared: &Arc<Shared>, request: Request<Incoming>, client: Option<IpAdd
     let layout = ctx.layout();
     let configured = Arc::clone(&shared.options.response_headers);
     Answering::Later((route.run)(ctx), layout, shared.policy(), configured, None)
+}
+
+/// The method of a request that may be served, or why it may not.
+fn admitted(
+    shared: &Shared,
+    route: &Route,
+    path: &[u8],
+    parts: &Parts,
+    client: Option<IpAddr>,
+) -> Result<Verb, Reply> {
+    let forbidden = |text| Err(Reply::text(StatusCode::FORBIDDEN, text));
+    if shared.options.is_blocked(path) {
+        return forbidden("Endpoint is blocked by agent configuration");
+    }
+    let verb = Verb::parse(&parts.method).filter(|verb| route.verbs.contains(verb));
+    let verb = verb.ok_or_else(|| wrong_method(route, parts))?;
+    if verb != Verb::Get && !shared.options.may_write(client) {
+        return forbidden("Access is restricted");
+    }
+    Ok(verb)
 }
 
 /// A read as a stream of events.

@@ -63,8 +63,7 @@ impl State {
             return outcome;
         };
         let key = match command {
-            Command::KvSet(set) => Some(&set.key),
-            Command::KvSetTtl(v1::KvSetTtl { set: Some(set), .. }) => Some(&set.key),
+            Command::KvSet(set) | Command::KvSetTtl(v1::KvSetTtl { set: Some(set), .. }) => Some(&set.key),
             Command::KvLock(lock) => Some(&lock.key),
             Command::KvUnlock(unlock) => Some(&unlock.key),
             Command::KvDelete(_) | Command::KvDeleteTree(_) => None,

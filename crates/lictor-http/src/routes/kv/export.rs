@@ -29,5 +29,5 @@ pub(super) fn reply(state: &State, prefix: &[u8]) -> Reply {
     let mut rows = state.kv_list(prefix).peekable();
     let end: &[u8] = if rows.peek().is_some() { b"\n]\n" } else { b"]\n" };
     let rows = rows.map(|row| Exported(row.clone()));
-    list::within(b"[".to_vec(), rows, end).as_it_stands()
+    list::within(b"[".to_vec(), rows, end).laid_out_already()
 }
