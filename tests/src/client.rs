@@ -259,7 +259,13 @@ struct Reader<'a, S> {
 impl<S: Read> Reader<'_, S> {
     fn more(&mut self) -> Result<()> {
         let mut chunk = [0; 16 * 1024];
-        let got = self.stream.read(&mut chunk)?;
+        let got = loop {
+            match self.stream.read(&mut chunk) {
+                // A process that was stopped and goes on, for whatever reason, has lost nothing.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                got => break got?,
+            }
+        };
         if got == 0 {
             let seen = String::from_utf8_lossy(&self.bytes).into_owned();
             return Err(io::Error::new(

@@ -58,6 +58,11 @@ impl Cluster {
         self
     }
 
+    /// The same, from now on.
+    pub fn set_hcl(&mut self, hcl: &str) {
+        hcl.clone_into(&mut self.hcl);
+    }
+
     /// Starts those that do not run yet and waits until all are ready.
     ///
     /// # Errors
@@ -76,11 +81,20 @@ impl Cluster {
     /// # Errors
     /// When the process cannot be started.
     pub fn launch(&mut self, number: usize) -> Result<()> {
-        let options = Options {
+        self.launch_with(number, |_| {})
+    }
+
+    /// The same, with something special about this one.
+    ///
+    /// # Errors
+    /// As for [`Self::launch`].
+    pub fn launch_with(&mut self, number: usize, change: impl FnOnce(&mut Options)) -> Result<()> {
+        let mut options = Options {
             seat: Some(self.seats[number].clone()),
             hcl: self.hcl.clone(),
             ..Options::default()
         };
+        change(&mut options);
         self.servers[number] = Some(Server::launch(options)?);
         Ok(())
     }

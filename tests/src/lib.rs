@@ -8,6 +8,7 @@
 //!   └─ Client ── one request, one answer; header names as they were on the wire
 //! Cluster ── several servers, what they agree on, and their logs when they do not
 //! Load ── workers that write, and check what they were told against what is there
+//! Bank ── clients that transfer and add up
 //! until() ── waits for a condition with a deadline, never for a length of time
 //! History ── what a client was told, and what it may therefore find after a crash
 //! ```
@@ -15,6 +16,7 @@
 //! The binary is `$LICTOR_BIN`, else `lictor` in the target folder of the running test. A Consul binary may be named
 //! too: most tests then show that they ask for what Consul does; those of Lictor's own matters say that they skip.
 
+mod bank;
 mod client;
 mod cluster;
 mod history;
@@ -22,6 +24,7 @@ mod load;
 mod server;
 mod wait;
 
+pub use bank::Bank;
 pub use client::{Client, Response, exchange};
 pub use cluster::{Cluster, join_address, seat, wipe};
 pub use history::{Claim, Effect, History, Row, Rows, check_counter};

@@ -143,6 +143,8 @@ pub struct Options {
     pub data_dir: Option<PathBuf>,
     /// `-dev` instead of a durable server.
     pub dev: bool,
+    /// More variables of the environment.
+    pub env: Vec<(String, String)>,
 }
 
 /// A durable single server on loopback, killed when dropped.
@@ -188,7 +190,7 @@ impl Server {
             .unwrap_or_else(|| temp.path().join("data"));
         let seat = options.seat.clone().map_or_else(Seat::alone, Ok)?;
         let args = arguments(&seat, &options, &data_dir)?;
-        let child = spawn(&args, &seat, temp.path())?;
+        let child = spawn(&args, &seat, &options.env, temp.path())?;
         Ok(Self {
             child,
             seat,
@@ -375,7 +377,7 @@ impl Server {
     /// # Errors
     /// When the process cannot be started.
     pub fn relaunch(&mut self) -> Result<()> {
-        self.child = spawn(&self.args, &self.seat, self.temp.path())?;
+        self.child = spawn(&self.args, &self.seat, &self.options.env, self.temp.path())?;
         Ok(())
     }
 
@@ -403,6 +405,25 @@ impl Server {
         self.kill()?;
         self.relaunch()?;
         self.await_ready()
+    }
+
+    /// Whether the process has ended.
+    ///
+    /// # Errors
+    /// When it cannot be asked.
+    pub fn has_ended(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_some())
+    }
+
+    /// Memory that the process holds, in KiB.
+    ///
+    /// # Errors
+    /// When `/proc` cannot be read.
+    pub fn resident_kib(&self) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let number = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        Ok(number.context("no VmRSS")?.trim().parse()?)
     }
 
     /// Everything the server wrote to standard output and error.
@@ -456,7 +477,7 @@ fn arguments(seat: &Seat, options: &Options, data_dir: &Path) -> Result<Vec<Stri
     Ok(args)
 }
 
-fn spawn(args: &[String], seat: &Seat, dir: &Path) -> Result<Child> {
+fn spawn(args: &[String], seat: &Seat, env: &[(String, String)], dir: &Path) -> Result<Child> {
     let log = File::options().create(true).append(true).open(dir.join("log"))?;
     let binary = binary()?;
     let mut command = match &seat.namespace {
@@ -473,6 +494,7 @@ fn spawn(args: &[String], seat: &Seat, dir: &Path) -> Result<Child> {
         .current_dir(dir)
         // What a server leaves behind there goes with the test, and can be looked at.
         .env("TMPDIR", dir)
+        .envs(env.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)

@@ -17,9 +17,16 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("lictor-session", &["lictor-proto", "lictor-state"]),
     ("lictor-peer", &["lictor-proto"]),
     ("lictor-archive", &["lictor-proto", "lictor-state"]),
+    ("lictor-watch", &["lictor-state"]),
     (
         "lictor-sim",
-        &["lictor-proto", "lictor-state", "lictor-raft", "lictor-session"],
+        &[
+            "lictor-proto",
+            "lictor-state",
+            "lictor-raft",
+            "lictor-session",
+            "lictor-watch",
+        ],
     ),
     (
         "lictor-node",
@@ -28,6 +35,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "lictor-state",
             "lictor-raft",
             "lictor-session",
+            "lictor-watch",
             "lictor-peer",
             "lictor-archive",
         ],

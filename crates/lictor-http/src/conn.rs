@@ -19,6 +19,7 @@ use tokio::sync::watch;
 
 use crate::answer::Body;
 use crate::clients::Slot;
+use crate::relay::{self, Relayed};
 use crate::server::{Shared, Stage};
 use crate::service::{self, Answering};
 use crate::timed::{Head, Progress, Timed};
@@ -160,6 +161,7 @@ impl Service<Request<Incoming>> for H1Service {
         H1Answering {
             answering: service::call(&self.shared, request, self.client),
             progress: Arc::clone(&self.progress),
+            waker: None,
         }
     }
 }
@@ -167,13 +169,23 @@ impl Service<Request<Incoming>> for H1Service {
 struct H1Answering {
     answering: Answering,
     progress: Arc<Progress>,
+    /// What the handler sleeps on.
+    waker: Option<Arc<Relayed>>,
 }
 
 impl Future for H1Answering {
     type Output = Result<Response<Body>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let answer = Pin::new(&mut self.answering).poll(cx);
+        let this = &mut *self;
+        let answer = match &this.answering {
+            Answering::Now(_) => Pin::new(&mut this.answering).poll(cx),
+            Answering::Later(..) => {
+                let waker = relay::relayed(cx.waker(), &mut this.waker);
+                let waker = waker.as_ref().unwrap_or(cx.waker());
+                Pin::new(&mut this.answering).poll(&mut Context::from_waker(waker))
+            }
+        };
         workers::note_event();
         if answer.is_ready() {
             self.progress.finished.fetch_add(1, Ordering::Relaxed);

@@ -32,6 +32,7 @@ mod list;
 mod page;
 mod path;
 mod query;
+mod relay;
 mod reply;
 mod route;
 mod routes;

@@ -18,9 +18,11 @@ use std::task::{Poll, Waker};
 use std::thread;
 use std::time::Instant;
 
-use lictor_node::{Linger, Relay};
+use lictor_node::Linger;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
+
+use crate::relay;
 
 /// A worker that gives as many answers between two looks at its sockets has enough to do; polling would only take the
 /// processor away from its clients.
@@ -88,7 +90,7 @@ impl Worker {
             .name(format!("http-{number}"))
             .spawn(move || {
                 runtime.spawn(linger());
-                runtime.spawn(Relay::here());
+                runtime.spawn(relay::start());
                 // An error says that the other end was dropped, which is the sign.
                 let _ = runtime.block_on(stopped);
             })?;
@@ -122,6 +124,8 @@ async fn linger() {
     let mut linger = Linger::default();
     loop {
         event().await;
+        // Resumed after the next look at the sockets, so that this counts all there was to do before it.
+        tokio::task::yield_now().await;
         if EVENTS.take() >= FEW_EVENTS {
             continue;
         }

@@ -25,9 +25,11 @@ mod restore;
 mod session_ttl;
 mod timers;
 mod types;
-mod watch;
 
-pub use cluster::{Autopilot, Formed, Forming, PeerHandler, Roster, VowStore};
+pub use cluster::{
+    Autopilot, Comparison, FormError, Formed, Forming, JoinPace, PeerHandler, Roster, VowStore,
+};
+pub use lictor_watch::{Registry, TooManyWaiters, Topic, Waiter};
 pub use linger::Linger;
 pub use memory::MemCheckpoint;
 pub use node::{Begin, Node, Options, StartError};
@@ -36,4 +38,3 @@ pub use restore::{RestoreError, Scratch, Upload};
 pub use types::{
     Checkpoint, CheckpointError, Consistency, Identity, ProposeError, ReadError, ReadMeta, Status, WriteSet,
 };
-pub use watch::{Registry, Relay, TooManyWaiters, Topic, Waiter};

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use lictor_peer::Peers;
 use lictor_proto::limits::SESSION_TTL_MIN;
 use lictor_proto::v1::{KvLock, MembersContext, ServerRow, SessionCreate, SessionRow};
-use lictor_proto::{Command, RaftId, SessionId};
+use lictor_proto::{Command, RaftId, SessionId, Term};
 use lictor_raft::{LogPosition, LogStore, MemberChange, PeerMessage, Proposal, ProposalId, StateMark};
 use lictor_session::Renewal;
 use lictor_state::{Area, Explained, KvRow, Outcome, Refused, State};
@@ -20,8 +20,10 @@ use parking_lot::Mutex;
 use prost::Message as _;
 use tokio::sync::{broadcast, oneshot, watch};
 
-use crate::cluster::snapshots::Pinned;
-use crate::cluster::{Autopilot, Forming, Forwarded, Gate, Net, PeerHandler, Roster, keep, kind};
+use crate::cluster::snapshots::{Pace, Pinned};
+use crate::cluster::{
+    Autopilot, Digests, Forming, Forwarded, Gate, Net, PeerHandler, Roster, keep, kind, watch_over,
+};
 use crate::mailbox::Mailbox;
 use crate::pending::{Answer, Pending, Telling};
 use crate::pipeline::{
@@ -68,6 +70,9 @@ pub(crate) struct Shared {
     pub(crate) gate: Gate,
     /// Views that followers may fetch.
     pub(crate) pinned: Pinned,
+    /// How fast they are sent.
+    pub(crate) pace: Pace,
+    pub(crate) digests: Digests,
     /// The way to other servers, where there is one.
     pub(crate) net: OnceLock<Net>,
     /// As configured here; what was set for all servers goes before it.
@@ -111,13 +116,30 @@ impl Shared {
             .any(|server| server.raft_id != self.me.0)
     }
 
-    /// Proposes a command whose outcome nobody waits for.
-    pub(crate) fn propose_unheard(&self, command: Command) -> Result<(), ProposeError> {
+    /// Whether this server leads and nobody else can (rule R16): under a lease, or after a round with the voters. Blocks
+    /// for that.
+    pub(crate) fn confirm_leadership(&self) -> bool {
+        if !self.progress.is_serving() {
+            return false;
+        }
+        if self.progress.has_lease(|| self.clock.now()) {
+            return true;
+        }
+        let (answer, begins) = self.gate.join();
+        if begins && self.raft.push(Event::Read).is_err() {
+            return false;
+        }
+        matches!(answer.blocking_recv(), Ok(Ok(_))) && self.progress.is_serving()
+    }
+
+    /// Proposes a command that follows from what this leader knew in this term. Nobody waits for its outcome.
+    pub(crate) fn propose_unheard(&self, term: Term, command: Command) -> Result<(), ProposeError> {
         self.progress.check_disk()?;
         let data = command.to_entry_bytes();
         let permit = self.pending.try_reserve(data.len())?;
         let (id, _) = self.pending.enter(permit, Telling::Whether);
-        let refused = self.raft.push(Event::Propose(Proposal { id, data })).is_err();
+        let proposal = Event::ProposeIn(term, Proposal { id, data });
+        let refused = self.raft.push(proposal).is_err();
         if refused {
             self.pending.answer(id, Err(ProposeError::Stopping));
             return Err(ProposeError::Stopping);
@@ -200,6 +222,8 @@ impl Node {
             roster: ArcSwap::default(),
             gate: Gate::default(),
             pinned: Pinned::default(),
+            pace: Pace::default(),
+            digests: Digests::default(),
             net: OnceLock::new(),
             autopilot: ArcSwap::default(),
             session_ttl_min: Mutex::new(SESSION_TTL_MIN),
@@ -225,6 +249,7 @@ impl Node {
         // A second transport is never used.
         let _ = self.0.net.set(Net::new(peers.clone()));
         tokio::spawn(keep(Arc::downgrade(&self.0)));
+        tokio::spawn(watch_over(Arc::downgrade(&self.0)));
         peers
     }
 
@@ -424,6 +449,17 @@ impl Node {
             .await
     }
 
+    /// Proposes a command that follows from what this server knew as the leader of this term; in another it must not.
+    pub(crate) async fn propose_in(&self, term: Term, command: Command) -> Result<Outcome, ProposeError> {
+        let shared = &self.0;
+        shared.progress.check_disk()?;
+        let data = command.to_entry_bytes();
+        let permit = shared.pending.reserve(data.len()).await?;
+        let (id, answer) = shared.pending.enter(permit, Telling::Whether);
+        self.ask_raft(Event::ProposeIn(term, Proposal { id, data }), id, answer)
+            .await
+    }
+
     /// Tells the raft thread, and waits for what becomes of it.
     async fn ask_raft(&self, event: Event, id: ProposalId, answer: oneshot::Receiver<Answer>) -> Answer {
         let shared = &self.0;
@@ -458,6 +494,9 @@ impl Node {
     /// Answers at once where no waiting is needed, which is the usual case on a leader.
     pub fn try_read(&self, consistency: Consistency) -> Option<ReadMeta> {
         let progress = &self.0.progress;
+        if progress.is_barred() {
+            return None;
+        }
         let is_enough = match consistency {
             Consistency::Stale => return Some(self.stale_meta()),
             Consistency::Default => self.is_fresh(),
@@ -488,9 +527,19 @@ impl Node {
             return Ok(meta);
         }
         let deadline = Instant::now() + LEADER_WAIT;
-        let fresh = tokio::time::timeout_at(deadline.into(), self.become_fresh(consistency));
-        fresh.await.unwrap_or(Err(ReadError::NoLeader))?;
-        Ok(FRESH)
+        let progress = &self.0.progress;
+        let fresh = async {
+            progress.unbarred().await;
+            if consistency == Consistency::Stale {
+                return Ok(self.stale_meta());
+            }
+            self.become_fresh(consistency).await.map(|()| FRESH)
+        };
+        match tokio::time::timeout_at(deadline.into(), fresh).await {
+            Ok(done) => done,
+            Err(_) if progress.is_barred() => Err(ReadError::Rebuilding),
+            Err(_) => Err(ReadError::NoLeader),
+        }
     }
 
     async fn become_fresh(&self, consistency: Consistency) -> Result<(), ReadError> {
@@ -614,12 +663,15 @@ impl Node {
             servers,
             autopilot: None,
         };
-        self.change_members_with(changes, &context).await.map(|_| ())
+        self.change_members_with(None, changes, &context)
+            .await
+            .map(|_| ())
     }
 
-    /// See [`Self::change_members`]. The outcome is whether all of the context took effect.
+    /// See [`Self::change_members`]. With a term only in that. The outcome is whether all of the context took effect.
     pub(crate) async fn change_members_with(
         &self,
+        term: Option<Term>,
         changes: Vec<MemberChange>,
         context: &MembersContext,
     ) -> Result<Outcome, ProposeError> {
@@ -629,7 +681,12 @@ impl Node {
         let context = context.encode_to_vec();
         let permit = self.0.pending.reserve(context.len()).await?;
         let (id, answer) = self.0.pending.enter(permit, Telling::Whether);
-        let event = Event::ChangeMembers { id, changes, context };
+        let event = Event::ChangeMembers {
+            id,
+            term,
+            changes,
+            context,
+        };
         self.ask_raft(event, id, answer).await
     }
 
@@ -716,7 +773,7 @@ impl Node {
             }
         }
         shared.progress.end_waits();
-        shared.pending.answer_rest(&ProposeError::Stopping);
+        shared.pending.answer_rest(&ProposeError::OutcomeUnknown);
     }
 }
 

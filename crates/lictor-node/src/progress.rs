@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use lictor_proto::{LogIndex, MonoTime, RaftId, Term};
 use lictor_raft::RoleChange;
 use parking_lot::Mutex;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
 use crate::{ProposeError, ReadError};
 
@@ -37,6 +37,9 @@ pub(crate) struct Progress {
     /// `turn` held, so that a leader that steps down while apply makes it serve never serves.
     lead_from: AtomicU64,
     turn: Mutex<()>,
+    /// Nothing is served, since the state is wrong.
+    barred: AtomicBool,
+    unbarred: Notify,
     /// Milliseconds up to which reads need no round; 0 without a lease, [`NEVER`] for a sole voter.
     lease_until: AtomicU64,
     /// When this follower last heard from its leader, in milliseconds, plus 1; 0 if never.
@@ -64,6 +67,8 @@ impl Progress {
             disk_full: AtomicBool::new(false),
             lead_from: AtomicU64::new(NEVER),
             turn: Mutex::new(()),
+            barred: AtomicBool::new(false),
+            unbarred: Notify::new(),
             lease_until: AtomicU64::new(0),
             last_contact: AtomicU64::new(0),
             term: AtomicU64::new(0),
@@ -111,9 +116,39 @@ impl Progress {
             return;
         }
         let _turn = self.turn.lock();
-        if applied.0 >= self.lead_from.load(Ordering::Acquire) {
+        if !self.is_barred() && applied.0 >= self.lead_from.load(Ordering::Acquire) {
             arm();
             self.publish(Role::Leads);
+        }
+    }
+
+    /// Serves nothing from now on, the leader's part included. Answers whether that is news.
+    pub(crate) fn bar(&self) -> bool {
+        let _turn = self.turn.lock();
+        if self.role() == Role::Leads {
+            self.publish(Role::NoLeader);
+        }
+        !self.barred.swap(true, Ordering::SeqCst)
+    }
+
+    /// Serves again; as a leader, if it is one, when apply says so next.
+    pub(crate) fn unbar(&self) {
+        self.barred.store(false, Ordering::SeqCst);
+        self.unbarred.notify_waiters();
+    }
+
+    pub(crate) fn is_barred(&self) -> bool {
+        self.barred.load(Ordering::SeqCst)
+    }
+
+    /// Waits while nothing is served. Cancel safe.
+    pub(crate) async fn unbarred(&self) {
+        loop {
+            let unbarred = self.unbarred.notified();
+            if !self.is_barred() {
+                return;
+            }
+            unbarred.await;
         }
     }
 
@@ -220,13 +255,17 @@ impl Progress {
 
     /// Refuses proposals while the disk is nearly full, before writes to it begin to fail.
     pub(crate) fn check_disk(&self) -> Result<(), ProposeError> {
-        if self.disk_full.load(Ordering::Relaxed) {
+        if self.is_disk_full() {
             return Err(ProposeError::Storage(
                 "the disk of the data directory is nearly full: writes are refused until there is room"
                     .to_owned(),
             ));
         }
         Ok(())
+    }
+
+    pub(crate) fn is_disk_full(&self) -> bool {
+        self.disk_full.load(Ordering::Relaxed)
     }
 
     /// Returns whether this is news.

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use lictor_proto::v1::{KvTtlOver, KvTtlRef, LockDelayOver, LockDelayRef, ReapTombstones, SessionDestroy};
-use lictor_proto::{Command, ConsulIndex, MonoTime, SessionId};
+use lictor_proto::{Command, ConsulIndex, MonoTime, SessionId, Term};
 use lictor_session::{Armed, Renewal, SessionManager};
 use lictor_state::{Effect, State};
 use parking_lot::{Condvar, Mutex};
@@ -35,6 +35,8 @@ pub(crate) struct Timers {
 #[derive(Debug, Default)]
 struct Guarded {
     manager: SessionManager,
+    /// In which this server began to lead; what follows from these timers is proposed in no other.
+    term: Term,
     /// The deadline that the thread sleeps for.
     armed: Option<MonoTime>,
     stopping: bool,
@@ -43,6 +45,7 @@ struct Guarded {
 /// What is to be proposed now.
 #[derive(Debug)]
 struct Due {
+    term: Term,
     expired: Vec<SessionId>,
     delays: Vec<LockDelayRef>,
     ttls: Vec<KvTtlRef>,
@@ -61,6 +64,8 @@ impl Timers {
     /// Arms everything that the state holds, when this server begins to lead.
     pub(crate) fn lead(&self, state: &State) {
         let mut guarded = self.guarded.lock();
+        // A leader that serves has applied an entry of its term.
+        guarded.term = state.applied().1;
         guarded.manager.become_leader(self.clock.now(), Armed::of(state));
         self.wake_if_earlier(&guarded);
     }
@@ -105,65 +110,59 @@ impl Timers {
         self.changed.notify_all();
     }
 
-    /// The thread's work: waits for the next deadline and proposes what is due.
+    /// The thread's work: waits for the next deadline and proposes what is due, if nobody else can lead (rule R16).
     pub(crate) fn run(shared: &Shared) {
-        while let Some(due) = shared.timers.wait() {
-            for id in due.expired {
-                let id = id.0.to_vec().into();
-                // Refused when the queue is full: the manager asks again after a while.
-                let _ = shared.propose_unheard(Command::SessionDestroy(SessionDestroy { id }));
-            }
-            if !due.delays.is_empty() {
-                // As above.
-                let _ = shared.propose_unheard(Command::LockDelayOver(LockDelayOver { delays: due.delays }));
-            }
-            if !due.ttls.is_empty() {
-                // As above.
-                let _ = shared.propose_unheard(Command::KvTtlOver(KvTtlOver { ttls: due.ttls }));
-            }
-            if let Some(index) = due.reap
-                && shared
-                    .propose_unheard(Command::ReapTombstones(ReapTombstones { index: index.0 }))
-                    .is_err()
-            {
-                let mut guarded = shared.timers.guarded.lock();
-                guarded.manager.tombstone(index, shared.timers.clock.now());
+        while shared.timers.wait() {
+            if shared.confirm_leadership() {
+                propose(shared, shared.timers.take_due());
+            } else {
+                shared.timers.pause();
             }
         }
     }
 
-    /// Sleeps until something is due; `None` at the end.
-    fn wait(&self) -> Option<Due> {
+    /// Sleeps until something is due; `false` at the end.
+    fn wait(&self) -> bool {
         let mut guarded = self.guarded.lock();
         loop {
             if guarded.stopping {
-                return None;
+                return false;
             }
-            let now = self.clock.now();
             guarded.armed = guarded.manager.next_deadline();
             match guarded.armed {
                 None => self.changed.wait(&mut guarded),
-                Some(deadline) if deadline > now => {
+                Some(deadline) if deadline > self.clock.now() => {
                     self.changed
                         .wait_until(&mut guarded, self.clock.instant(deadline));
                 }
-                Some(_) => {
-                    let manager = &mut guarded.manager;
-                    let due = Due {
-                        expired: manager.expired(now, EXPIRIES_MAX),
-                        delays: manager.delays_over(now, DELAYS_MAX),
-                        ttls: manager.kv_ttls_over(now, EXPIRIES_MAX),
-                        reap: manager.reap_due(now),
-                    };
-                    if !due.is_empty() {
-                        return Some(due);
-                    }
-                    // Due, but held back after a stall, or a renewed session whose place has to be moved.
-                    if guarded.manager.next_deadline().is_some_and(|next| next <= now) {
-                        self.changed.wait_for(&mut guarded, PAUSE);
-                    }
-                }
+                Some(_) => return true,
             }
+        }
+    }
+
+    /// What is due. Pauses if it is held back after a stall, or only the place of a renewed session was to be moved.
+    fn take_due(&self) -> Due {
+        let mut guarded = self.guarded.lock();
+        let now = self.clock.now();
+        let manager = &mut guarded.manager;
+        let due = Due {
+            expired: manager.expired(now, EXPIRIES_MAX),
+            delays: manager.delays_over(now, DELAYS_MAX),
+            ttls: manager.kv_ttls_over(now, EXPIRIES_MAX),
+            reap: manager.reap_due(now),
+            term: guarded.term,
+        };
+        if due.is_empty() && guarded.manager.next_deadline().is_some_and(|next| next <= now) {
+            self.changed.wait_for(&mut guarded, PAUSE);
+        }
+        due
+    }
+
+    /// Lets some time go by, unless something changes.
+    fn pause(&self) {
+        let mut guarded = self.guarded.lock();
+        if !guarded.stopping {
+            self.changed.wait_for(&mut guarded, PAUSE);
         }
     }
 
@@ -180,5 +179,181 @@ impl Timers {
 impl Due {
     fn is_empty(&self) -> bool {
         self.expired.is_empty() && self.delays.is_empty() && self.ttls.is_empty() && self.reap.is_none()
+    }
+}
+
+fn propose(shared: &Shared, due: Due) {
+    for id in due.expired {
+        let id = id.0.to_vec().into();
+        // Refused when the queue is full: the manager asks again after a while.
+        let _ = shared.propose_unheard(due.term, Command::SessionDestroy(SessionDestroy { id }));
+    }
+    if !due.delays.is_empty() {
+        // As above.
+        let over = LockDelayOver { delays: due.delays };
+        let _ = shared.propose_unheard(due.term, Command::LockDelayOver(over));
+    }
+    if !due.ttls.is_empty() {
+        // As above.
+        let over = KvTtlOver { ttls: due.ttls };
+        let _ = shared.propose_unheard(due.term, Command::KvTtlOver(over));
+    }
+    if let Some(index) = due.reap {
+        let reap = Command::ReapTombstones(ReapTombstones { index: index.0 });
+        if shared.propose_unheard(due.term, reap).is_err() {
+            let mut guarded = shared.timers.guarded.lock();
+            guarded.manager.tombstone(index, shared.timers.clock.now());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Instant;
+
+    use lictor_proto::v1::{NodeRow, Register, SessionCreate, SessionRow};
+    use lictor_proto::{LogIndex, RaftId};
+    use lictor_raft::RoleChange;
+    use lictor_state::Effects;
+
+    use super::*;
+    use crate::mailbox::Drained;
+    use crate::pipeline::Event;
+    use crate::{Identity, Node, Options, ReadError};
+
+    const REIGN: Term = Term(3);
+    const ID: SessionId = SessionId([7; 16]);
+
+    fn identity() -> Identity {
+        Identity {
+            node: "n".to_owned(),
+            node_id: "11111111-2222-3333-4444-555555555555".to_owned(),
+            datacenter: "dc1".to_owned(),
+            address: "127.0.0.1".to_owned(),
+            server_port: 8300,
+        }
+    }
+
+    /// A state with a session that runs out soon.
+    fn state() -> State {
+        let (mut state, mut effects) = (State::default(), Effects::default());
+        let node = NodeRow {
+            node: "n".to_owned(),
+            address: "127.0.0.1".to_owned(),
+            ..NodeRow::default()
+        };
+        let register = Register {
+            node: Some(node),
+            ..Register::default()
+        };
+        let session = SessionRow {
+            id: ID.0.to_vec().into(),
+            node: "n".to_owned(),
+            ttl_ms: 1,
+            ..SessionRow::default()
+        };
+        let create = SessionCreate {
+            session: Some(session),
+        };
+        let commands = [Command::Register(register), Command::SessionCreate(create)];
+        for (index, command) in (1..).zip(&commands) {
+            state.apply(LogIndex(index), REIGN, command, &mut effects);
+        }
+        state
+    }
+
+    /// A leader in [`REIGN`] whose pipeline is played by the test.
+    fn leader() -> Node {
+        let options = Options {
+            identity: identity(),
+            raft_id: RaftId(1),
+            limit_watches: 10,
+            staging: std::env::temp_dir().join("lictor-unused"),
+        };
+        let node = Node::new(options).unwrap();
+        let shared = node.shared();
+        shared.progress.set_role(&RoleChange {
+            leader: Some(RaftId(1)),
+            term: REIGN,
+            is_leader: true,
+            no_op: LogIndex(2),
+        });
+        shared
+            .progress
+            .serve_from(LogIndex(2), || shared.timers.lead(&state()));
+        node
+    }
+
+    fn next_event(shared: &Shared) -> Event {
+        let mut events = Vec::new();
+        let limit = Instant::now() + Duration::from_secs(60);
+        assert_eq!(shared.raft.drain(&mut events, Some(limit)), Drained::Items);
+        assert_eq!(events.len(), 1, "{events:?}");
+        events.remove(0)
+    }
+
+    /// Runs the timers of a leader, and `test` as its raft thread.
+    fn with_timers(node: &Node, test: impl FnOnce(&Arc<Shared>)) {
+        let shared = node.shared();
+        std::thread::scope(|scope| {
+            let timers = scope.spawn(|| Timers::run(shared));
+            test(shared);
+            shared.timers.stop();
+            shared.gate.close();
+            timers.join().unwrap();
+        });
+    }
+
+    fn is_end_of_the_session(event: &Event) -> bool {
+        let Event::ProposeIn(REIGN, proposal) = event else {
+            return false;
+        };
+        let command = Command::from_entry_bytes(proposal.data.clone().into()).unwrap();
+        matches!(command, Some(Command::SessionDestroy(end)) if end.id == ID.0.as_slice())
+    }
+
+    #[test]
+    fn r16_without_a_lease_an_expiry_is_proposed_only_after_a_round_with_the_voters() {
+        with_timers(&leader(), |shared| {
+            // Nobody answers the first two.
+            for _ in 0..2 {
+                assert!(matches!(next_event(shared), Event::Read));
+                let round = shared.gate.begin().unwrap();
+                shared.gate.end(round, &Err(ReadError::NoLeader));
+            }
+            assert!(matches!(next_event(shared), Event::Read));
+            let round = shared.gate.begin().unwrap();
+            shared.gate.end(round, &Ok(LogIndex(2)));
+
+            let event = next_event(shared);
+            assert!(is_end_of_the_session(&event), "{event:?}");
+        });
+    }
+
+    #[test]
+    fn r16_under_a_lease_an_expiry_needs_no_round() {
+        let node = leader();
+        node.shared().progress.set_lease(Some(MonoTime(u64::MAX - 1)));
+
+        with_timers(&node, |shared| {
+            let event = next_event(shared);
+            assert!(is_end_of_the_session(&event), "{event:?}");
+        });
+    }
+
+    #[tokio::test]
+    async fn r16_what_a_leader_concluded_is_proposed_in_its_term_only() {
+        let node = Node::in_memory(identity()).unwrap();
+        node.read(crate::Consistency::Default).await.unwrap();
+        let term = node.shared().progress.term();
+        let command = Command::ReapTombstones(ReapTombstones { index: 1 });
+
+        let before = node.propose_in(Term(term.0 - 1), command.clone()).await;
+        let now = node.propose_in(term, command).await;
+
+        assert!(matches!(before, Err(ProposeError::NoLeader)), "{before:?}");
+        assert!(now.is_ok(), "{now:?}");
+        tokio::task::spawn_blocking(move || node.stop()).await.unwrap();
     }
 }

@@ -65,6 +65,9 @@ pub enum ReadError {
     /// Nobody leads, and nobody did within the bounded wait.
     #[error("No cluster leader")]
     NoLeader,
+    /// The state of this server was not that of the others, and it has not been fetched anew yet.
+    #[error("this server rebuilds its state: ask another")]
+    Rebuilding,
     /// The node is stopping.
     #[error("the server is shutting down")]
     Stopping,

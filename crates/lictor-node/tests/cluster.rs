@@ -7,12 +7,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lictor_node::{Autopilot, Begin, Consistency, Forming, Identity, MemCheckpoint, Node, Options, VowStore};
+use lictor_node::{
+    Autopilot, Begin, Comparison, Consistency, Forming, Identity, MemCheckpoint, Node, Options, ProposeError,
+    VowStore,
+};
 use lictor_peer::{ClusterId, Limits, Peers, Security};
 use lictor_proto::v1::{KvSet, ServerRow, SessionCreate, SessionRow, Vow};
-use lictor_proto::{Command, ConsulIndex, RaftId};
+use lictor_proto::{Command, ConsulIndex, LogIndex, RaftId, Term};
 use lictor_raft::{Config, MemLog, SimDisk};
-use lictor_state::{ApplyError, Outcome, Refused};
+use lictor_state::{ApplyError, Effects, Outcome, Refused, State};
 use tokio::net::TcpListener;
 use uuid::Uuid;
 
@@ -62,10 +65,16 @@ impl Place {
 
     async fn start(&self, founders: &[ServerRow], incarnation: u64) -> Server {
         let listener = TcpListener::bind(("127.0.0.1", self.identity.server_port)).await;
-        self.start_on(listener.unwrap(), founders, incarnation)
+        self.start_on(listener.unwrap(), founders, incarnation, |_| {})
     }
 
-    fn start_on(&self, listener: TcpListener, founders: &[ServerRow], incarnation: u64) -> Server {
+    fn start_on(
+        &self,
+        listener: TcpListener,
+        founders: &[ServerRow],
+        incarnation: u64,
+        damage: impl FnOnce(&mut State),
+    ) -> Server {
         let node = Node::new(Options {
             identity: self.identity.clone(),
             raft_id: self.id,
@@ -90,7 +99,8 @@ impl Place {
         };
         let peers = node.connect(forming, |handler| Peers::new(config, handler));
         peers.serve(listener);
-        let begin = Begin::founding(Config::new(self.id, incarnation), founders.iter().cloned());
+        let mut begin = Begin::founding(Config::new(self.id, incarnation), founders.iter().cloned());
+        damage(&mut begin.state);
         let log = MemLog::open(&self.disk).unwrap();
         node.begin(begin, log, MemCheckpoint::default()).unwrap();
         Server {
@@ -103,6 +113,14 @@ impl Place {
 
 /// Three servers that lead or follow.
 async fn cluster(folder: &Path) -> (Vec<Place>, Vec<ServerRow>, Vec<Server>) {
+    damaged_cluster(folder, |_, _| {}).await
+}
+
+/// The same, with states that are not as they should be.
+async fn damaged_cluster(
+    folder: &Path,
+    damage: impl Fn(RaftId, &mut State),
+) -> (Vec<Place>, Vec<ServerRow>, Vec<Server>) {
     let (mut places, mut listeners) = (Vec::new(), Vec::new());
     for id in 1..=3 {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -123,7 +141,7 @@ async fn cluster(folder: &Path) -> (Vec<Place>, Vec<ServerRow>, Vec<Server>) {
     let founders: Vec<_> = places.iter().map(Place::row).collect();
     let started = places.iter().zip(listeners);
     let servers: Vec<_> = started
-        .map(|(place, listener)| place.start_on(listener, &founders, 1))
+        .map(|(place, listener)| place.start_on(listener, &founders, 1, |state| damage(place.id, state)))
         .collect();
     for server in &servers {
         server.node.read(Consistency::Default).await.unwrap();
@@ -132,13 +150,17 @@ async fn cluster(folder: &Path) -> (Vec<Place>, Vec<ServerRow>, Vec<Server>) {
 }
 
 async fn set(node: &Node, key: &str, value: &str) {
+    try_set(node, key, value).await.unwrap();
+}
+
+async fn try_set(node: &Node, key: &str, value: &str) -> Result<(), ProposeError> {
     let set = KvSet {
         key: key.to_owned().into(),
         value: value.to_owned().into(),
         flags: 0,
         cas: None,
     };
-    node.propose(Command::KvSet(set)).await.unwrap();
+    node.propose(Command::KvSet(set)).await.map(|_| ())
 }
 
 /// The value as of now.
@@ -369,5 +391,130 @@ async fn operators_are_answered_by_every_server() {
     assert_eq!(census.unwrap().leader, node.raft_id().0);
     for server in servers {
         server.stop().await;
+    }
+}
+
+/// One byte that is not there in the others.
+fn damage(state: &mut State) {
+    let ghost = KvSet {
+        key: "ghost".into(),
+        value: "v".into(),
+        ..KvSet::default()
+    };
+    state.apply(
+        LogIndex(1),
+        Term(1),
+        &Command::KvSet(ghost),
+        &mut Effects::default(),
+    );
+}
+
+fn holds_ghost(server: &Server) -> bool {
+    server.node.view().kv_get(b"ghost").is_some()
+}
+
+async fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let wait = async {
+        while !done() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, wait)
+        .await
+        .unwrap_or_else(|_| panic!("{what}"));
+}
+
+/// Makes this server the leader.
+async fn lead(servers: &[Server], at: usize) {
+    let id = servers[at].node.raft_id();
+    until("the leadership to move", || {
+        if servers[at].node.status().is_leader {
+            return true;
+        }
+        if let Some(leader) = servers.iter().find(|server| server.node.status().is_leader) {
+            leader.node.transfer_leadership(Some(id));
+        }
+        false
+    })
+    .await;
+}
+
+async fn compare(servers: &[Server]) -> Comparison {
+    loop {
+        let leader = servers.iter().find(|server| server.node.status().is_leader);
+        if let Some(leader) = leader
+            && let Ok(comparison) = leader.node.compare_states().await
+        {
+            return comparison;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_that_hold_the_same_have_nothing_to_rebuild() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, _, servers) = cluster(folder.path()).await;
+    for n in 0..100 {
+        set(&servers[n % 3].node, &format!("k/{n}"), "v").await;
+    }
+
+    let first = compare(&servers).await;
+    set(&servers[0].node, "more", "v").await;
+    let second = compare(&servers).await;
+
+    assert_eq!((first.differing, second.differing), (vec![], vec![]));
+    assert!(second.index > first.index);
+    for server in servers {
+        server.stop().await;
+    }
+}
+
+/// A follower, and then the leader itself, which is outvoted and hands over.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_whose_state_differs_serves_nothing_until_it_has_rebuilt_it() {
+    for leads in [1, 0] {
+        let folder = tempfile::tempdir().unwrap();
+        let (places, founders, mut servers) = damaged_cluster(folder.path(), |id, state| {
+            if id == RaftId(1) {
+                damage(state);
+            }
+        })
+        .await;
+        lead(&servers, leads).await;
+        let writes = tokio::spawn({
+            let node = servers[2].node.clone();
+            async move {
+                // Some of them while the state is fetched.
+                for n in 0..500 {
+                    // What a leader made of a write with a wrong state is not known. These may be made twice.
+                    while try_set(&node, &format!("k/{n}"), "v").await.is_err() {}
+                }
+            }
+        });
+        assert!(holds_ghost(&servers[0]));
+
+        let comparison = compare(&servers).await;
+        assert_eq!(comparison.differing, [RaftId(1)]);
+        let mut read = servers[0].node.read(Consistency::Stale).await;
+        while read.is_err() {
+            read = servers[0].node.read(Consistency::Stale).await;
+        }
+        assert!(!holds_ghost(&servers[0]), "what was served was not rebuilt");
+        writes.await.unwrap();
+
+        set(&servers[0].node, "after", "v").await;
+        assert_eq!(get(&servers[0].node, "k/499").await.as_deref(), Some("v"));
+        assert_eq!(compare(&servers).await.differing, []);
+        // It still has all it ever acknowledged: with one of the others gone nothing is missing.
+        servers.pop().unwrap().stop().await;
+        set(&servers[0].node, "with two", "v").await;
+        assert_eq!(get(&servers[1].node, "with two").await.as_deref(), Some("v"));
+        servers.push(places[2].start(&founders, 2).await);
+        set(&servers[2].node, "with three", "v").await;
+        assert_eq!(compare(&servers).await.differing, []);
+        for server in servers {
+            server.stop().await;
+        }
     }
 }

@@ -199,11 +199,12 @@ async fn serve(shared: &Shared, stream: Stream, lane: Lane, remote: Arc<Remote>)
         }
     };
     let handler = &*local.handler;
+    let _answering = matches!(lane, Lane::Ask | Lane::Rpc).then(|| shared.answering.token());
     if lane == Lane::Ask {
         // The caller knows of the bound only by the end of the connection.
         let _ = timeout(
             ASK_MAX,
-            rpc::serve(stream, handler, &remote, &local.limits, heard),
+            rpc::serve(stream, handler, &remote, &local.limits, heard, &shared.closing),
         )
         .await;
         return;
@@ -212,7 +213,7 @@ async fn serve(shared: &Shared, stream: Stream, lane: Lane, remote: Arc<Remote>)
     let place = LanePlace::new(&shared.incoming, (from, lane));
     let served = async {
         if lane == Lane::Rpc {
-            return rpc::serve(stream, handler, &remote, &local.limits, heard).await;
+            return rpc::serve(stream, handler, &remote, &local.limits, heard, &shared.closing).await;
         }
         let take = |message| {
             heard();

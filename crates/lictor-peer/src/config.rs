@@ -99,6 +99,8 @@ pub struct Limits {
     pub ping_interval: Duration,
     /// How long a connected peer may be silent before its connections are cut and made anew.
     pub silence_max: Duration,
+    /// How long a stop waits for calls that other servers have made, so that they get their answers.
+    pub drain_max: Duration,
     /// The first and the longest pause between two attempts to connect. Pauses double, and are jittered downwards.
     pub backoff: (Duration, Duration),
 }
@@ -121,6 +123,7 @@ impl Default for Limits {
             handshake_timeout: Duration::from_secs(5),
             ping_interval: Duration::from_millis(500),
             silence_max: Duration::from_secs(3),
+            drain_max: Duration::from_secs(2),
             backoff: (Duration::from_millis(10), Duration::from_secs(1)),
         }
     }

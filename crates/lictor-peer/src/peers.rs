@@ -34,6 +34,10 @@ pub(crate) struct Shared {
     pub(crate) incoming: Incoming,
     peers: RwLock<HashMap<RaftId, Arc<Peer>>>,
     tasks: TaskTracker,
+    /// The connections on which calls are answered.
+    pub(crate) answering: TaskTracker,
+    /// Cancelled when no more calls are taken.
+    pub(crate) closing: CancellationToken,
     stop: CancellationToken,
 }
 
@@ -79,6 +83,8 @@ impl Peers {
             incoming: Incoming::default(),
             peers: RwLock::new(HashMap::new()),
             tasks: TaskTracker::new(),
+            answering: TaskTracker::new(),
+            closing: CancellationToken::new(),
             stop: CancellationToken::new(),
         }))
     }
@@ -86,7 +92,11 @@ impl Peers {
     /// Accepts connections of other servers, until [`stop`](Self::stop). May be called for several sockets.
     pub fn serve(&self, listener: TcpListener) {
         let listen = listen(Arc::clone(&self.0), listener);
-        self.0.spawn(listen);
+        let closing = self.0.closing.clone();
+        self.0.spawn(async move {
+            // The end of the transport is all that ends it.
+            let _ = closing.run_until_cancelled_owned(listen).await;
+        });
     }
 
     /// This server.
@@ -243,8 +253,14 @@ impl Peers {
         opened.map_err(|error| HandshakeError::from(error).into())
     }
 
-    /// Closes everything, and waits until it is closed. Calls that wait are answered with an error.
+    /// Closes everything, and waits until it is closed. Calls of other servers are answered first, as far as their
+    /// handlers end within [`Limits::drain_max`](crate::Limits::drain_max); those that come too late are not taken, and
+    /// their callers know it. Calls of this server that wait are answered with an error.
     pub async fn stop(&self) {
+        self.0.closing.cancel();
+        self.0.answering.close();
+        // What is not answered by then is cut.
+        let _ = tokio::time::timeout(self.0.local.limits.drain_max, self.0.answering.wait()).await;
         self.0.stop.cancel();
         for (_, peer) in self.0.peers.write().drain() {
             peer.remove();

@@ -15,6 +15,7 @@
 //! | 3 not done | id (8), reason (1): 1 too many calls, 2 answer too large |
 //! | 4 cancel | id (8) |
 //! | 5 ping, 6 pong | any number (8), which comes back |
+//! | 7 closing | how many bytes of calls were taken (8): those that begin behind them had no effect, and never will |
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -23,7 +24,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 /// The bytes before each frame.
-const LENGTH_BYTES: usize = 4;
+pub(crate) const LENGTH_BYTES: usize = 4;
 /// How much is asked of a socket at a time.
 const READ_BYTES: usize = 64 * 1024;
 /// Bodies up to this size are copied together; larger ones are written from where they are.
@@ -173,6 +174,9 @@ pub(crate) enum Frame {
     Pong {
         stamp: u64,
     },
+    Closing {
+        taken: u64,
+    },
 }
 
 /// Why a call has no answer.
@@ -219,11 +223,15 @@ impl Frame {
                 });
                 Bytes::new()
             }
-            Self::Cancel { id: number } | Self::Ping { stamp: number } | Self::Pong { stamp: number } => {
+            Self::Cancel { id: number }
+            | Self::Ping { stamp: number }
+            | Self::Pong { stamp: number }
+            | Self::Closing { taken: number } => {
                 rest.put_u8(match self {
                     Self::Cancel { .. } => 4,
                     Self::Ping { .. } => 5,
-                    _ => 6,
+                    Self::Pong { .. } => 6,
+                    _ => 7,
                 });
                 rest.put_u64_le(number);
                 Bytes::new()
@@ -259,6 +267,7 @@ impl Frame {
             4 => Self::Cancel { id: number },
             5 => Self::Ping { stamp: number },
             6 => Self::Pong { stamp: number },
+            7 => Self::Closing { taken: number },
             _ => return None,
         };
         bytes.is_empty().then_some(frame)
@@ -298,6 +307,7 @@ mod tests {
             any::<u64>().prop_map(|id| Frame::Cancel { id }),
             any::<u64>().prop_map(|stamp| Frame::Ping { stamp }),
             any::<u64>().prop_map(|stamp| Frame::Pong { stamp }),
+            any::<u64>().prop_map(|taken| Frame::Closing { taken }),
         ]
     }
 

@@ -31,7 +31,8 @@ impl Command {
     pub fn to_entry_bytes(self) -> Vec<u8> {
         let entry = crate::v1::Entry {
             kind: self.kind(),
-            skippable: false,
+            // What changes no row may be passed over by a release that does not know it.
+            skippable: matches!(self, Self::CompareStates(_)),
             level: LEVEL,
             command: Some(self),
         };
@@ -77,6 +78,7 @@ impl Command {
             Self::Restore(_) => 28,
             Self::KvSetTtl(_) => 50,
             Self::KvTtlOver(_) => 51,
+            Self::CompareStates(_) => 70,
         }
     }
 }

@@ -37,6 +37,8 @@ pub struct Config {
     pub max_applying_bytes: u64,
     /// Proposals under way.
     pub max_pending_proposals: usize,
+    /// A proposal whose leader is none any more, and that no word of a commit came for, is given up after this time.
+    pub orphan_ms: u64,
     /// Read rounds under way.
     pub max_pending_reads: usize,
     /// A read round without an answer is asked for again after this time.
@@ -77,6 +79,7 @@ impl Config {
             max_applying_entries: 5000,
             max_applying_bytes: 16 << 20,
             max_pending_proposals: 16_384,
+            orphan_ms: 2000,
             max_pending_reads: 1024,
             read_retry_ms: 200,
             read_timeout_ms: 5000,

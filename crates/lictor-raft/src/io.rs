@@ -218,6 +218,10 @@ pub enum Why {
     /// The proposal is empty or not well-formed; nothing was proposed.
     #[error("invalid proposal")]
     Invalid,
+    /// Another leader's entry was committed in the place of this one, which therefore never will be: it had no effect,
+    /// and may be proposed again.
+    #[error("replaced by another leader's entry")]
+    Replaced,
     /// The entry may or may not become committed.
     #[error("outcome unknown: leadership changed at term {term}")]
     OutcomeUnknown {

@@ -1,8 +1,9 @@
-//! Clients, each with one request at a time: registers and counters, transfers in transactions, locks.
+//! Clients, each with one request at a time: registers and counters, transfers in transactions, locks, watches.
 
 mod bank;
 mod locks;
 mod registers;
+mod watchers;
 
 use lictor_raft::SplitMix;
 
@@ -42,14 +43,16 @@ pub(crate) enum Client {
     Registers(Registers),
     Bank(Bank),
     Locks(Box<locks::Locker>),
+    Watcher(Box<watchers::Watcher>),
 }
 
 impl Client {
     /// The `number`th client of a run.
     pub(crate) fn new(number: usize) -> Self {
-        match number % 4 {
+        match number % 5 {
             0 | 1 => Self::Registers(Registers::default()),
             2 => Self::Locks(Box::default()),
+            3 => Self::Watcher(Box::default()),
             _ => Self::Bank(Bank::default()),
         }
     }
@@ -60,6 +63,7 @@ impl Client {
             Self::Registers(client) => Some(client.ask(around)),
             Self::Bank(client) => Some(client.ask(around)),
             Self::Locks(client) => client.ask(around),
+            Self::Watcher(client) => Some(client.ask(around)),
         }
     }
 
@@ -72,6 +76,7 @@ impl Client {
             Self::Registers(client) => client.hear(reply, around),
             Self::Bank(client) => client.hear(reply),
             Self::Locks(client) => client.hear(reply, around),
+            Self::Watcher(client) => client.hear(reply),
         }
     }
 }

@@ -20,10 +20,15 @@ pub(crate) enum Query {
     Below(Bytes),
 }
 
+/// What a query found: keys and their ModifyIndex.
+pub(crate) type Version = Vec<(Bytes, u64)>;
+
 /// What a client asks for.
 #[derive(Debug, Clone)]
 pub(crate) enum Request {
     Read(Query, Mode),
+    /// To be answered when it finds something else than this, or after a while.
+    Watch(Query, Version),
     Write(Box<Command>),
     Renew(SessionId),
 }
@@ -40,6 +45,8 @@ pub(crate) struct Row {
 #[derive(Debug, Clone)]
 pub(crate) enum Reply {
     Rows(Vec<Row>),
+    /// The rows a query waited for, and what they are in short.
+    Changed(Vec<Row>, Version),
     Done(Box<Outcome>),
     Renewed(bool),
     /// Nothing was done, and nothing will be.

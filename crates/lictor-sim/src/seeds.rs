@@ -17,4 +17,8 @@ pub const FOUND: &[(u64, &str)] = &[
         "A network that doubled calls had a compare-and-set carried out twice and its client told that it failed: calls \
          travel at most once.",
     ),
+    (
+        13,
+        "A cut that was planned before all faults ended came after, and kept a server apart for good.",
+    ),
 ];

@@ -3,13 +3,15 @@
 //! ```text
 //! requests ─> check_command ─> proposals ─Turn─> Core ─┬─ log queue ──LogDone──> MemWriter on a SimDisk
 //! packets ─────────────────────────────────────────────┤
-//!                                                      └─ apply queue ─ApplyDone─> State ─> SessionManager, answers
+//!                                                      └─ apply queue ─ApplyDone─> State ─> SessionManager, answers,
+//!                                                                                           watch registry
 //! ```
 
 mod apply;
 mod serve;
 mod snapshot;
 mod storage;
+mod watch;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -19,7 +21,8 @@ use lictor_raft::{
     ProposalId, ReadId, SimDisk, SplitMix, StateMark, Status, Why, open,
 };
 use lictor_session::SessionManager;
-use lictor_state::{Effect, State};
+use lictor_state::{Dirty, Effect, State};
+use lictor_watch::Registry;
 
 use crate::check::{Breach, Checked, Locks, Raft};
 use crate::request::{Body, Caller, Query, Reply};
@@ -31,6 +34,9 @@ pub(crate) type Micros = u64;
 
 /// Length of a tick on a server's clock.
 const TICK_MS: u64 = 20;
+/// Blocking queries on one server. So few that whoever changes something wakes them itself: nothing is left to the
+/// registry's own thread, which no seed reaches.
+const SLEEPERS_MAX: usize = 16;
 /// How often a leader looks at its timers.
 const TIMERS_MS: u64 = 50;
 
@@ -46,7 +52,14 @@ pub(crate) enum Inner {
     Pin(RaftId),
     PinExpires(u64),
     FetchFails(LogPosition),
-    Packet { from: u64, body: Body },
+    /// A blocking query reads.
+    Look(u64),
+    /// A blocking query has waited long enough.
+    WaitEnds(u64),
+    Packet {
+        from: u64,
+        body: Body,
+    },
 }
 
 /// What a server makes happen outside.
@@ -80,6 +93,8 @@ pub struct Counts {
     pub crashes: u64,
     /// Servers replaced.
     pub replaced: u64,
+    /// Queries that a change ended.
+    pub woken: u64,
 }
 
 impl Counts {
@@ -95,6 +110,7 @@ impl Counts {
         self.answered += other.answered;
         self.crashes += other.crashes;
         self.replaced += other.replaced;
+        self.woken += other.woken;
     }
 }
 
@@ -151,6 +167,10 @@ pub(crate) struct Process {
     manager: SessionManager,
     /// Effects that are not folded into the manager yet.
     effects: Vec<Effect>,
+    watches: Registry,
+    /// Changes that nobody was woken for yet.
+    dirty: Vec<Dirty>,
+    sleepers: BTreeMap<u64, watch::Sleeper>,
     /// For a leader its no-op; it serves once that is applied.
     lead_from: Option<LogIndex>,
     serving: bool,
@@ -309,6 +329,14 @@ impl Server {
             Inner::Pin(to) => self.pin(to, context),
             Inner::PinExpires(pin) => self.unpin(pin, false, context),
             Inner::FetchFails(position) => self.fetch_failed(position, context),
+            Inner::Look(number) => {
+                self.look(number, context);
+                Ok(())
+            }
+            Inner::WaitEnds(number) => {
+                self.end_wait(number, context);
+                Ok(())
+            }
             Inner::Packet { from, body } => self.packet(from, body, context),
         }
     }
@@ -438,6 +466,7 @@ impl Server {
 }
 
 impl Process {
+    #[expect(clippy::expect_used, reason = "a run cannot go on without")]
     fn new(core: Core<MemReader>, writer: MemWriter, state: State, members: Membership) -> Self {
         Self {
             core,
@@ -446,6 +475,9 @@ impl Process {
             members,
             manager: SessionManager::default(),
             effects: Vec::new(),
+            watches: Registry::new(SLEEPERS_MAX).expect("the system has threads"),
+            dirty: Vec::new(),
+            sleepers: BTreeMap::new(),
             lead_from: None,
             serving: false,
             commit: LogIndex(0),
@@ -494,5 +526,6 @@ pub(crate) fn callers(process: &Process) -> Vec<Caller> {
     let mut callers: Vec<Caller> = thens.map(Then::caller).collect();
     callers.extend(process.proposers.values());
     callers.extend(process.forwarded.values());
+    callers.extend(process.waiting_callers());
     callers
 }

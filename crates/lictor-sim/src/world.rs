@@ -134,7 +134,7 @@ impl World {
         let servers: BTreeMap<u64, Server> = (1..=size)
             .map(|id| (id, Server::founder(id, 95 + random.below(11), &members)))
             .collect();
-        let clients = 4 + usize::try_from(random.below(5)).unwrap_or(0);
+        let clients = 5 + usize::try_from(random.below(5)).unwrap_or(0);
         let mut world = Self {
             now: 0,
             moment: 0,
@@ -211,6 +211,7 @@ impl World {
             Event::Client(client) => self.client_asks(client),
             Event::GiveUp { client, call } => self.answer(client, call, &Reply::Unknown),
             Event::Fault => self.fault(),
+            Event::CutOff { .. } if self.healed => Ok(()),
             Event::CutOff { leader, tempted } => {
                 self.network.reconnect();
                 self.network.cut(leader, tempted);

@@ -33,6 +33,7 @@
 mod changes;
 mod cmd;
 mod codec;
+mod digest;
 mod explain;
 mod key;
 mod load;

@@ -409,6 +409,7 @@ impl Model {
                 }
                 Some(true)
             }
+            Command::CompareStates(_) => Some(true),
             // Not generated: the archive is not part of the command.
             Command::Restore(_) => None,
         }
@@ -534,6 +535,7 @@ fn command() -> impl Strategy<Value = Command> {
         1 => (0u8..5).prop_map(|number| destroy(&session_id(number).to_string())),
         1 => (0u64..60).prop_map(reap),
         1 => (key(), 0u64..60).prop_map(|(key, set_index)| delay_over(&key, set_index)),
+        1 => Just(Command::CompareStates(v1::CompareStates {})),
         4 => registration(),
         1 => (0u8..2, 0u8..3).prop_map(|(node, what)| {
             let (service, check) = [("", ""), ("s0", ""), ("", "c0")][usize::from(what)];

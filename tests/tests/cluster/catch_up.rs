@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use lictor_tests::{Client, Cluster, Load, until, wipe};
 use serde_json::{Value, json};
 
-use crate::{LONG, settle, trial};
+use crate::{LONG, none_unclear, settle, trial};
 
 /// Operations in one transaction, as many as are allowed.
 const BATCH: usize = 64;
@@ -72,8 +72,7 @@ fn an_empty_server_catches_up_with_many_keys_under_load() -> Result<()> {
         load.await_more(50)?;
 
         let told = load.stop()?;
-        let unclear: u64 = told.iter().map(|worker| worker.unclear).sum();
-        ensure!(unclear == 0, "{unclear} writes failed meanwhile");
+        none_unclear(&told, "meanwhile")?;
         settle(cluster, &[0, 1, 2], &told)
     })
 }

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use lictor_tests::{Load, Response, exchange};
 use rustix::process::Signal;
 
-use crate::{settle, trial};
+use crate::{none_unclear, settle, trial};
 
 #[test]
 fn nothing_acknowledged_is_lost_when_one_leader_after_the_other_is_killed() -> Result<()> {
@@ -68,32 +68,62 @@ fn a_killed_follower_is_missed_by_nobody() -> Result<()> {
 
         let told = load.stop()?;
         settle(cluster, &[0, 1, 2], &told)?;
-        let unclear: u64 = told.iter().map(|worker| worker.unclear).sum();
-        ensure!(unclear == 0, "{unclear} writes failed for a dead follower");
+        none_unclear(&told, "for a dead follower")
+    })
+}
+
+/// A clean stop hands over first, and says of everything it took what became of it.
+#[test]
+fn servers_restart_one_after_the_other_under_load_and_no_request_fails() -> Result<()> {
+    trial(3, |cluster| {
+        for round in 0..6 {
+            // The leader, or in every third round one that follows.
+            let leader = cluster.leader(&[0, 1, 2])?;
+            let stops = if round % 3 == 2 {
+                cluster.others(leader)[0]
+            } else {
+                leader
+            };
+            let load = Load::start(&format!("round/{round}"), &cluster.http(&cluster.others(stops)));
+            load.await_more(50)?;
+
+            cluster.server(stops).signal(Signal::INT)?;
+            let status = cluster.server_mut(stops).await_exit()?;
+            ensure!(status.success(), "server {stops} ended with {status}");
+            load.await_more(50)?;
+            cluster.server_mut(stops).relaunch()?;
+            cluster.await_ready()?;
+            load.await_more(20)?;
+
+            let told = load.stop()?;
+            settle(cluster, &[0, 1, 2], &told)?;
+            none_unclear(&told, "while a server restarted")?;
+        }
         Ok(())
     })
 }
 
-/// A clean stop hands over first. A write that was under way may be left unclear; none may be lost.
 #[test]
-fn servers_restart_one_after_the_other_under_load() -> Result<()> {
+fn the_leadership_moves_under_load_and_no_request_fails() -> Result<()> {
     trial(3, |cluster| {
-        for round in 0..3 {
+        // Those of the leader too: it answers what the next one commits.
+        let load = Load::start("load", &cluster.http(&[0, 1, 2]));
+        for _ in 0..5 {
             let leader = cluster.leader(&[0, 1, 2])?;
-            let load = Load::start(&format!("round/{round}"), &cluster.http(&cluster.others(leader)));
             load.await_more(50)?;
-
-            cluster.server(leader).signal(Signal::INT)?;
-            let status = cluster.server_mut(leader).await_exit()?;
-            ensure!(status.success(), "the leader ended with {status}");
+            let moved = cluster.server(leader).client().call(
+                "POST",
+                "/v1/operator/raft/transfer-leader",
+                &[],
+                b"",
+            )?;
+            ensure!(moved.status == 200, "{} {}", moved.status, moved.text());
             load.await_more(50)?;
-            cluster.server_mut(leader).relaunch()?;
-            cluster.await_ready()?;
-
-            // Says how many writes were left unclear by the hand-over, and how long the longest pause was.
-            settle(cluster, &[0, 1, 2], &load.stop()?)?;
         }
-        Ok(())
+
+        let told = load.stop()?;
+        settle(cluster, &[0, 1, 2], &told)?;
+        none_unclear(&told, "while the leadership moved")
     })
 }
 

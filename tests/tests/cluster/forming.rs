@@ -4,11 +4,12 @@ use anyhow::{Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use lictor_tests::{Cluster, Load, Server, free_port, join_address, until};
+use rustix::process::Signal;
 
-use crate::{LONG, QUICK, settle, trial};
+use crate::{LONG, QUICK, none_unclear, settle, skip, trial};
 
 /// How many servers the cluster has, as this one sees it.
-fn await_peers(server: &Server, count: usize) -> Result<()> {
+pub(crate) fn await_peers(server: &Server, count: usize) -> Result<()> {
     until("all servers to be members", LONG, || {
         let peers = server.get("/v1/status/peers")?.json()?;
         let found = peers.as_array().map_or(0, Vec::len);
@@ -28,7 +29,7 @@ fn await_address(server: &Server, other: &Server) -> Result<()> {
 }
 
 /// Waits until a log has all these words in one line.
-fn await_line(server: &Server, words: &[&str]) -> Result<String> {
+pub(crate) fn await_line(server: &Server, words: &[&str]) -> Result<String> {
     until(&format!("a line with {words:?}"), LONG, || {
         let log = server.log();
         let line = log
@@ -100,8 +101,7 @@ fn a_fourth_server_joins_under_load_and_votes() -> Result<()> {
 
         let told = load.stop()?;
         settle(cluster, &[0, 1, 2, fourth], &told)?;
-        let unclear: u64 = told.iter().map(|worker| worker.unclear).sum();
-        ensure!(unclear == 0, "{unclear} writes failed while a server joined");
+        none_unclear(&told, "while a server joined")?;
         until("the fourth server to vote", LONG, || {
             Ok((0..3)
                 .any(|number| cluster.server(number).log().contains("it is caught up"))
@@ -114,6 +114,85 @@ fn a_fourth_server_joins_under_load_and_votes() -> Result<()> {
         let one = cluster.others(gone)[0];
         ensure!(cluster.server(one).put("/v1/kv/after", "v")?.is_true());
         cluster.same(&cluster.others(gone)).map(|_| ())
+    })
+}
+
+#[test]
+fn all_servers_come_back_after_a_clean_stop_and_at_other_ports() -> Result<()> {
+    trial(3, |cluster| {
+        ensure!(cluster.server(1).put("/v1/kv/k", "before")?.is_true());
+        // Where they were, and then elsewhere, all at once.
+        for life in 0..2 {
+            for number in 0..3 {
+                cluster.server(number).signal(Signal::INT)?;
+            }
+            for number in 0..3 {
+                let status = cluster.server_mut(number).await_exit()?;
+                ensure!(status.success(), "server {number} ended with {status}");
+            }
+            let mut seats: Vec<_> = (0..3).map(|n| cluster.server(n).seat().clone()).collect();
+            if life == 1 {
+                for seat in &mut seats {
+                    (seat.http, seat.server, seat.serf_lan) = (free_port()?, free_port()?, free_port()?);
+                }
+                let join: Vec<String> = seats.iter().map(join_address).collect();
+                for seat in &mut seats {
+                    seat.join.clone_from(&join);
+                }
+            }
+            for (number, seat) in seats.into_iter().enumerate() {
+                cluster.server_mut(number).relaunch_at(seat)?;
+            }
+            cluster.await_ready()?;
+            // All name the leader by where it is now.
+            cluster.leader(&[0, 1, 2])?;
+            let key = format!("/v1/kv/life/{life}");
+            ensure!(cluster.server(2).put(&key, "v")?.is_true());
+        }
+
+        ensure!(cluster.same(&[0, 1, 2])?.len() == 3);
+        Ok(())
+    })
+}
+
+/// The leader and one more move, at a time when the third runs on and believes them where they were.
+#[test]
+fn who_stays_finds_the_leader_that_moved() -> Result<()> {
+    trial(3, |cluster| {
+        let leader = cluster.leader(&[0, 1, 2])?;
+        let stays = cluster.others(leader)[0];
+        let moving = cluster.others(stays);
+        for &number in &moving {
+            cluster.server_mut(number).kill()?;
+        }
+        for &number in &moving {
+            let mut seat = cluster.server(number).seat().clone();
+            (seat.http, seat.server, seat.serf_lan) = (free_port()?, free_port()?, free_port()?);
+            cluster.server_mut(number).relaunch_at(seat)?;
+        }
+
+        cluster.await_ready()?;
+        cluster.leader(&[0, 1, 2])?;
+        ensure!(cluster.server(stays).put("/v1/kv/k", "v")?.is_true());
+        cluster.same(&[0, 1, 2]).map(|_| ())
+    })
+}
+
+#[test]
+fn a_server_whom_nobody_answers_ends_after_as_many_attempts_as_it_may_make() -> Result<()> {
+    if lictor_tests::is_consul()? {
+        return skip("a Consul waits half a minute for each");
+    }
+    let hcl = "retry_interval = \"100ms\"\nretry_max = 3";
+    Cluster::plan(2, 2)?.with_hcl(hcl).trial(|cluster| {
+        cluster.launch(0)?;
+
+        let status = cluster.server_mut(0).await_exit()?;
+
+        ensure!(status.code() == Some(1), "{status}");
+        let log = cluster.server(0).log();
+        ensure!(log.contains("no other server answered in 3 attempts"), "{log}");
+        Ok(())
     })
 }
 

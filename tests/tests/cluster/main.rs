@@ -4,7 +4,9 @@
 //! says where it left their logs and data.
 
 mod catch_up;
+mod certificates;
 mod failover;
+mod faults;
 mod forming;
 mod members;
 mod partitions;
@@ -14,7 +16,7 @@ mod sessions;
 use std::io::Write as _;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use lictor_tests::{Cluster, Told};
 
 /// For what takes as long as it takes on a loaded machine.
@@ -56,5 +58,14 @@ fn settle(cluster: &Cluster, among: &[usize], told: &[Told]) -> Result<()> {
             worker.longest_pause
         )?;
     }
+    Ok(())
+}
+
+/// Checks that every write of a load got a clear answer.
+fn none_unclear(told: &[Told], when: &str) -> Result<()> {
+    let unclear: u64 = told.iter().map(|worker| worker.unclear).sum();
+    let last = told.iter().map(|worker| worker.last_unclear.as_str());
+    let last: Vec<_> = last.filter(|words| !words.is_empty()).collect();
+    ensure!(unclear == 0, "{unclear} writes failed {when}: {last:?}");
     Ok(())
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Result, bail, ensure};
 use lictor_tests::{Client, Cluster, Load, seat};
 
-use crate::{QUICK, settle, skip};
+use crate::{QUICK, none_unclear, settle, skip};
 
 /// Addresses of one network; the first four are the link between the test and the hub.
 const BLOCK: u8 = 64;
@@ -227,11 +227,7 @@ fn a_follower_behind_a_cut_disturbs_nobody() -> Result<()> {
 
         let told = load.stop()?;
         settle(cluster, &[0, 1, 2], &told)?;
-        let unclear: u64 = told.iter().map(|worker| worker.unclear).sum();
-        ensure!(
-            unclear == 0,
-            "{unclear} writes failed for a follower behind a cut"
-        );
+        none_unclear(&told, "for a follower behind a cut")?;
         ensure!(cluster.leader(&[0, 1, 2])? == leader, "the leader was replaced");
         Ok(())
     })

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use lictor_tests::{Cluster, Server, until};
+use rustix::process::Signal;
 
 use crate::{LONG, QUICK};
 
@@ -166,6 +167,46 @@ fn the_sessions_of_a_dead_server_end_and_no_others() -> Result<()> {
             Ok((health["Status"] == "passing").then_some(()))
         })?;
         ensure!(lives(server, &of_living)?);
+        Ok(())
+    })
+}
+
+/// It has heard nobody for as long as it takes to be dead, and is replaced itself before it could say so of others.
+#[test]
+fn a_leader_that_slept_long_takes_nobody_for_dead() -> Result<()> {
+    trial(|cluster| {
+        let slept = cluster.leader(&[0, 1, 2])?;
+        let awake = cluster.others(slept);
+        let sessions = awake
+            .iter()
+            .map(|&number| cluster.server(number).session(r#"{"LockDelay":"0s"}"#))
+            .collect::<Result<Vec<_>>>()?;
+        let await_health = |server: &Server, wanted: &str| {
+            until("its health to be known", LONG, || {
+                let health = server.get(&format!("/v1/health/node/server-{slept}"))?.entry()?;
+                Ok((health["Status"] == wanted).then_some(()))
+            })
+        };
+
+        cluster.server(slept).pause()?;
+        await_health(cluster.server(awake[0]), "critical")?;
+        cluster.server(slept).signal(Signal::CONT)?;
+        await_health(cluster.server(awake[0]), "passing")?;
+
+        for (&number, session) in awake.iter().zip(&sessions) {
+            ensure!(
+                lives(cluster.server(awake[0]), session)?,
+                "the session of {number} ended"
+            );
+            let log = cluster
+                .server(awake[0])
+                .get(&format!("/v1/health/node/server-{number}"))?
+                .entry()?;
+            ensure!(
+                log["ModifyIndex"] == log["CreateIndex"],
+                "its health changed: {log}"
+            );
+        }
         Ok(())
     })
 }

@@ -26,6 +26,7 @@ pub(crate) struct Merged {
     pub(crate) cors: Vec<String>,
     pub(crate) data_dir: Option<PathBuf>,
     pub(crate) datacenter: Option<String>,
+    pub(crate) domain: Option<String>,
     pub(crate) default_query_time: Option<String>,
     pub(crate) enable_local_script_checks: Option<bool>,
     pub(crate) enable_script_checks: Option<bool>,
@@ -59,6 +60,9 @@ pub(crate) struct Merged {
     pub(crate) unix_sockets: MergedUnixSockets,
     pub(crate) verify_incoming: Option<bool>,
     pub(crate) verify_incoming_https: Option<bool>,
+    pub(crate) verify_incoming_rpc: Option<bool>,
+    pub(crate) verify_outgoing: Option<bool>,
+    pub(crate) verify_server_hostname: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -141,6 +145,7 @@ pub(crate) struct MergedPorts {
 pub(crate) struct MergedTls {
     pub(crate) defaults: MergedTlsListener,
     pub(crate) https: MergedTlsListener,
+    pub(crate) internal_rpc: MergedTlsListener,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -150,6 +155,8 @@ pub(crate) struct MergedTlsListener {
     pub(crate) cert_file: Option<PathBuf>,
     pub(crate) key_file: Option<PathBuf>,
     pub(crate) verify_incoming: Option<bool>,
+    pub(crate) verify_outgoing: Option<bool>,
+    pub(crate) verify_server_hostname: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]

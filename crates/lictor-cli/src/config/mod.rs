@@ -17,9 +17,12 @@ mod merged;
 mod resolve;
 mod runtime;
 mod schema;
+mod tls;
 
 pub use addr::{HostPort, Listen};
 pub use duration::parse_duration;
 pub use error::ConfigError;
 pub use load::{Format, Place, Sources};
-pub use runtime::{Acl, Autopilot, DataDir, Limits, LogSettings, Ports, RetryJoin, RuntimeConfig, TlsFiles};
+pub use runtime::{
+    Acl, Autopilot, DataDir, Limits, LogSettings, PeerTls, Ports, RetryJoin, RuntimeConfig, TlsFiles,
+};

@@ -16,10 +16,9 @@ use super::addr::{HostPort, Listen, outward_ip, parse_ip, parse_listen};
 use super::cors;
 use super::duration::parse_duration;
 use super::error::ConfigError;
-use super::merged::{Merged, MergedAcl, MergedAutopilot, MergedPorts, MergedTls};
-use super::runtime::{
-    Acl, Autopilot, DataDir, Limits, LogSettings, Ports, RetryJoin, RuntimeConfig, TlsFiles,
-};
+use super::merged::{Merged, MergedAcl, MergedAutopilot, MergedPorts};
+use super::runtime::{Acl, Autopilot, DataDir, Limits, LogSettings, Ports, RetryJoin, RuntimeConfig};
+use super::tls;
 
 const HTTP_PORT: u16 = 8500;
 const SERVER_PORT: u16 = 8300;
@@ -41,9 +40,9 @@ const VALUE_MAX_BYTES: usize = limits::ENTRY_MAX_BYTES / 2;
 const TXN_OPS_MOST: usize = 8192;
 const NODE_META_MAX: usize = 64;
 
-type Result<T> = std::result::Result<T, ConfigError>;
+pub(super) type Result<T> = std::result::Result<T, ConfigError>;
 
-fn invalid<T>(text: impl Into<String>) -> Result<T> {
+pub(super) fn invalid<T>(text: impl Into<String>) -> Result<T> {
     Err(ConfigError::Invalid(text.into()))
 }
 
@@ -65,14 +64,13 @@ pub(crate) fn resolve(
     }
     let (bootstrap, bootstrap_expect) = bootstrap(&raw, dev)?;
     let (bind_addr, advertise_addr) = own_addresses(&raw, dev)?;
-    let ports = ports(&raw.ports)?;
+    let (ports, limits) = (ports(&raw.ports)?, limits(&raw)?);
     let (mut http, https) = (
         listeners(&raw, "http", ports.http)?,
         listeners(&raw, "https", ports.https)?,
     );
     http.extend(more_listeners(&raw.addr)?);
-    let tls = tls(&raw)?;
-    let limits = limits(&raw)?;
+    let (tls, peer_tls) = (tls::https(&raw)?, tls::between_servers(&raw)?);
     // Consul's test suites name a port for HTTPS and no certificate; the port then stays closed.
     let https = if tls.is_some() { https } else { Vec::new() };
     let datacenter = datacenter("datacenter", raw.datacenter.as_deref().unwrap_or("dc1"))?;
@@ -89,6 +87,7 @@ pub(crate) fn resolve(
             Some("") | None => datacenter.clone(),
             Some(name) => self::datacenter("primary_datacenter", name)?,
         },
+        peer_tls,
         datacenter,
         data_dir: data_dir(raw.data_dir, dev)?,
         bind_addr,
@@ -211,7 +210,10 @@ fn retry_join(
     addresses.append(&mut more);
     Ok(RetryJoin {
         addresses,
-        interval: duration("retry_interval", interval, Duration::from_secs(30))?,
+        interval: interval
+            .map(|text| duration("retry_interval", Some(text), Duration::ZERO))
+            .transpose()?
+            .filter(|interval| !interval.is_zero()),
         max: number("retry_max", max, 0, (0, u32::MAX))?,
     })
 }
@@ -227,44 +229,6 @@ fn port(key: &str, value: Option<i64>, default: Option<u16>) -> Result<Option<u1
                 "{key}: {port} is not a port (1 to 65535, or -1 for none)"
             )),
         },
-    }
-}
-
-fn tls(raw: &Merged) -> Result<Option<TlsFiles>> {
-    let MergedTls { https, defaults } = &raw.tls;
-    let first = |files: [&Option<PathBuf>; 3]| {
-        files
-            .into_iter()
-            .flatten()
-            .find(|f| !f.as_os_str().is_empty())
-            .cloned()
-    };
-    let cert_file = first([&https.cert_file, &defaults.cert_file, &raw.cert_file]);
-    let key_file = first([&https.key_file, &defaults.key_file, &raw.key_file]);
-    let ca_file = first([&https.ca_file, &defaults.ca_file, &raw.ca_file]);
-    let verify_incoming = https
-        .verify_incoming
-        .or(defaults.verify_incoming)
-        .or(raw.verify_incoming_https)
-        .or(raw.verify_incoming)
-        .unwrap_or(false);
-    match (cert_file, key_file) {
-        (Some(cert_file), Some(key_file)) => {
-            if verify_incoming && ca_file.is_none() {
-                return invalid(
-                    "verify_incoming needs ca_file, the authorities that clients' certificates come from",
-                );
-            }
-            Ok(Some(TlsFiles {
-                cert_file,
-                key_file,
-                ca_file,
-                verify_incoming,
-            }))
-        }
-        (None, None) => Ok(None),
-        (Some(_), None) => invalid("cert_file is given without key_file"),
-        (None, Some(_)) => invalid("key_file is given without cert_file"),
     }
 }
 

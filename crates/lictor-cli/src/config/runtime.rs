@@ -52,6 +52,8 @@ pub struct RuntimeConfig {
     pub unix_socket_mode: Option<u32>,
     /// Certificate and key of HTTPS; present whenever [`Self::https`] is not empty.
     pub tls: Option<TlsFiles>,
+    /// How servers prove to each other what they are, if by certificates.
+    pub peer_tls: Option<PeerTls>,
     /// Headers of every HTTP answer.
     pub response_headers: HeaderMap,
     /// Paths that begin with one of these are refused.
@@ -129,6 +131,19 @@ pub struct TlsFiles {
     pub verify_incoming: bool,
 }
 
+/// PEM files of the connections between servers, all of which show a certificate and check the other's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerTls {
+    /// Authorities that the servers' certificates come from.
+    pub ca_file: PathBuf,
+    /// This server's certificate chain.
+    pub cert_file: PathBuf,
+    /// Its private key.
+    pub key_file: PathBuf,
+    /// What servers' certificates are named below: each must have the name `server.<datacenter>.<domain>`.
+    pub domain: String,
+}
+
 /// Bounds that an operator may move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -197,9 +212,9 @@ pub struct Autopilot {
 pub struct RetryJoin {
     /// `ADDRESS` or `ADDRESS:PORT`.
     pub addresses: Vec<String>,
-    /// Pause between two attempts.
-    pub interval: Duration,
-    /// Most attempts; 0 is no end.
+    /// Pause between two attempts, if one was asked for.
+    pub interval: Option<Duration>,
+    /// Most attempts without an answer of anybody; 0 is no end.
     pub max: u32,
 }
 

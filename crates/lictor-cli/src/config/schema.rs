@@ -93,6 +93,7 @@ pub(crate) const ROOT: &[Key] = &[
     key("data_dir", Text),
     key("datacenter", Text),
     key("default_query_time", Duration),
+    key("domain", Text),
     key("enable_local_script_checks", Bool),
     key("enable_script_checks", Bool),
     key("encrypt", Text),
@@ -126,6 +127,9 @@ pub(crate) const ROOT: &[Key] = &[
     key("unix_sockets", Object(UNIX_SOCKETS)),
     key("verify_incoming", Bool),
     key("verify_incoming_https", Bool),
+    key("verify_incoming_rpc", Bool),
+    key("verify_outgoing", Bool),
+    key("verify_server_hostname", Bool),
     absent("advertise_addr_ipv4"),
     absent("advertise_addr_ipv6"),
     absent("advertise_addr_wan"),
@@ -150,7 +154,6 @@ pub(crate) const ROOT: &[Key] = &[
     absent("discard_check_output"),
     absent("discovery_max_stale"),
     absent("dns_config"),
-    absent("domain"),
     absent("enable_agent_tls_for_checks"),
     absent("enable_central_service_config"),
     absent("enable_debug"),
@@ -199,9 +202,6 @@ pub(crate) const ROOT: &[Key] = &[
     absent("ui_content_path"),
     absent("ui_dir"),
     absent("use_streaming_backend"),
-    absent("verify_incoming_rpc"),
-    absent("verify_outgoing"),
-    absent("verify_server_hostname"),
     absent("watches"),
     absent("xds"),
     // Of no effect by their nature: Consul's update check, syslog, host id and the mark of a configuration's age.
@@ -311,8 +311,8 @@ const PORTS: &[Key] = &[
 const TLS: &[Key] = &[
     key("defaults", Object(TLS_LISTENER)),
     key("https", Object(TLS_LISTENER)),
+    key("internal_rpc", Object(TLS_LISTENER)),
     absent("grpc"),
-    absent("internal_rpc"),
 ];
 
 const TLS_LISTENER: &[Key] = &[
@@ -320,11 +320,11 @@ const TLS_LISTENER: &[Key] = &[
     key("cert_file", Text),
     key("key_file", Text),
     key("verify_incoming", Bool),
+    key("verify_outgoing", Bool),
+    key("verify_server_hostname", Bool),
     absent("ca_path"),
     absent("tls_cipher_suites"),
     absent("tls_min_version"),
-    absent("verify_outgoing"),
-    absent("verify_server_hostname"),
 ];
 
 const UI_CONFIG: &[Key] = &[

@@ -26,6 +26,7 @@ use lictor_proto::v1::{
 };
 use parking_lot::Mutex;
 use prost::Message;
+use tokio::sync::Notify;
 
 use super::{address, kind};
 
@@ -59,6 +60,29 @@ pub struct Forming {
     expect: u32,
     store: Box<dyn VowStore>,
     state: Mutex<State>,
+    /// Told when another server has said hello: it is there, and need not be waited for.
+    greeted: Notify,
+}
+
+/// How often servers are looked for that do not answer.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct JoinPace {
+    /// The pause between two attempts that nobody answered; a short one if absent.
+    pub pause: Option<Duration>,
+    /// After so many attempts in a row that nobody answered it is given up.
+    pub attempts_max: Option<u32>,
+}
+
+/// Why a server did not become a member.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FormError {
+    /// What must be durable could not be kept.
+    #[error("cannot write CLUSTER in the data directory: {0}")]
+    Io(#[from] io::Error),
+    /// See [`JoinPace::attempts_max`].
+    #[error("no other server answered in {0} attempts to join (retry_max)")]
+    Silence(u32),
 }
 
 #[derive(Debug, Default)]
@@ -131,6 +155,7 @@ impl Forming {
             expect,
             store: Box::new(store),
             state,
+            greeted: Notify::new(),
         })
     }
 
@@ -164,6 +189,7 @@ impl Forming {
         let mut state = self.state.lock();
         if let Some(server) = hello.server {
             self.meet(&mut state, server);
+            self.greeted.notify_one();
         }
         HelloReply {
             server: Some(self.me.clone()),
@@ -207,24 +233,47 @@ impl Forming {
     /// Works until this server is a member. `contacts` are addresses (`host:port`) to begin with.
     ///
     /// # Errors
-    /// What must be durable cannot be kept.
-    pub async fn form(&self, peers: &Peers, contacts: &[String]) -> io::Result<Formed> {
+    /// See [`FormError`].
+    pub async fn form(
+        &self,
+        peers: &Peers,
+        contacts: &[String],
+        pace: JoinPace,
+    ) -> Result<Formed, FormError> {
         let mut complaints = Complaints::default();
+        let mut in_vain = 0;
         loop {
             if let Some(formed) = self.formed() {
                 return Ok(formed);
             }
             let met = self.meet_all(peers, contacts, &mut complaints).await;
             self.settle(peers, &met, &mut complaints).await?;
-            if self.formed().is_none() {
-                tokio::time::sleep(ROUND).await;
+            if self.formed().is_some() {
+                continue;
+            }
+            in_vain = if met.is_empty() && !contacts.is_empty() {
+                in_vain + 1
+            } else {
+                0
+            };
+            if pace.attempts_max.is_some_and(|max| in_vain >= max) {
+                return Err(FormError::Silence(in_vain));
+            }
+            let pause = pace.pause.filter(|_| met.is_empty()).unwrap_or(ROUND);
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.greeted.notified(), if pause > ROUND => {}
             }
         }
     }
 
     /// Tells servers at these addresses where this one is, and learns the same of them.
     pub async fn announce(&self, peers: &Peers, contacts: &[String]) {
-        self.meet_all(peers, contacts, &mut Complaints::default()).await;
+        let mut unheard = Complaints {
+            is_unheard: true,
+            ..Complaints::default()
+        };
+        self.meet_all(peers, contacts, &mut unheard).await;
     }
 
     /// Says hello to everybody there is.
@@ -460,15 +509,23 @@ fn names(servers: &[ServerRow]) -> Vec<&str> {
 
 /// Tells each problem once, and again after a while.
 #[derive(Default)]
-struct Complaints(BTreeMap<String, Instant>);
+struct Complaints {
+    told: BTreeMap<String, Instant>,
+    /// They keep nobody out of a cluster, and are of interest for a closer look only.
+    is_unheard: bool,
+}
 
 impl Complaints {
     fn tell(&mut self, problem: &str) {
+        if self.is_unheard {
+            tracing::debug!("looking for the leader: {problem}");
+            return;
+        }
         let now = Instant::now();
-        self.0.retain(|_, told| now.duration_since(*told) < TELL_AGAIN);
-        if !self.0.contains_key(problem) {
+        self.told.retain(|_, told| now.duration_since(*told) < TELL_AGAIN);
+        if !self.told.contains_key(problem) {
             tracing::warn!("no cluster yet: {problem}");
-            self.0.insert(problem.to_owned(), now);
+            self.told.insert(problem.to_owned(), now);
         }
     }
 }

@@ -17,8 +17,12 @@ use super::kind;
 use crate::pending::Telling;
 use crate::{Node, ProposeError};
 
-/// How long an answer of a leader may come after another has taken over.
+/// How long an answer of a leader may come after another has taken over, if nothing else is heard of it.
 const LAST_WORDS: Duration = Duration::from_millis(200);
+/// The same if it lives: it learns from the new leader what became of its last entries, or gives up before this.
+const LAST_WORDS_ALIVE: Duration = Duration::from_secs(3);
+/// A server that was heard of within this time lives. Above the time between two signs of life.
+const ALIVE_WITHIN: Duration = Duration::from_millis(700);
 
 /// What became of something that was sent to the leader.
 pub(crate) enum Forwarded<T> {
@@ -81,7 +85,16 @@ impl Node {
     /// Resolves when `leader` leads no more, as far as this server knows, and has had the time to say what it did.
     async fn replaced(&self, leader: RaftId) {
         self.leader_changed(Some(leader)).await;
-        tokio::time::sleep(LAST_WORDS).await;
+        let since = Instant::now();
+        loop {
+            tokio::time::sleep(LAST_WORDS).await;
+            let health = self.peers().and_then(|peers| peers.health_of(leader));
+            let heard = health.and_then(|health| health.last_heard);
+            let lives = heard.is_some_and(|silence| silence < ALIVE_WITHIN);
+            if !lives || since.elapsed() > LAST_WORDS_ALIVE {
+                return;
+            }
+        }
     }
 
     /// Answers [`Self::forward`] of another server.

@@ -8,7 +8,7 @@ use lictor_peer::{BulkStream, Handler, Remote};
 use lictor_proto::RaftId;
 use lictor_raft::PeerMessage;
 
-use super::{Forming, archives, form, keeper, kind, snapshots};
+use super::{Forming, archives, compare, form, keeper, kind, snapshots};
 use crate::Node;
 use crate::node::Shared;
 use crate::pending::Telling;
@@ -77,6 +77,8 @@ impl Handler for PeerHandler {
             }
             kind::OPERATE => Box::pin(async move { node.take_order(body).await }),
             kind::LEAVE => Box::pin(async move { keeper::leave(&node, body).await }),
+            kind::DIGEST => Box::pin(async move { node.take_digest_of(body).await }),
+            kind::REBUILD => Box::pin(std::future::ready(node.take_rebuild(body))),
             kind::BROADCAST => {
                 // Nobody may listen.
                 let _ = node.shared().heard.send(body);
@@ -90,6 +92,9 @@ impl Handler for PeerHandler {
         match self.shared.upgrade() {
             Some(shared) if kind == kind::SNAPSHOT => {
                 Box::pin(snapshots::send(shared, from.identity.raft_id, head, stream))
+            }
+            Some(shared) if kind == kind::STATE => {
+                Box::pin(compare::send(shared, from.identity.raft_id, head, stream))
             }
             Some(shared)
                 if matches!(

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use lictor_proto::v1::{
-    AutopilotRow, CheckRow, Deregister, Join, JoinReply, Leave, LeaveReply, Register, ServerRow,
-    join_reply::Outcome as Joining,
+    AutopilotRow, CheckRow, Deregister, Join, JoinReply, Leave, LeaveReply, MembersContext, Register,
+    ServerRow, join_reply::Outcome as Joining,
 };
 use lictor_proto::{Command, RaftId};
 use lictor_raft::{MemberChange, PeerProgress};
@@ -19,13 +19,18 @@ use prost::Message as _;
 
 use super::{Forming, Roster, kind};
 use crate::node::Shared;
-use crate::{Node, ProposeError, Survey};
+use crate::{Consistency, Node, ProposeError, Survey};
 
 /// How often the leader looks at the members.
 const EVERY: Duration = Duration::from_millis(250);
+/// A leader that refuses writes for want of room hands over after so long: others may have room. Should none have, the
+/// leadership goes round at this pace.
+const FULL_LEADS_FOR: Duration = Duration::from_secs(5);
 /// A server is taken for dead after so long a silence. Far above an election timeout: its sessions end with it, and a
 /// server that is only half reachable for a moment is to be left alone.
 pub(super) const DEAD_AFTER: Duration = Duration::from_secs(5);
+/// A leader that has not looked at the members for so long stood still. What it did not hear meanwhile says nothing.
+const STALL: Duration = Duration::from_secs(2);
 /// A server that was heard of within this time is alive.
 const ALIVE_WITHIN: Duration = Duration::from_secs(1);
 /// How long a leave may take before it is answered with an error.
@@ -92,8 +97,10 @@ impl From<&Autopilot> for AutopilotRow {
 struct Watched {
     /// Since when each server is healthy without a break.
     healthy_since: BTreeMap<RaftId, Instant>,
-    /// Since when this server leads without a break.
+    /// Since when this server leads and looks after the members without a break.
     leads_since: Option<Instant>,
+    /// When it looked last.
+    looked: Option<Instant>,
 }
 
 /// Looks after the members while this server leads; ends with the node.
@@ -112,6 +119,11 @@ pub(crate) async fn keep(shared: Weak<Shared>) {
             node.shared().healthy_since.lock().clear();
             continue;
         }
+        // It may have slept and been replaced, and believe all others dead: what it knows counts once a majority has
+        // answered it.
+        if node.read(Consistency::Default).await.is_err() {
+            continue;
+        }
         let Some(survey) = node.survey().await else {
             continue;
         };
@@ -123,7 +135,20 @@ pub(crate) async fn keep(shared: Weak<Shared>) {
 
 async fn look(node: &Node, survey: &Survey, watched: &mut Watched) -> Result<(), ProposeError> {
     let now = Instant::now();
+    if watched
+        .looked
+        .is_some_and(|looked| now.duration_since(looked) > STALL)
+    {
+        *watched = Watched::default();
+    }
+    watched.looked = Some(now);
     let leads_since = *watched.leads_since.get_or_insert(now);
+    let term = survey.status.term;
+    if node.shared().progress.is_disk_full() && now.duration_since(leads_since) > FULL_LEADS_FOR {
+        tracing::warn!("the disk is nearly full: handing over the leadership");
+        node.transfer_leadership(None);
+        return Ok(());
+    }
     let roster = node.roster();
     let autopilot = node.autopilot();
     let is_peer = |id: &RaftId| *id == node.raft_id() || survey.peers.iter().any(|peer| peer.id == *id);
@@ -141,12 +166,17 @@ async fn look(node: &Node, survey: &Survey, watched: &mut Watched) -> Result<(),
         .lock()
         .clone_from(&watched.healthy_since);
     for register in health_changes(node, survey, &roster, leads_since, now) {
-        node.propose(Command::Register(register)).await?;
+        node.propose_in(term, Command::Register(register)).await?;
     }
     // One change at a time; the next look sees what it made of the members.
     if let Some(change) = due(node, survey, &roster, watched, &autopilot, now) {
         tracing::info!(change = ?change.changes, why = change.why, "changing the members");
-        node.change_members(change.changes, change.servers).await?;
+        let context = MembersContext {
+            servers: change.servers,
+            autopilot: None,
+        };
+        node.change_members_with(Some(term), change.changes, &context)
+            .await?;
     }
     Ok(())
 }
@@ -167,7 +197,8 @@ fn is_alive(peer: &PeerProgress, survey: &Survey) -> bool {
 }
 
 fn is_dead(peer: &PeerProgress, survey: &Survey, leads_since: Instant, now: Instant) -> bool {
-    silence(peer, survey).unwrap_or_else(|| now.duration_since(leads_since)) > DEAD_AFTER
+    let listened = now.duration_since(leads_since);
+    silence(peer, survey).map_or(listened, |silence| silence.min(listened)) > DEAD_AFTER
 }
 
 struct Change {

@@ -4,10 +4,12 @@
 //! propose, renew ──leads here?──no──> forward ──call──> leader's handler ──> its propose, renew
 //! read ──lease?──no──> gate ──one ReadIndex round for all that wait──> wait until it is applied here
 //! raft thread ──messages──> peers <──messages── handler <── other servers
+//! compare: digests of all states, as of one entry; who differs from most fetches its state anew
 //! snapshots: a view is pinned by apply, streamed in bulk, installed by apply at the other end
 //! ```
 
 pub(crate) mod archives;
+pub(crate) mod compare;
 mod form;
 mod forward;
 mod gate;
@@ -24,7 +26,9 @@ use lictor_proto::RaftId;
 use parking_lot::Mutex;
 use tokio::runtime;
 
-pub use form::{Formed, Forming, VowStore};
+pub use compare::Comparison;
+pub(crate) use compare::{Digests, watch_over};
+pub use form::{FormError, Formed, Forming, JoinPace, VowStore};
 pub(crate) use forward::Forwarded;
 pub(crate) use gate::Gate;
 pub use handler::PeerHandler;
@@ -63,6 +67,12 @@ pub(crate) mod kind {
     pub(crate) const ARCHIVE_RESTORE: u16 = 11;
     /// Stream. Head: `ArchiveHead`. A staged archive comes back.
     pub(crate) const ARCHIVE_FETCH: u16 = 12;
+    /// Body: `DigestOf`. Answer: `DigestReply`, once the asked server has come to the entry.
+    pub(crate) const DIGEST: u16 = 70;
+    /// Body: `DigestOf`, with what the state's digest should have been. Answer: nothing.
+    pub(crate) const REBUILD: u16 = 71;
+    /// Stream. Head: `DigestOf`, with where the state must not end before. The rows come back.
+    pub(crate) const STATE: u16 = 72;
 }
 
 /// The transport, and the runtime that it lives on: the pipeline's threads have none.

@@ -183,7 +183,7 @@ impl Node {
         };
         // The members stay as they are: the leader votes already.
         let changes = vec![MemberChange::AddVoter(self.raft_id())];
-        match self.change_members_with(changes, &context).await {
+        match self.change_members_with(None, changes, &context).await {
             Ok(outcome) => Done::Done(matches!(outcome, Outcome::Bool(true))),
             Err(ProposeError::NoLeader | ProposeError::ChangePending) => Done::NotNow(true),
             Err(error) => Done::Refused(error.to_string()),

@@ -31,6 +31,8 @@ use crate::pipeline::{ApplyWork, Event};
 
 /// A follower that was told of a snapshot and does not come for it has gone, or another leads.
 const FETCH_WITHIN: Duration = Duration::from_secs(60);
+/// What a server sends of snapshots in a second, at most, so that writes keep their share of network and disk.
+const BYTES_PER_SECOND: u64 = 64 << 20;
 /// Pieces of a stream between the thread that packs or unpacks and the one that sends or receives.
 const PIECES: usize = 4;
 /// The most that a snapshot may hold, unpacked.
@@ -44,6 +46,21 @@ pub(crate) struct Pinned(Mutex<Views>);
 struct Views {
     views: Vec<View>,
     last: u64,
+}
+
+/// How fast rows are sent: all streams share it.
+#[derive(Debug, Default)]
+pub(crate) struct Pace(Mutex<Option<Instant>>);
+
+impl Pace {
+    /// When a piece of this length may be sent. What was not used in the past is not saved up.
+    fn turn(&self, len_bytes: usize, now: Instant) -> Instant {
+        let mut next = self.0.lock();
+        let turn = next.map_or(now, |next| next.max(now));
+        let nanos = (len_bytes as u64).saturating_mul(1_000_000_000) / BYTES_PER_SECOND;
+        *next = Some(turn + Duration::from_nanos(nanos));
+        turn
+    }
 }
 
 #[derive(Debug)]
@@ -118,7 +135,7 @@ pub(super) async fn send(shared: Arc<Shared>, to: RaftId, head: Bytes, stream: B
         return;
     };
     let started = Instant::now();
-    let sent = send_rows(state, members, stream.writer).await;
+    let sent = send_rows(&shared, state, members, stream.writer).await;
     match &sent {
         Ok(bytes) => tracing::info!(%to, bytes, took = ?started.elapsed(), "sent a snapshot"),
         Err(error) => tracing::warn!(%to, %error, "a snapshot could not be sent"),
@@ -128,7 +145,13 @@ pub(super) async fn send(shared: Arc<Shared>, to: RaftId, head: Bytes, stream: B
     let _ = shared.raft.push(Event::SnapshotSent { to, ok: sent.is_ok() });
 }
 
-async fn send_rows(state: State, members: Vec<u8>, mut writer: BulkWriter) -> io::Result<u64> {
+/// Sends all rows, no faster than [`BYTES_PER_SECOND`] with all other snapshots that are sent.
+pub(super) async fn send_rows(
+    shared: &Shared,
+    state: State,
+    members: Vec<u8>,
+    mut writer: BulkWriter,
+) -> io::Result<u64> {
     let (pieces, mut packed) = mpsc::channel::<Bytes>(PIECES);
     let pack = tokio::task::spawn_blocking(move || {
         let mut meta = state.meta();
@@ -140,6 +163,8 @@ async fn send_rows(state: State, members: Vec<u8>, mut writer: BulkWriter) -> io
     let mut bytes = 0;
     while let Some(piece) = packed.recv().await {
         bytes += piece.len() as u64;
+        let turn = shared.pace.turn(piece.len(), Instant::now());
+        tokio::time::sleep_until(turn.into()).await;
         writer.write(&piece).await?;
     }
     pack.await.map_err(io::Error::other)??;
@@ -174,7 +199,8 @@ pub(crate) async fn install(
     deliver: impl FnOnce(ApplyWork) -> bool + Send,
 ) {
     let started = Instant::now();
-    let fetched = fetch(&shared, from, &descriptor).await.and_then(|received| {
+    let fetched = fetch(&shared, from, kind::SNAPSHOT, &descriptor).await;
+    let fetched = fetched.and_then(|received| {
         let members = Roster::decode(&received.meta.conf_state);
         let (index, term) = received.state.applied();
         match members {
@@ -203,9 +229,10 @@ pub(crate) async fn install(
     }
 }
 
-async fn fetch(shared: &Shared, from: RaftId, descriptor: &[u8]) -> Result<Received, String> {
+/// Fetches rows by a stream of this kind.
+pub(super) async fn fetch(shared: &Shared, from: RaftId, kind: u16, head: &[u8]) -> Result<Received, String> {
     let net = shared.net.get().ok_or("there is no transport")?;
-    let stream = net.peers.bulk(from, kind::SNAPSHOT, descriptor).await;
+    let stream = net.peers.bulk(from, kind, head).await;
     let mut reader = stream.map_err(|error| error.to_string())?.reader;
     let (pieces, mut packed) = mpsc::channel::<Bytes>(PIECES);
     let unpack = tokio::task::spawn_blocking(move || {
@@ -224,4 +251,24 @@ async fn fetch(shared: &Shared, from: RaftId, descriptor: &[u8]) -> Result<Recei
     drop(pieces);
     let unpacked = unpack.await.map_err(|error| error.to_string())?;
     unpacked.map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_streams_together_keep_to_the_pace() {
+        let (pace, now) = (Pace::default(), Instant::now());
+        let second = usize::try_from(BYTES_PER_SECOND).unwrap();
+
+        assert_eq!(pace.turn(second, now), now);
+        assert_eq!(pace.turn(second / 2, now), now + Duration::from_secs(1));
+        assert_eq!(pace.turn(0, now), now + Duration::from_millis(1500));
+
+        // A pause gives no right to catch up.
+        let later = now + Duration::from_secs(9);
+        assert_eq!(pace.turn(second, later), later);
+        assert_eq!(pace.turn(1, later), later + Duration::from_secs(1));
+    }
 }

@@ -4,6 +4,8 @@
 //! the delays; publish the view; answer proposers; wake watchers; hand the rows to the checkpoint thread.
 //! Owns the working copy of the state.
 
+mod rebuild;
+
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
@@ -12,15 +14,18 @@ use bytes::Bytes;
 use lictor_proto::{Command, LogIndex, RaftId, Term};
 use lictor_raft::{Committed, LogPosition, Membership, ProposalId};
 use lictor_state::{Dirty, Effects, Outcome, State};
+use tokio::sync::oneshot;
 
 use super::checkpoint::{CheckpointWork, Install, Installation, weight};
 use super::stage::Worker;
 use super::{Event, Shared, fatal};
+use crate::cluster::Digests;
 use crate::cluster::archives;
 use crate::mailbox::Mailbox;
 use crate::pending::{Answer, Telling};
 use crate::restore::Digest;
 use crate::{Roster, WriteSet};
+use rebuild::Rebuild;
 
 /// Entries that are applied before their results are published, so that one huge batch does not hold back the
 /// first answers in it.
@@ -58,6 +63,10 @@ pub(crate) enum ApplyWork {
         /// Where it stands.
         position: LogPosition,
     },
+    /// The state is wrong: stop, and say at which entry.
+    Hold(oneshot::Sender<LogIndex>),
+    /// The state of another server, as of that entry or a later one.
+    Rebuilt(Box<State>),
 }
 
 /// The apply stage.
@@ -70,8 +79,11 @@ pub(crate) struct ApplyWorker {
     roster: Arc<Roster>,
     effects: Effects,
     answers: Vec<(ProposalId, Answer)>,
-    /// While a snapshot's state is published.
-    is_ahead_of_raft: bool,
+    /// The last entry that was taken off the queue; the state may be ahead of it while it is rebuilt.
+    consumed: LogIndex,
+    /// The last entry that raft was told of, or knows of by itself.
+    reported: LogIndex,
+    rebuild: Rebuild,
     /// The conf-change entry at which apply has stopped.
     stopped_at: Option<Committed>,
     /// The server stops at an entry that could not be applied: nothing behind it may be, the next start goes on here.
@@ -80,11 +92,43 @@ pub(crate) struct ApplyWorker {
 
 impl Worker<ApplyWork> for ApplyWorker {
     fn work(&mut self, items: &mut Vec<ApplyWork>) {
+        self.work_through(items.drain(..));
+    }
+}
+
+impl ApplyWorker {
+    pub(crate) fn new(
+        shared: Shared,
+        checkpoint: Arc<Mailbox<CheckpointWork>>,
+        state: State,
+        roster: Arc<Roster>,
+    ) -> Self {
+        let (effects, answers) = (Effects::default(), Vec::new());
+        let consumed = state.applied().0;
+        Self {
+            shared,
+            checkpoint,
+            state,
+            roster,
+            effects,
+            answers,
+            consumed,
+            reported: consumed,
+            rebuild: Rebuild::None,
+            stopped_at: None,
+            gave_up: false,
+        }
+    }
+
+    fn work_through(&mut self, items: impl IntoIterator<Item = ApplyWork>) {
         let mut unpublished = 0;
-        for item in items.drain(..) {
+        for item in items {
             if self.gave_up {
                 continue;
             }
+            let Some(item) = self.put_aside(item) else {
+                continue;
+            };
             match item {
                 ApplyWork::Entries(entries) => {
                     for entry in entries {
@@ -107,37 +151,24 @@ impl Worker<ApplyWork> for ApplyWorker {
                     roster,
                     position,
                 } => {
+                    self.end_rebuild();
                     self.publish();
                     unpublished = 0;
                     self.roster = Arc::new(*roster);
+                    // raft hears of it when the copy is durable.
+                    (self.consumed, self.reported) = (position.index, position.index);
                     self.install(*state, Installation::Snapshot(position));
                 }
+                ApplyWork::Hold(held) => {
+                    self.hold(held);
+                    unpublished = 0;
+                }
+                ApplyWork::Rebuilt(state) => self.take_rebuilt(*state),
             }
+            self.finish_rebuild();
         }
         if unpublished > 0 {
             self.publish();
-        }
-    }
-}
-
-impl ApplyWorker {
-    pub(crate) fn new(
-        shared: Shared,
-        checkpoint: Arc<Mailbox<CheckpointWork>>,
-        state: State,
-        roster: Arc<Roster>,
-    ) -> Self {
-        let (effects, answers) = (Effects::default(), Vec::new());
-        Self {
-            shared,
-            checkpoint,
-            state,
-            roster,
-            effects,
-            answers,
-            is_ahead_of_raft: false,
-            stopped_at: None,
-            gave_up: false,
         }
     }
 
@@ -148,11 +179,16 @@ impl ApplyWorker {
             data,
             proposal,
         } = committed;
+        if self.skips(index, proposal) {
+            return;
+        }
+        self.finish_rebuild();
         let telling = proposal.map_or(Telling::Whether, |id| self.shared.pending.telling(id));
         let outcome = self.outcome(index, term, data, telling);
         if self.gave_up {
             return;
         }
+        self.consumed = index;
         if let Some(id) = proposal {
             self.answers.push((id, Ok(outcome)));
         }
@@ -165,6 +201,13 @@ impl ApplyWorker {
         }
         match Command::from_entry_bytes(data) {
             Ok(Some(Command::Restore(restore))) => self.restore(index, term, &restore.sha256),
+            Ok(Some(Command::CompareStates(_))) => {
+                self.state.apply_empty(index, term);
+                if self.shared.has_others() {
+                    Digests::take(&self.shared, self.state.clone());
+                }
+                Outcome::Bool(true)
+            }
             Ok(Some(command)) => {
                 let outcome = self.state.apply(index, term, &command, &mut self.effects);
                 match telling {
@@ -204,12 +247,14 @@ impl ApplyWorker {
         shared.pending.answer_all(self.answers.drain(..));
         shared.watches.wake(&self.effects.dirty);
         self.effects.dirty.clear();
-        if !self.is_ahead_of_raft {
+        if self.consumed > self.reported {
+            self.reported = self.consumed;
             // Refused only while stopping.
-            let _ = shared.raft.push(Event::Applied(applied.0));
+            let _ = shared.raft.push(Event::Applied(self.consumed));
         }
         let writes = std::mem::take(&mut self.effects.writes);
-        if writes.is_empty() && members.is_none() {
+        // While it is rebuilt the whole copy is about to be replaced.
+        if writes.is_empty() && members.is_none() || matches!(self.rebuild, Rebuild::Skipping(_)) {
             return;
         }
         let weight = writes.iter().map(weight).sum();
@@ -308,10 +353,7 @@ impl ApplyWorker {
         if is_snapshot {
             self.shared.set_roster(Arc::clone(&self.roster));
         }
-        // raft hears of a snapshot when the copy is durable, and not before.
-        self.is_ahead_of_raft = is_snapshot;
         self.publish();
-        self.is_ahead_of_raft = false;
     }
 
     fn stop_at(&mut self, entry: Committed) {
@@ -329,7 +371,11 @@ impl ApplyWorker {
                 &index,
             );
         };
-        self.state.apply_empty(entry.index, entry.term);
+        if !self.skips(entry.index, None) {
+            self.finish_rebuild();
+            self.state.apply_empty(entry.index, entry.term);
+            self.consumed = entry.index;
+        }
         let (roster, took) = self.roster.changed(members, entry.index, &entry.data);
         self.roster = Arc::new(roster);
         if let Some(id) = entry.proposal {

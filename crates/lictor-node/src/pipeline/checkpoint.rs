@@ -59,6 +59,8 @@ pub(crate) struct Install {
 pub(crate) enum Installation {
     /// An archive, whose file is of no use once the copy is durable.
     Archive(Option<Digest>),
+    /// Another server, since this one's was wrong.
+    Copy,
     /// The leader, for this position; raft waits until the copy is durable.
     Snapshot(LogPosition),
 }
@@ -184,7 +186,7 @@ impl<C: Checkpoint> CheckpointThread<C> {
                 tracing::debug!(archive = hex::encode(digest), "a restored archive is kept");
             }
             Installation::Archive(Some(digest)) => self.shared.staging.forget(&digest),
-            Installation::Archive(None) => {}
+            Installation::Archive(None) | Installation::Copy => {}
             Installation::Snapshot(position) => {
                 // Refused only while stopping.
                 let _ = self.shared.raft.push(Event::Installed { position, ok: true });

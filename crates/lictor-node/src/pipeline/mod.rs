@@ -13,7 +13,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lictor_proto::{LogIndex, RaftId, ReadyNo};
+use lictor_proto::{LogIndex, RaftId, ReadyNo, Term};
 use lictor_raft::{
     LogPosition, MemberChange, Membership, MonoTime, PeerMessage, PeerProgress, Proposal, ProposalId,
 };
@@ -33,6 +33,8 @@ pub(crate) type Shared = Arc<crate::node::Shared>;
 pub(crate) enum Event {
     /// A command to be proposed.
     Propose(Proposal),
+    /// A command that follows from what a leader knew in this term, and is not to be proposed in any other.
+    ProposeIn(Term, Proposal),
     /// The log thread has made all up to this ready durable.
     Persisted(ReadyNo),
     /// The apply thread has applied up to here.
@@ -47,9 +49,10 @@ pub(crate) enum Event {
     Unreachable(RaftId),
     /// Reads have joined a round that is to begin.
     Read,
-    /// The members are to be changed.
+    /// The members are to be changed; with `term` only in that.
     ChangeMembers {
         id: ProposalId,
+        term: Option<Term>,
         changes: Vec<MemberChange>,
         context: Vec<u8>,
     },
@@ -64,6 +67,8 @@ pub(crate) enum Event {
     SnapshotSent { to: RaftId, ok: bool },
     /// The durable copy of the state is the snapshot, or the snapshot could not be had.
     Installed { position: LogPosition, ok: bool },
+    /// The state is wrong: apply is to stop, and another is to be fetched.
+    Rebuild,
     /// Hand the leadership over; to the most caught-up voter if nobody is named.
     Transfer(Option<RaftId>),
     /// Tell what this leader knows of the others.

@@ -3,11 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lictor_proto::RaftId;
-use lictor_raft::{ConfEcho, Core, Input, LogPosition, LogReader, LogWriter, Output, RoleChange, Why};
+use lictor_proto::{LogIndex, RaftId, Term};
+use lictor_raft::{
+    ConfEcho, Core, Input, LogPosition, LogReader, LogWriter, Output, ProposalId, ReadId, RoleChange, Why,
+};
+use tokio::sync::oneshot;
 
 use super::{ApplyWork, ApplyWorker, Clock, Event, LogWork, LogWorker, Shared, Stage, Survey, fatal};
-use crate::cluster::snapshots;
+use crate::cluster::{compare, snapshots};
 use crate::{Linger, ProposeError, ReadError};
 
 /// After a batch of at most this many events the thread polls for the next before it sleeps; after larger ones there
@@ -17,7 +20,7 @@ const FEW_EVENTS: usize = 2;
 /// How long a stop waits for what was proposed before.
 const STOP_WAIT: Duration = Duration::from_secs(5);
 /// How long a leader that stops waits for another to take over.
-const HAND_OVER_WAIT: Duration = Duration::from_secs(2);
+const HAND_OVER_WAIT: Duration = Duration::from_secs(3);
 /// How often pinned views are looked at that no follower came for.
 const PINNED_EVERY: Duration = Duration::from_secs(1);
 
@@ -75,6 +78,7 @@ impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
                 // Missed ticks are not made up for (rule R3): a stalled leader must not count them as silence.
                 next_tick = now + self.tick;
                 self.expire_pinned(now);
+                self.hand_over(now, &mut outputs);
             }
             self.tell(&mut events, now, &mut outputs);
             // Before a message can tell anybody else of a commit (rule R1).
@@ -85,8 +89,10 @@ impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
             }
         }
         self.shared.raft.close();
+        self.refuse_rest(&mut events);
         self.log.close();
         self.apply.close();
+        self.shared.gate.close();
     }
 
     fn publish(&self, now: Instant) {
@@ -94,7 +100,8 @@ impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
         self.shared.progress.set_raft(&self.core.status(), now);
     }
 
-    /// Whether everything is done that a stop waits for.
+    /// Whether everything is done that a stop waits for: another leads, and whoever proposed something here knows what
+    /// became of it.
     fn may_end(&self, now: Instant) -> bool {
         let Some(stopping) = self.stopping else {
             return false;
@@ -102,7 +109,32 @@ impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
         let status = self.core.status();
         let hands_over = status.is_leader && !self.core.is_sole_voter() && now < stopping.hand_over_by;
         // What is not applied here is applied after the restart; only those who wait for an answer lose by it.
-        !hands_over && (now >= stopping.by || status.applied >= status.last || !status.is_leader)
+        let is_done = !self.core.has_pending() && (status.applied >= status.last || !status.is_leader);
+        now >= stopping.by || !hands_over && is_done
+    }
+
+    /// A leader that stops hands over; again, should it have come to nothing.
+    fn hand_over(&mut self, now: Instant, outputs: &mut Vec<Output>) {
+        if self.stopping.is_none_or(|stopping| now >= stopping.hand_over_by) || self.core.is_handing_over() {
+            return;
+        }
+        if let Some(successor) = self.core.best_successor() {
+            let now = self.clock.at(now);
+            self.core.handle(Input::Transfer(successor), now, outputs);
+        }
+    }
+
+    /// What came too late was not proposed, and may be elsewhere.
+    fn refuse_rest(&self, events: &mut Vec<Event>) {
+        self.shared.raft.drain(events, Some(Instant::now()));
+        for event in events.drain(..) {
+            let id = match event {
+                Event::Propose(proposal) | Event::ProposeIn(_, proposal) => proposal.id,
+                Event::ChangeMembers { id, .. } => id,
+                _ => continue,
+            };
+            self.refuse(id, ProposeError::Stopping);
+        }
     }
 
     /// Lets go of views that no follower came for.
@@ -132,33 +164,22 @@ impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
     fn tell(&mut self, events: &mut Vec<Event>, now: Instant, outputs: &mut Vec<Output>) {
         let now = self.clock.at(now);
         let mut proposals = Vec::new();
+        let mut bound = Vec::new();
         for event in events.drain(..) {
-            let input = match event {
-                Event::Propose(proposal) if self.stopping.is_some() => {
-                    self.shared
-                        .pending
-                        .answer(proposal.id, Err(ProposeError::Stopping));
-                    continue;
+            match event {
+                Event::Propose(proposal) | Event::ProposeIn(_, proposal) if self.stopping.is_some() => {
+                    self.refuse(proposal.id, ProposeError::Stopping);
                 }
-                Event::Propose(proposal) => {
-                    proposals.push(proposal);
-                    continue;
-                }
+                Event::Propose(proposal) => proposals.push(proposal),
+                Event::ProposeIn(term, proposal) => bound.push((term, proposal)),
                 Event::Stop => {
                     let now = Instant::now();
                     self.stopping = Some(Stopping {
                         by: now + STOP_WAIT,
                         hand_over_by: now + HAND_OVER_WAIT,
                     });
-                    match self.core.best_successor() {
-                        Some(successor) => Input::Transfer(successor),
-                        None => continue,
-                    }
+                    self.hand_over(now, outputs);
                 }
-                Event::Transfer(to) => match to.or_else(|| self.core.best_successor()) {
-                    Some(to) => Input::Transfer(to),
-                    None => continue,
-                },
                 Event::Survey(asked) => {
                     // Whoever asked may have gone.
                     let _ = asked.send(Survey {
@@ -166,40 +187,76 @@ impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
                         now,
                         peers: self.core.peers(),
                     });
-                    continue;
                 }
-                Event::Peer(message) => Input::Peer(message),
-                Event::Unreachable(member) => Input::Unreachable(member),
-                Event::Read => Input::ReadIndex(self.shared.gate.begin()),
-                Event::ChangeMembers { id, changes, context } => {
-                    Input::ChangeMembers { id, changes, context }
+                event => {
+                    if let Some(input) = self.input(event) {
+                        self.core.handle(input, now, outputs);
+                    }
                 }
-                Event::SnapshotReady {
-                    to,
-                    position,
-                    members,
-                    descriptor,
-                } => Input::SnapshotReady {
-                    to,
-                    position,
-                    members,
-                    descriptor,
-                },
-                Event::SnapshotSent { to, ok } => Input::SnapshotSent { to, ok },
-                Event::Installed { position, ok } => Input::Installed { position, ok },
-                Event::Persisted(ready) => Input::Persisted(ready),
-                Event::Applied(index) => Input::Applied { index, conf: None },
-                Event::AtConfChange(index) => Input::Applied {
-                    index,
-                    conf: Some(ConfEcho::Accept),
-                },
-                Event::Flushed(index) => Input::Flushed(index),
-            };
-            self.core.handle(input, now, outputs);
+            }
+        }
+        for (term, proposal) in bound {
+            if self.leads_in(term) {
+                proposals.push(proposal);
+            } else {
+                self.refuse(proposal.id, ProposeError::NoLeader);
+            }
         }
         if !proposals.is_empty() {
             self.core.handle(Input::Propose(proposals), now, outputs);
         }
+    }
+
+    /// What an event is for the core.
+    fn input(&self, event: Event) -> Option<Input> {
+        Some(match event {
+            Event::Rebuild => {
+                self.rebuild();
+                Input::Transfer(self.core.best_successor()?)
+            }
+            Event::Transfer(to) => Input::Transfer(to.or_else(|| self.core.best_successor())?),
+            Event::Peer(message) => Input::Peer(message),
+            Event::Unreachable(member) => Input::Unreachable(member),
+            Event::Read => Input::ReadIndex(self.shared.gate.begin()?),
+            Event::ChangeMembers { id, term, .. } if term.is_some_and(|term| !self.leads_in(term)) => {
+                self.refuse(id, ProposeError::NoLeader);
+                return None;
+            }
+            Event::ChangeMembers {
+                id, changes, context, ..
+            } => Input::ChangeMembers { id, changes, context },
+            Event::SnapshotReady {
+                to,
+                position,
+                members,
+                descriptor,
+            } => Input::SnapshotReady {
+                to,
+                position,
+                members,
+                descriptor,
+            },
+            Event::SnapshotSent { to, ok } => Input::SnapshotSent { to, ok },
+            Event::Installed { position, ok } => Input::Installed { position, ok },
+            Event::Persisted(ready) => Input::Persisted(ready),
+            Event::Applied(index) => Input::Applied { index, conf: None },
+            Event::AtConfChange(index) => Input::Applied {
+                index,
+                conf: Some(ConfEcho::Accept),
+            },
+            Event::Flushed(index) => Input::Flushed(index),
+            // Told without an input.
+            Event::Propose(_) | Event::ProposeIn(..) | Event::Stop | Event::Survey(_) => return None,
+        })
+    }
+
+    fn refuse(&self, id: ProposalId, why: ProposeError) {
+        self.shared.pending.answer(id, Err(why));
+    }
+
+    fn leads_in(&self, term: Term) -> bool {
+        let status = self.core.status();
+        status.is_leader && status.term == term
     }
 
     fn carry_out(&mut self, outputs: &mut Vec<Output>) {
@@ -232,11 +289,11 @@ impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
                     true
                 }
                 Output::ReadReady { id, index } => {
-                    self.shared.gate.end(id, &Ok(index));
+                    self.end_round(id, &Ok(index));
                     true
                 }
                 Output::ReadFailed(id) => {
-                    self.shared.gate.end(id, &Err(ReadError::NoLeader));
+                    self.end_round(id, &Err(ReadError::NoLeader));
                     true
                 }
                 Output::ResetLog(position) => self.log.send(LogWork::Reset(position)).is_ok(),
@@ -270,6 +327,13 @@ impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
 }
 
 impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
+    fn end_round(&self, id: ReadId, answer: &Result<LogIndex, ReadError>) {
+        if self.shared.gate.end(id, answer) {
+            // Refused only while stopping.
+            let _ = self.shared.raft.push(Event::Read);
+        }
+    }
+
     fn take_role(&self, role: RoleChange) {
         let leader = role.leader.map(|leader| leader.0);
         tracing::info!(
@@ -282,6 +346,18 @@ impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
         if !role.is_leader {
             self.shared.timers.follow();
             self.shared.pinned.clear();
+        }
+    }
+
+    /// Has apply stop, and fetches another state on the transport's runtime; apply gets it from there.
+    fn rebuild(&self) {
+        let Some(net) = self.shared.net.get() else { return };
+        let (hold, held) = oneshot::channel();
+        if self.apply.send(ApplyWork::Hold(hold)).is_ok() {
+            let apply = Arc::clone(&self.apply);
+            let deliver = move |work| apply.send(work).is_ok();
+            net.runtime
+                .spawn(compare::rebuild(Arc::clone(&self.shared), held, deliver));
         }
     }
 
@@ -308,7 +384,7 @@ impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
 fn refusal(why: Why) -> ProposeError {
     match why {
         Why::Overloaded => ProposeError::Overloaded,
-        Why::NotLeader { .. } | Why::Transferring => ProposeError::NoLeader,
+        Why::NotLeader { .. } | Why::Transferring | Why::Replaced => ProposeError::NoLeader,
         Why::ChangePending => ProposeError::ChangePending,
         _ => ProposeError::OutcomeUnknown,
     }

@@ -2,7 +2,8 @@
 //!
 //! A call is **not sent** as long as none of its bytes was handed to the connection, and of **unknown outcome** from
 //! then on until its answer is there. Why it is correct: the positions at which calls begin in the stream of bytes are
-//! kept, and compared with the number of bytes that the connection has taken when it ends.
+//! kept, and compared with the number of bytes that the connection has taken when it ends. A server that stops says how
+//! many of them it has read: a call behind is as good as not sent.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -23,6 +24,9 @@ use crate::stream::{Stream, split};
 use crate::wire::{FRAME_HEAD_MAX_BYTES, Frame, NotDone, WriteBuf, read_more, split_frame};
 
 type Answer = Result<Bytes, CallError>;
+
+/// Why a connection ends that the other side closes in good order.
+const STOPS: &str = "it stops";
 
 /// What callers want of the connection's task.
 #[derive(Debug)]
@@ -284,6 +288,10 @@ impl Calls<'_> {
                     self.contact.pong(stamp);
                     continue;
                 }
+                Some(Frame::Closing { taken }) => {
+                    self.fail_from(taken);
+                    return Err(io::Error::new(io::ErrorKind::ConnectionAborted, STOPS));
+                }
                 _ => {
                     return Err(io::Error::new(
                         io::ErrorKind::InvalidData,
@@ -297,6 +305,16 @@ impl Calls<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The other side stops: it has taken calls up to a place in the stream of bytes, and answered them.
+    fn fail_from(&mut self, taken: u64) {
+        for (_, pending) in self.pending.extract_if(|_, pending| pending.start >= taken) {
+            // The caller may have gone.
+            let _ = pending
+                .reply
+                .send(Err(NotSent::Unreachable(STOPS.to_owned()).into()));
+        }
     }
 
     fn ping(&mut self, limits: &Limits) -> io::Result<()> {

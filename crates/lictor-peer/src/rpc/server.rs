@@ -12,12 +12,13 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use futures_util::future::{AbortHandle, Abortable, BoxFuture, FutureExt as _};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
 
 use super::{SWEEP_INTERVAL, WRITE_HIGH_BYTES};
 use crate::config::{Limits, Remote};
 use crate::handler::Handler;
 use crate::stream::{Stream, split};
-use crate::wire::{FRAME_HEAD_MAX_BYTES, Frame, NotDone, WriteBuf, read_more, split_frame};
+use crate::wire::{FRAME_HEAD_MAX_BYTES, Frame, LENGTH_BYTES, NotDone, WriteBuf, read_more, split_frame};
 
 /// A call that is being handled. Becomes its id, and its answer unless it was stopped.
 struct Running {
@@ -41,6 +42,8 @@ struct Calls<'a> {
     running: FuturesUnordered<Running>,
     stop: HashMap<u64, Stop>,
     out: WriteBuf,
+    /// How many bytes of whole frames were read.
+    taken: u64,
 }
 
 /// How and when to stop a call.
@@ -49,13 +52,15 @@ struct Stop {
     deadline: Instant,
 }
 
-/// Answers one connection until it ends, which is always an error. `heard` is told that something came.
+/// Answers one connection until it ends, which is always an error. `heard` is told that something came. Once `closing`
+/// is cancelled no call is taken any more, and the connection ends when those that were taken are answered.
 pub(crate) async fn serve(
     stream: Stream,
     handler: &dyn Handler,
     remote: &Arc<Remote>,
     limits: &Limits,
     heard: impl Fn(),
+    closing: &CancellationToken,
 ) -> io::Error {
     let mut calls = Calls {
         handler,
@@ -64,41 +69,54 @@ pub(crate) async fn serve(
         running: FuturesUnordered::new(),
         stop: HashMap::new(),
         out: WriteBuf::default(),
+        taken: 0,
     };
-    match calls.run(stream, heard).await {
-        Ok(never) => match never {},
+    match calls.run(stream, heard, closing).await {
+        Ok(()) => io::Error::new(io::ErrorKind::ConnectionAborted, "this server stops"),
         Err(error) => error,
     }
 }
 
 impl Calls<'_> {
-    async fn run(&mut self, stream: Stream, heard: impl Fn()) -> io::Result<std::convert::Infallible> {
+    async fn run(&mut self, stream: Stream, heard: impl Fn(), closing: &CancellationToken) -> io::Result<()> {
         let (mut reader, mut writer) = split(stream);
         let mut incoming = BytesMut::new();
         let mut next_sweep = Instant::now();
-        loop {
+        let mut is_closing = false;
+        while !(is_closing && self.running.is_empty()) {
             let room = self.out.remaining() < WRITE_HIGH_BYTES;
             tokio::select! {
-                           read = read_more(&mut reader, &mut incoming), if room => {
-                               read?;
-                               heard();
-                               self.take_frames(&mut incoming)?;
-                           }
-                           Some(done) = self.running.next(), if room && !self.running.is_empty() => self.take_answers(done),
-                           written = writer.step(&mut self.out), if writer.has_work(&self.out) => {
-            written?;
+                read = read_more(&mut reader, &mut incoming), if room && !is_closing => {
+                    read?;
+                    heard();
+                    self.take_frames(&mut incoming)?;
+                }
+                Some(done) = self.running.next(), if room && !self.running.is_empty() => self.take_answers(done),
+                written = writer.step(&mut self.out), if writer.has_work(&self.out) => {
+                    written?;
+                }
+                () = sleep_until(next_sweep), if !self.stop.is_empty() => {
+                    let now = Instant::now();
+                    next_sweep = now + SWEEP_INTERVAL;
+                    self.stop.values().filter(|stop| stop.deadline <= now).for_each(|stop| stop.handle.abort());
+                }
+                () = closing.cancelled(), if !is_closing => is_closing = true,
             }
-                           () = sleep_until(next_sweep), if !self.stop.is_empty() => {
-                               let now = Instant::now();
-                               next_sweep = now + SWEEP_INTERVAL;
-                               self.stop.values().filter(|stop| stop.deadline <= now).for_each(|stop| stop.handle.abort());
-                           }
-                       }
+        }
+        Frame::Closing { taken: self.taken }.put(&mut self.out);
+        while writer.has_work(&self.out) {
+            writer.step(&mut self.out).await?;
+        }
+        // The other side closes when it has read that. To close first, with calls unread, could cost it the answers.
+        loop {
+            incoming.clear();
+            read_more(&mut reader, &mut incoming).await?;
         }
     }
 
     fn take_frames(&mut self, incoming: &mut BytesMut) -> io::Result<()> {
         while let Some(bytes) = split_frame(incoming, self.limits.call_max_bytes + FRAME_HEAD_MAX_BYTES)? {
+            self.taken += (LENGTH_BYTES + bytes.len()) as u64;
             match Frame::decode(bytes) {
                 Some(Frame::Call {
                     id,

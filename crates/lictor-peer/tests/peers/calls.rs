@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use lictor_peer::{CallError, Limits, Lost, NotSent};
+use lictor_peer::{CallError, Limits, Lost, NotSent, Security};
 use lictor_proto::RaftId;
 
-use crate::server::{ECHO, Happened, NEVER, Plan, Server, TOO_MUCH};
+use crate::server::{ECHO, Happened, LATER, NEVER, Plan, Server, TOO_MUCH};
 
 async fn two() -> (Server, Server) {
     let (a, b) = (Plan::new(1).start().await, Plan::new(2).start().await);
@@ -103,6 +103,44 @@ async fn a_connection_that_ends_after_the_call_left_makes_its_outcome_unknown() 
         matches!(error, CallError::OutcomeUnknown(Lost::Connection(_))),
         "{error:?}"
     );
+}
+
+/// So a server that stops costs its callers nothing: they know what was done, and what they may ask of another.
+#[tokio::test]
+async fn a_server_that_stops_answers_what_it_has_taken_and_says_what_it_has_not() {
+    for security in [Security::open(), Security::cluster_key(&[7; 32]).unwrap()] {
+        let plan = |id| Plan::secured(id, security.clone());
+        let (a, mut b) = (plan(1).start().await, plan(2).start().await);
+        a.knows(&b);
+        let deadline = Instant::now() + crate::server::PATIENCE;
+        let call = |kind, body: &'static [u8]| {
+            let peers = a.peers.clone();
+            tokio::spawn(async move {
+                peers
+                    .call(RaftId(2), kind, Bytes::from_static(body), deadline)
+                    .await
+            })
+        };
+        let first = call(LATER, b"taken");
+        b.event(began(LATER)).await;
+
+        let stop = {
+            let peers = b.peers.clone();
+            tokio::spawn(async move { peers.stop().await })
+        };
+        let late: Vec<_> = (0..20).map(|_| call(ECHO, b"late")).collect();
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        b.handler.later.notify_one();
+
+        assert_eq!(first.await.unwrap().unwrap(), "taken");
+        for call in late {
+            let answer = call.await.unwrap();
+            assert!(!matches!(answer, Err(CallError::OutcomeUnknown(_))), "{answer:?}");
+        }
+        stop.await.unwrap();
+    }
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ use lictor_peer::{
 use lictor_proto::RaftId;
 use parking_lot::{Condvar, Mutex};
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use uuid::Uuid;
 
@@ -19,6 +20,8 @@ use uuid::Uuid;
 pub(crate) const ECHO: u16 = 1;
 /// Never answers.
 pub(crate) const NEVER: u16 = 2;
+/// Answers what it is asked, once it is told to.
+pub(crate) const LATER: u16 = 4;
 /// Answers with more than it may.
 pub(crate) const TOO_MUCH: u16 = 3;
 
@@ -39,6 +42,8 @@ pub(crate) struct Recorder {
     events: UnboundedSender<Happened>,
     /// Appends are taken only while it is open.
     gate: (Mutex<bool>, Condvar),
+    /// Lets one call of kind [`LATER`] end.
+    pub(crate) later: Arc<Notify>,
     pub(crate) bulk: UnboundedSender<(u16, Bytes, BulkStream)>,
     refused_name: Option<&'static str>,
 }
@@ -83,8 +88,14 @@ impl Handler for Recorder {
     fn call(&self, _: &Arc<Remote>, kind: u16, body: Bytes) -> BoxFuture<'static, Bytes> {
         self.tell(Happened::Began(kind));
         let dropped = OnDrop(self.events.clone());
+        let later = Arc::clone(&self.later);
         Box::pin(async move {
             match kind {
+                LATER => {
+                    std::mem::forget(dropped);
+                    later.notified().await;
+                    body
+                }
                 NEVER => {
                     let _dropped = dropped;
                     std::future::pending().await
@@ -161,6 +172,7 @@ impl Plan {
         let handler = Arc::new(Recorder {
             events,
             gate: (Mutex::new(true), Condvar::new()),
+            later: Arc::default(),
             bulk,
             refused_name: self.refused_name,
         });

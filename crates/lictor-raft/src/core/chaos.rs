@@ -8,7 +8,7 @@ use lictor_proto::{LogIndex, RaftId, Term};
 
 use super::harness::{self, Cluster};
 use crate::log::SplitMix;
-use crate::{Config, Input, ReadId};
+use crate::{Config, Input, ProposalId, ReadId, Why};
 
 const MEMBERS: u64 = 3;
 const STEPS: u64 = 1000;
@@ -29,6 +29,8 @@ struct History {
     applied: BTreeMap<LogIndex, (Term, bytes::Bytes)>,
     leaders: BTreeMap<Term, u64>,
     acknowledged: BTreeSet<bytes::Bytes>,
+    /// What its proposer was told would never be applied.
+    replaced: BTreeSet<bytes::Bytes>,
     /// The highest index acknowledged when a read began.
     reads: BTreeMap<(u64, ReadId), LogIndex>,
 }
@@ -53,6 +55,11 @@ impl History {
                 }
                 if entry.proposal.is_some() {
                     self.acknowledged.insert(entry.data.clone());
+                }
+            }
+            for (ProposalId(id), why) in &node.rejected {
+                if *why == Why::Replaced {
+                    self.replaced.insert(format!("command {id}").into());
                 }
             }
             for (read, index) in &node.reads {
@@ -110,6 +117,17 @@ fn step(cluster: &mut Cluster, random: &mut SplitMix, history: &mut History, num
             cluster.start(config(id, number), disk);
             cluster.node(id).rate = rate;
         }
+        93 => {
+            // Long enough for another to lead.
+            let id = cluster.leader().unwrap_or(id);
+            cluster.cut_off = BTreeSet::from([id]);
+            cluster.propose(id, number * 10..number * 10 + 2);
+            for _ in 0..20 {
+                cluster.tick();
+                while cluster.step() {}
+            }
+            cluster.cut_off.clear();
+        }
         _ => cluster.flush(id),
     }
     // The network loses, doubles and reorders.
@@ -132,7 +150,7 @@ fn step(cluster: &mut Cluster, random: &mut SplitMix, history: &mut History, num
 
 #[test]
 fn members_agree_and_nothing_acknowledged_is_lost_under_any_fault() {
-    let (mut acknowledged, mut reads, mut installs, mut leases) = (0, 0, 0, 0);
+    let (mut acknowledged, mut replaced, mut reads, mut installs, mut leases) = (0, 0, 0, 0, 0);
     for seed in 0..40 {
         let mut random = SplitMix(seed);
         let mut history = History::default();
@@ -175,14 +193,20 @@ fn members_agree_and_nothing_acknowledged_is_lost_under_any_fault() {
                 history.acknowledged.is_subset(&data),
                 "seed {seed}: member {id} lost an acknowledged command"
             );
+            assert!(
+                history.replaced.is_disjoint(&data),
+                "seed {seed}: member {id} applied a command that was said to be replaced"
+            );
         }
+        replaced += history.replaced.len();
         acknowledged += history.acknowledged.len();
         installs += cluster.installed;
         reads += cluster.nodes.values().map(|node| node.reads.len()).sum::<usize>();
     }
     assert!(
-        acknowledged > 600 && reads > 150 && installs > 20 && leases > 500,
-        "too little happened: {acknowledged} writes, {reads} reads, {installs} snapshots, {leases} leases"
+        acknowledged > 600 && replaced > 15 && reads > 150 && installs > 20 && leases > 500,
+        "too little happened: {acknowledged} writes, {replaced} replaced, {reads} reads, {installs} snapshots, \
+         {leases} leases"
     );
 }
 

@@ -188,7 +188,7 @@ impl<R: LogReader> Core<R> {
                 descriptor,
             } => self.snapshot_ready(to, position, &members, descriptor),
             Input::SnapshotSent { to, ok } => self.snapshot_sent(to, ok),
-            Input::Installed { position, ok } => self.installed(position, ok),
+            Input::Installed { position, ok } => self.installed(position, ok, out),
         }
         self.notice_role(out);
         self.pump(out);
@@ -217,6 +217,16 @@ impl<R: LogReader> Core<R> {
     /// It must still wait until [`RoleChange::no_op`] is applied.
     pub fn is_sole_voter(&self) -> bool {
         self.is_leader() && self.votes_alone()
+    }
+
+    /// Whether this member leads and is handing over: proposals are refused until it has, or has given it up.
+    pub fn is_handing_over(&self) -> bool {
+        self.is_leader() && self.raw.raft.lead_transferee.is_some()
+    }
+
+    /// Whether proposals made here wait for their outcome.
+    pub fn has_pending(&self) -> bool {
+        !self.pending.is_empty()
     }
 
     /// The members as of the last change that was applied.
@@ -256,6 +266,8 @@ impl<R: LogReader> Core<R> {
         self.tell_again(out);
         self.leave_joint();
         self.leave_slow_disk();
+        let before = MonoTime(self.now.0.saturating_sub(self.config.orphan_ms));
+        self.pending.give_up(before, out);
     }
 
     fn may_tick(&mut self) -> bool {
@@ -348,7 +360,7 @@ impl<R: LogReader> Core<R> {
         }
         if reign_over {
             self.publish_lease(out);
-            self.pending.lose(was.term, out);
+            self.pending.orphan(self.now);
             self.snapshots.forget_outgoing();
             self.raw.mut_store().withdraw_snapshots();
         }

@@ -1,19 +1,33 @@
 //! Proposals: into the log in one message, and found again by (term, index).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use lictor_proto::{LogIndex, Term};
 use prost_011::Message as _;
 use raft::eraftpb::{Entry, EntryType, Message, MessageType};
 
 use super::Core;
-use crate::{LogReader, MemberChange, Output, Proposal, ProposalId, Why, member};
+use crate::{LogReader, MemberChange, MonoTime, Output, Proposal, ProposalId, Why, member};
 
-/// Proposals of the current term that are not committed yet, by index.
+/// Proposals whose entries are in some log and not known to be committed, by index.
+///
+/// A leader that is deposed does not know what becomes of its last entries: the next leader may have them and commit
+/// them, or replace them. Both show when *some* entry is committed at their index: the same one, which is then applied
+/// here as if nothing had happened, or one of another term, and then theirs can never be committed. An entry that has
+/// only been replaced in this member's own log says nothing: others may still commit it.
+/// `a_deposed_leader_tells_what_became_of_its_last_entries`
 #[derive(Default)]
 pub(super) struct Pending {
+    /// Those of the reign that lasts, in the order of the log.
     waiting: VecDeque<(LogIndex, ProposalId)>,
     term: Term,
+    /// Those of reigns that are over.
+    orphans: BTreeMap<(LogIndex, Term), Orphan>,
+}
+
+struct Orphan {
+    id: ProposalId,
+    since: MonoTime,
 }
 
 impl Pending {
@@ -23,25 +37,62 @@ impl Pending {
         self.waiting.push_back((index, id));
     }
 
-    /// Whose entry this is. Those before it that were not found can only have been replaced.
+    fn len(&self) -> usize {
+        self.waiting.len() + self.orphans.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whose entry this is, the next that is committed. Others of the same index have lost.
     pub(super) fn find(&mut self, index: LogIndex, term: Term, out: &mut Vec<Output>) -> Option<ProposalId> {
-        while let Some(&(waiting, id)) = self.waiting.front() {
-            if waiting > index {
-                return None;
-            }
+        let mut found = None;
+        while let Some(&(waiting, id)) = self.waiting.front()
+            && waiting <= index
+        {
             self.waiting.pop_front();
-            if waiting == index && self.term == term {
-                return Some(id);
+            if (waiting, self.term) == (index, term) {
+                found = Some(id);
+            } else {
+                out.push(Output::Rejected(id, Why::Replaced));
             }
-            out.push(Output::Rejected(id, Why::OutcomeUnknown { term: self.term }));
         }
-        None
+        while let Some(first) = self.orphans.first_entry()
+            && first.key().0 <= index
+        {
+            let (key, orphan) = first.remove_entry();
+            if key == (index, term) {
+                found = Some(orphan.id);
+            } else {
+                out.push(Output::Rejected(orphan.id, Why::Replaced));
+            }
+        }
+        found
     }
 
     /// The leadership they were proposed under is over.
-    pub(super) fn lose(&mut self, term: Term, out: &mut Vec<Output>) {
-        let lost = self.waiting.drain(..);
-        out.extend(lost.map(|(_, id)| Output::Rejected(id, Why::OutcomeUnknown { term })));
+    pub(super) fn orphan(&mut self, now: MonoTime) {
+        let term = self.term;
+        let orphans = self.waiting.drain(..);
+        self.orphans
+            .extend(orphans.map(|(index, id)| ((index, term), Orphan { id, since: now })));
+    }
+
+    /// Gives up those that nothing was heard of for too long.
+    pub(super) fn give_up(&mut self, before: MonoTime, out: &mut Vec<Output>) {
+        let lost = self.orphans.extract_if(.., |_, orphan| orphan.since < before);
+        out.extend(lost.map(|((_, term), orphan)| Output::Rejected(orphan.id, Why::OutcomeUnknown { term })));
+    }
+
+    /// The state became one that ends at this entry: what was committed on the way is not told.
+    pub(super) fn skip(&mut self, upto: LogIndex, out: &mut Vec<Output>) {
+        while let Some(first) = self.orphans.first_entry()
+            && first.key().0 <= upto
+        {
+            let ((_, term), orphan) = first.remove_entry();
+            out.push(Output::Rejected(orphan.id, Why::OutcomeUnknown { term }));
+        }
     }
 }
 
@@ -126,7 +177,7 @@ impl<R: LogReader> Core<R> {
         } else if raft.lead_transferee.is_some() {
             Some(Why::Transferring)
         } else if unapplied > self.config.max_unapplied_entries
-            || self.pending.waiting.len() + count > self.config.max_pending_proposals
+            || self.pending.len() + count > self.config.max_pending_proposals
         {
             Some(Why::Overloaded)
         } else {
@@ -166,4 +217,33 @@ fn conf_entry(data: Vec<u8>) -> Entry {
     };
     entry.set_entry_type(EntryType::EntryConfChangeV2);
     entry
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Its own log does not hold the entries any more, but another may still commit them.
+    #[test]
+    fn entries_that_were_replaced_only_here_are_not_given_up() {
+        let mut pending = Pending::default();
+        let mut out = Vec::new();
+        pending.add(LogIndex(5), Term(2), ProposalId(1));
+        pending.add(LogIndex(6), Term(2), ProposalId(2));
+        pending.orphan(MonoTime(0));
+        // It leads again, over a shorter log.
+        pending.add(LogIndex(5), Term(4), ProposalId(3));
+        pending.add(LogIndex(6), Term(4), ProposalId(4));
+        pending.orphan(MonoTime(9));
+
+        assert_eq!(pending.find(LogIndex(5), Term(2), &mut out), Some(ProposalId(1)));
+        assert_eq!(pending.find(LogIndex(6), Term(5), &mut out), None);
+
+        let replaced = |output: &Output| match output {
+            Output::Rejected(ProposalId(id), Why::Replaced) => *id,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(out.iter().map(replaced).collect::<Vec<_>>(), [3, 2, 4]);
+        assert!(pending.is_empty());
+    }
 }

@@ -204,7 +204,7 @@ impl<R: LogReader> Core<R> {
     }
 
     /// The state is the snapshot, or could not become it.
-    pub(super) fn installed(&mut self, position: LogPosition, ok: bool) {
+    pub(super) fn installed(&mut self, position: LogPosition, ok: bool, out: &mut Vec<Output>) {
         let due = |incoming: &mut Incoming| match incoming {
             Incoming::Installing(message) => position_of(message.get_snapshot()) == position,
             Incoming::Following { .. } => false,
@@ -231,6 +231,7 @@ impl<R: LogReader> Core<R> {
             "raft refused a snapshot at {position}, which the state already is"
         );
         self.applying.restart(position.index);
+        self.pending.skip(position.index, out);
         // The task's number is not known before the Ready is taken.
         let task = ReadyNo(u64::MAX);
         self.snapshots.incoming = Some(Incoming::Following { position, task });

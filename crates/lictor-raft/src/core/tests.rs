@@ -1,4 +1,4 @@
-use lictor_proto::{LogIndex, RaftId, Term};
+use lictor_proto::{LogIndex, RaftId};
 use raft::eraftpb::MessageType;
 
 use super::harness::{Cluster, config};
@@ -223,38 +223,94 @@ fn r2_equal_read_ids_of_two_followers_and_two_lives_do_not_collide() {
     assert_eq!(contexts.len(), 3);
 }
 
+/// What a member applied, as text.
+fn commands(cluster: &mut Cluster, id: u64) -> Vec<String> {
+    let applied = cluster.node(id).applied.iter();
+    applied
+        .map(|entry| String::from_utf8_lossy(&entry.data).into_owned())
+        .filter(|data| !data.is_empty())
+        .collect()
+}
+
 #[test]
-fn the_outcome_is_unknown_when_leadership_is_lost_and_the_entry_is_replaced() {
+fn a_deposed_leader_tells_what_became_of_its_last_entries() {
     let mut cluster = Cluster::led(3);
     cluster.cut_off.insert(1);
     cluster.propose(1, 0..2);
-    let term = cluster.node(1).core.status().term;
 
     cluster.tick_until(|cluster| cluster.leader().is_some());
     let leader = cluster.leader().unwrap();
     cluster.propose(leader, 10..11);
     cluster.settle();
+    assert_eq!(cluster.node(1).rejected, [], "it does not know yet");
     cluster.cut_off.clear();
     cluster.ticks(5);
 
-    let lost = Why::OutcomeUnknown { term };
-    assert_eq!(
-        cluster.node(1).rejected,
-        [(ProposalId(0), lost), (ProposalId(1), lost)]
-    );
-    let applied = |cluster: &mut Cluster, id| -> Vec<_> {
-        cluster
-            .node(id)
-            .applied
-            .iter()
-            .map(|entry| (entry.index, entry.data.clone()))
-            .collect()
-    };
-    assert_eq!(applied(&mut cluster, 1), applied(&mut cluster, leader));
-    assert_eq!(
-        cluster.node(1).applied.last().map(|entry| entry.proposal),
-        Some(None)
-    );
+    // The next leader's no-op and its command stand at their places.
+    let lost = [0, 1].map(|id| (ProposalId(id), Why::Replaced));
+    assert_eq!(cluster.node(1).rejected, lost);
+    assert!(!cluster.node(1).core.has_pending());
+    for id in 1..=3 {
+        assert_eq!(commands(&mut cluster, id), ["command 10"]);
+    }
+}
+
+#[test]
+fn a_deposed_leader_answers_what_the_next_one_commits() {
+    let mut cluster = Cluster::led(3);
+    // The others have the entry, and nobody can tell the leader so.
+    cluster.propose(1, 0..1);
+    cluster.cut_links.extend([(2, 1), (3, 1)]);
+    cluster.settle();
+
+    let ticks = cluster.tick_until(|cluster| (2..=3).any(|id| cluster.node(id).core.status().is_leader));
+    assert!(cluster.node(1).core.has_pending(), "after {ticks} ticks");
+    cluster.cut_links.clear();
+    cluster.ticks(5);
+
+    assert_eq!(cluster.node(1).rejected, []);
+    let found = cluster
+        .node(1)
+        .applied
+        .iter()
+        .find(|entry| entry.data == "command 0");
+    assert_eq!(found.and_then(|entry| entry.proposal), Some(ProposalId(0)));
+    assert!(!cluster.node(1).core.has_pending());
+}
+
+#[test]
+fn a_deposed_leader_that_hears_of_no_commit_gives_up() {
+    let mut cluster = Cluster::led(3);
+    let term = cluster.node(1).core.status().term;
+    cluster.cut_off.insert(1);
+    cluster.propose(1, 0..1);
+
+    let ticks = cluster.tick_until(|cluster| !cluster.node(1).rejected.is_empty());
+
+    assert!(ticks >= 100, "two seconds after it stepped down: {ticks} ticks");
+    let unknown = Why::OutcomeUnknown { term };
+    assert_eq!(cluster.node(1).rejected, [(ProposalId(0), unknown)]);
+    assert!(!cluster.node(1).core.has_pending());
+}
+
+#[test]
+fn a_planned_transfer_answers_everything_that_was_proposed() {
+    let mut cluster = Cluster::led(3);
+    cluster.propose(1, 0..20);
+    cluster.input(1, Input::Transfer(RaftId(2)));
+    assert!(cluster.node(1).core.is_handing_over());
+    cluster.propose(1, 20..21);
+    cluster.settle();
+
+    assert_eq!(cluster.leader(), Some(2));
+    assert_eq!(cluster.node(1).rejected, [(ProposalId(20), Why::Transferring)]);
+    let answered: Vec<_> = cluster
+        .node(1)
+        .applied
+        .iter()
+        .filter_map(|entry| entry.proposal)
+        .collect();
+    assert_eq!(answered, (0..20).map(ProposalId).collect::<Vec<_>>());
 }
 
 #[test]
@@ -530,11 +586,6 @@ fn a_sole_voter_demoted_by_a_stranger_waits_for_its_disk_and_leads_again() {
     };
     stranger.set_msg_type(MessageType::MsgHeartbeat);
     cluster.input(1, Input::Peer(crate::PeerMessage::from_raft(&stranger)));
-    let term = Term(2);
-    assert_eq!(
-        cluster.node(1).rejected,
-        [(ProposalId(0), Why::OutcomeUnknown { term })]
-    );
 
     cluster.ticks(60);
     assert!(!cluster.node(1).core.status().is_leader);
@@ -551,6 +602,7 @@ fn a_sole_voter_demoted_by_a_stranger_waits_for_its_disk_and_leads_again() {
             .count(),
         1
     );
+    assert_eq!(cluster.node(1).rejected, []);
 }
 
 #[test]

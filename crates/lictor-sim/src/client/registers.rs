@@ -138,7 +138,7 @@ impl Registers {
                 }
             }
             Reply::Unknown => operation.answered = None,
-            Reply::Refused | Reply::Renewed(_) => return Ok(()),
+            Reply::Refused | Reply::Renewed(_) | Reply::Changed(..) => return Ok(()),
         }
         if asked.key.starts_with(b"count/")
             && let Action::Cas { done, .. } = operation.action

@@ -1,4 +1,4 @@
-//! The apply thread, in the order of the real one: apply, fold into the timers, publish, answer.
+//! The apply thread, in the order of the real one: apply, fold into the timers, publish, answer, wake.
 
 use lictor_proto::{Command, LogIndex, MonoTime};
 use lictor_raft::{Committed, ConfEcho, Input};
@@ -101,7 +101,7 @@ impl Server {
             self.answer(caller, reply, context);
         }
         self.after_applying(context);
-        Ok(())
+        self.rouse(context)
     }
 }
 
@@ -140,6 +140,7 @@ impl Process {
             context.raft.state(id, index, digest_of(&self.state)?)?;
         }
         self.effects.append(&mut effects.events);
+        self.dirty.append(&mut effects.dirty);
         if let Some(caller) = proposal.and_then(|id| self.proposers.remove(&id)) {
             self.answers.push((caller, Reply::Done(Box::new(outcome))));
         }

@@ -30,6 +30,7 @@ impl Server {
                 let index = process.commit;
                 self.once_applied(index, Then::Read(caller, query), context);
             }
+            Request::Watch(query, known) => self.watch(caller, query, known, context),
             Request::Read(query, _) => self.next_round(Then::Read(caller, query), context),
             Request::Write(_) | Request::Renew(_) if !process.serving => {
                 self.forward(caller, request, context);
@@ -231,7 +232,7 @@ impl Server {
 }
 
 impl super::Process {
-    fn read(&self, query: &Query) -> Vec<Row> {
+    pub(super) fn read(&self, query: &Query) -> Vec<Row> {
         let row = |row: &lictor_state::KvRow| Row {
             key: bytes::Bytes::copy_from_slice(row.key()),
             value: bytes::Bytes::copy_from_slice(row.value()),

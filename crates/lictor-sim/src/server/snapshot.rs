@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use lictor_proto::RaftId;
 use lictor_raft::{Input, LogPosition, Membership, StateMark};
-use lictor_state::State;
 use lictor_state::snapshot::{self, Receiver};
+use lictor_state::{Dirty, State};
 
 use super::{Act, Context, Durable, Inner, Server};
 use crate::check::{Breach, Checked};
@@ -155,6 +155,7 @@ impl Server {
         process.members = installing.members.clone();
         // What was to be folded lies before the snapshot.
         process.effects.clear();
+        process.dirty.push(Dirty::All);
         self.durable = Durable {
             state: received.state,
             mark: StateMark {

@@ -1,13 +1,14 @@
 //! This server among others: its transport, and how it comes to have a state.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use lictor_cli::config::RuntimeConfig;
-use lictor_node::{Autopilot, Begin, Formed, Forming, Identity, Node, Options, Roster};
+use lictor_cli::config::{PeerTls, RetryJoin, RuntimeConfig};
+use lictor_node::{Autopilot, Begin, Formed, Forming, Identity, JoinPace, Node, Options, Roster};
 use lictor_peer::{ClusterId, Peers, Security};
 use lictor_proto::LogIndex;
 use lictor_raft::LogPosition;
@@ -21,6 +22,8 @@ const WATCHES_MAX: usize = 250_000;
 
 /// Where Consul's servers are joined.
 const JOIN_PORT: u16 = 8301;
+/// Consul's pause between two attempts to join (`retry_interval`).
+const RETRY_INTERVAL: Duration = Duration::from_secs(30);
 /// The pause between two attempts to find the leader through the configured servers.
 const ANNOUNCE_EVERY: Duration = Duration::from_millis(500);
 
@@ -32,6 +35,7 @@ pub(super) struct Member {
     peers: Option<Peers>,
     /// Addresses of other servers, from the configuration.
     contacts: Vec<String>,
+    pace: JoinPace,
     raft: lictor_raft::Config,
     place: Place,
 }
@@ -88,6 +92,7 @@ impl Member {
             forming,
             peers,
             contacts: contacts(config),
+            pace: pace(&config.retry_join),
             raft,
             place: Place {
                 store,
@@ -106,11 +111,7 @@ impl Member {
     pub(super) async fn begin(self) -> anyhow::Result<()> {
         let formed = match (self.forming.formed(), &self.peers) {
             (Some(formed), _) => formed,
-            (None, Some(peers)) => self
-                .forming
-                .form(peers, &self.contacts)
-                .await
-                .context("cannot write CLUSTER in the data directory")?,
+            (None, Some(peers)) => self.forming.form(peers, &self.contacts, self.pace).await?,
             (None, None) => bail!("a server that belongs to no cluster needs its peer port"),
         };
         if let Some(peers) = &self.peers {
@@ -162,12 +163,17 @@ fn start(node: &Node, raft: lictor_raft::Config, place: Place, formed: Formed) -
     Ok(node.begin(begin, log, store)?)
 }
 
-/// Tells the configured servers where this one is, until it has found the leader: all of them may have moved.
+/// Tells the configured servers where this one is, whenever it knows no leader: all of them may have moved.
 async fn announce(node: Node, forming: Arc<Forming>, peers: Peers, contacts: Vec<String>) {
-    while !contacts.is_empty() && node.leader().is_none() {
-        forming.announce(&peers, &contacts).await;
-        // Cut short when a leader is found; that none was is looked at again.
-        let _ = tokio::time::timeout(ANNOUNCE_EVERY, node.leader_changed(None)).await;
+    while !contacts.is_empty() {
+        match node.leader() {
+            Some(leader) => node.leader_changed(Some(leader)).await,
+            None => {
+                forming.announce(&peers, &contacts).await;
+                // Cut short when a leader is found; that none was is looked at again.
+                let _ = tokio::time::timeout(ANNOUNCE_EVERY, node.leader_changed(None)).await;
+            }
+        }
     }
 }
 
@@ -209,6 +215,14 @@ async fn connect(config: &RuntimeConfig, node: &Node, forming: &Arc<Forming>) ->
 }
 
 fn security(config: &RuntimeConfig) -> anyhow::Result<Security> {
+    if let Some(tls) = &config.peer_tls {
+        if config.encrypt.is_some() {
+            tracing::info!(
+                "servers prove by certificates what they are: the cluster key (encrypt) is not needed"
+            );
+        }
+        return certificates(tls, &config.datacenter);
+    }
     let Some(key) = &config.encrypt else {
         return Ok(Security::open());
     };
@@ -216,6 +230,24 @@ fn security(config: &RuntimeConfig) -> anyhow::Result<Security> {
         .decode(key)
         .context("encrypt: the key is not base64")?;
     Security::cluster_key(&key).context("encrypt")
+}
+
+fn certificates(tls: &PeerTls, datacenter: &str) -> anyhow::Result<Security> {
+    let read = |key: &str, file: &Path| {
+        std::fs::read(file).with_context(|| format!("{key}: cannot read {}", file.display()))
+    };
+    let authorities = read("ca_file", &tls.ca_file)?;
+    let certificate = read("cert_file", &tls.cert_file)?;
+    let key = read("key_file", &tls.key_file)?;
+    let security = Security::certificates(&authorities, &certificate, &key, datacenter, &tls.domain);
+    security.with_context(|| {
+        format!(
+            "certificates between servers: {}, {} and {}",
+            tls.ca_file.display(),
+            tls.cert_file.display(),
+            tls.key_file.display()
+        )
+    })
 }
 
 fn identity(config: &RuntimeConfig, dir: &DataDir) -> Identity {
@@ -244,6 +276,16 @@ fn contacts(config: &RuntimeConfig) -> Vec<String> {
     let port = config.ports.serf_lan.unwrap_or(JOIN_PORT);
     let addresses = config.retry_join.addresses.iter();
     addresses.map(|address| with_port(address, port)).collect()
+}
+
+/// A server looks for others several times a second, unless it is told otherwise. How many attempts that are is counted
+/// at Consul's pace.
+fn pace(wanted: &RetryJoin) -> JoinPace {
+    let max = (wanted.max > 0).then_some(wanted.max);
+    JoinPace {
+        pause: wanted.interval.or(max.map(|_| RETRY_INTERVAL)),
+        attempts_max: max,
+    }
 }
 
 /// An address with a port: the given one, unless it names one itself.

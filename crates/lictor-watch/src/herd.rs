@@ -15,7 +15,7 @@ use super::{Shared, TableId};
 
 /// Spans that may wait for the wake thread.
 const SPANS_MAX: usize = 4096;
-/// Places looked at before the lock is given free and the threads of the woken tasks are told.
+/// Places looked at before the lock is given free.
 const SLICE_STEPS: usize = 512;
 
 /// The work of the wake thread, and the thread.

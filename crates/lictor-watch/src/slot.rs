@@ -1,11 +1,8 @@
 //! The signal of one waiter.
 
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
-
-use super::relay::Relay;
 
 /// Set by whoever changes something, consumed by the waiter. Shared by the waiter and its places in the
 /// tables.
@@ -17,15 +14,7 @@ pub(super) struct Slot {
 #[derive(Debug, Default)]
 struct Inner {
     signalled: bool,
-    sleeper: Option<Sleeper>,
-}
-
-/// How to wake a waiter that sleeps.
-#[derive(Debug)]
-pub(super) struct Sleeper {
-    pub(super) waker: Waker,
-    /// Of the thread that it sleeps on.
-    pub(super) relay: Option<Arc<Relay>>,
+    waker: Option<Waker>,
 }
 
 /// What a signal did.
@@ -33,8 +22,8 @@ pub(super) struct Sleeper {
 pub(super) enum Signal {
     /// An earlier one stands unconsumed.
     Old,
-    /// It is new; the waiter is to be woken if it sleeps, once no lock is held.
-    New(Option<Sleeper>),
+    /// It is new; the waker is there if the waiter sleeps, to be run once no lock is held.
+    New(Option<Waker>),
 }
 
 impl Slot {
@@ -44,7 +33,7 @@ impl Slot {
             return Signal::Old;
         }
         inner.signalled = true;
-        Signal::New(inner.sleeper.take())
+        Signal::New(inner.waker.take())
     }
 
     pub(super) fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
@@ -53,12 +42,12 @@ impl Slot {
             inner.signalled = false;
             return Poll::Ready(());
         }
-        let same = |sleeper: &Sleeper| sleeper.waker.will_wake(cx.waker());
-        if !inner.sleeper.as_ref().is_some_and(same) {
-            let old = inner.sleeper.replace(Sleeper {
-                waker: cx.waker().clone(),
-                relay: Relay::of_this_thread(),
-            });
+        if !inner
+            .waker
+            .as_ref()
+            .is_some_and(|waker| waker.will_wake(cx.waker()))
+        {
+            let old = inner.waker.replace(cx.waker().clone());
             drop(inner);
             drop(old);
         }

@@ -1,3 +1,5 @@
+//! # lictor-watch
+//!
 //! Wakes blocking queries exactly when what they wait for changes. Holds no data and does no I/O.
 //!
 //! ```text
@@ -6,8 +8,6 @@
 //!                         │ prefixes
 //!                         └ rows of other areas  ──a herd──> [bounded set of spans] ──> wake thread
 //! ```
-//!
-//! Wakers are handed to the thread their tasks sleep on as lists, where it has a [`Relay`].
 //!
 //! A sleeping query costs one slot, its place in a table and its key: no task, no timer, no thread. A change
 //! of a key costs one search among the keys and one among the prefixes for every prefix of it that is waited
@@ -36,7 +36,6 @@
 //! task that owns a waiter, which takes the table's lock.
 
 mod herd;
-mod relay;
 mod slot;
 mod table;
 #[cfg(test)]
@@ -54,7 +53,6 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use self::herd::Herds;
-pub use self::relay::Relay;
 use self::slot::Slot;
 use self::table::{Place, Span, Table, Wakers};
 
@@ -137,7 +135,9 @@ impl Shared {
     /// Wakes what was collected. No lock may be held.
     fn run(&self, wakers: Wakers) {
         self.woken.fetch_add(wakers.signalled(), Ordering::Relaxed);
-        wakers.run();
+        for waker in wakers {
+            waker.wake();
+        }
     }
 }
 

@@ -9,8 +9,7 @@ use bytes::Bytes;
 use slab::Slab;
 use smallvec::SmallVec;
 
-use super::relay::Relay;
-use super::slot::{Signal, Sleeper, Slot};
+use super::slot::{Signal, Slot};
 
 /// Waiters by what they wait for: a key, a prefix, or a row with its area before it.
 #[derive(Debug, Default)]
@@ -45,9 +44,7 @@ pub(super) struct Cursor {
 /// Signalled waiters that are still to be woken.
 #[derive(Debug, Default)]
 pub(super) struct Wakers {
-    /// Of tasks on threads without a relay.
-    direct: SmallVec<[Waker; 4]>,
-    relayed: SmallVec<[(Arc<Relay>, Vec<Waker>); 2]>,
+    wakers: SmallVec<[Waker; 16]>,
     signalled: u64,
 }
 
@@ -235,33 +232,19 @@ impl Wakers {
         self.signalled
     }
 
-    /// Wakes them. No lock may be held.
-    pub(super) fn run(self) {
-        self.direct.into_iter().for_each(Waker::wake);
-        for (relay, wakers) in self.relayed {
-            relay.hand_over(wakers);
+    fn add(&mut self, slot: &Slot) {
+        if let Signal::New(waker) = slot.signal() {
+            self.signalled += 1;
+            self.wakers.extend(waker);
         }
     }
+}
 
-    fn add(&mut self, slot: &Slot) {
-        let Signal::New(sleeper) = slot.signal() else {
-            return;
-        };
-        self.signalled += 1;
-        match sleeper {
-            None => {}
-            Some(Sleeper { waker, relay: None }) => self.direct.push(waker),
-            Some(Sleeper {
-                waker,
-                relay: Some(relay),
-            }) => match self
-                .relayed
-                .iter_mut()
-                .find(|(known, _)| Arc::ptr_eq(known, &relay))
-            {
-                Some((_, wakers)) => wakers.push(waker),
-                None => self.relayed.push((relay, vec![waker])),
-            },
-        }
+impl IntoIterator for Wakers {
+    type Item = Waker;
+    type IntoIter = smallvec::IntoIter<[Waker; 16]>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.wakers.into_iter()
     }
 }

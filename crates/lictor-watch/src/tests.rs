@@ -302,45 +302,6 @@ fn a_herd_is_woken_by_the_wake_thread() {
 }
 
 #[test]
-fn a_thread_with_a_relay_wakes_its_own_herd() {
-    const HERD: usize = 1000;
-    let registry = Arc::new(registry());
-    let (slept, sleeps) = std::sync::mpsc::channel();
-    let theirs = {
-        let registry = Arc::clone(&registry);
-        std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-            runtime.block_on(async {
-                tokio::spawn(super::Relay::here());
-                let mut herd = tokio::task::JoinSet::new();
-                for _ in 0..HERD {
-                    let mut waiter = registry.register(&[Topic::Key(b"a")]).unwrap();
-                    assert_eq!(
-                        std::future::poll_fn(|cx| Poll::Ready(waiter.poll_changed(cx))).await,
-                        Poll::Pending
-                    );
-                    herd.spawn(async move {
-                        waiter.changed().await;
-                        std::thread::current().id()
-                    });
-                }
-                // Those that sleep have a task of the runtime behind them.
-                tokio::task::yield_now().await;
-                slept.send(()).unwrap();
-                herd.join_all().await
-            })
-        })
-    };
-    sleeps.recv().unwrap();
-
-    registry.wake(&[key("a")]);
-
-    let thread = theirs.thread().id();
-    assert_eq!(theirs.join().unwrap(), vec![thread; HERD]);
-    assert_eq!(registry.woken_total(), HERD as u64);
-}
-
-#[test]
 fn more_spans_than_may_wait_are_woken_all_the_same() {
     let registry = registry();
     let keys: Vec<_> = (0..20_000).map(|at| format!("k{at}")).collect();

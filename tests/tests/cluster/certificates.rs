@@ -1,0 +1,128 @@
+//! Servers that know each other by certificates.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use lictor_tests::{Cluster, binary, join_address};
+use tempfile::TempDir;
+
+use crate::forming::{await_line, await_peers};
+use crate::{QUICK, skip};
+
+/// An authority in a folder of its own.
+struct Authority(TempDir);
+
+impl Authority {
+    fn new() -> Result<Self> {
+        let authority = Self(tempfile::tempdir()?);
+        authority.tls(&["ca", "create"])?;
+        Ok(authority)
+    }
+
+    fn tls(&self, words: &[&str]) -> Result<()> {
+        let output = Command::new(binary()?)
+            .arg("tls")
+            .args(words)
+            .current_dir(self.0.path())
+            .output()?;
+        ensure!(
+            output.status.success(),
+            "{words:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(())
+    }
+
+    /// One more certificate of a server; its number.
+    fn issue(&self, number: usize) -> Result<String> {
+        self.tls(&["cert", "create", "-server"])?;
+        let file = |name: String| -> Result<PathBuf> {
+            let path = self.0.path().join(name);
+            ensure!(path.exists(), "{} is missing", path.display());
+            Ok(path)
+        };
+        Ok(hcl(
+            &file("lictor-agent-ca.pem".to_owned())?,
+            &file(format!("dc1-server-lictor-{number}.pem"))?,
+            &file(format!("dc1-server-lictor-{number}-key.pem"))?,
+        ))
+    }
+}
+
+fn hcl(ca: &Path, certificate: &Path, key: &Path) -> String {
+    format!(
+        "tls {{\n internal_rpc {{\n  ca_file = {ca:?}\n  cert_file = {certificate:?}\n  key_file = {key:?}\n  \
+         verify_incoming = true\n  verify_outgoing = true\n  verify_server_hostname = true\n }}\n}}\n{QUICK}"
+    )
+}
+
+/// Each of three servers has a certificate of its own. Who has one of another authority, or none, stays outside.
+#[test]
+fn servers_with_certificates_of_one_authority_form_a_cluster_and_refuse_all_others() -> Result<()> {
+    if lictor_tests::is_consul()? {
+        return skip("these tests are about Lictor's servers");
+    }
+    let (authority, other) = (Authority::new()?, Authority::new()?);
+    Cluster::plan(4, 3)?.trial(|cluster| {
+        for number in 0..3 {
+            cluster.set_hcl(&authority.issue(number)?);
+            cluster.launch(number)?;
+        }
+        cluster.await_ready()?;
+        let leader = cluster.leader(&[0, 1, 2])?;
+        for number in 0..3 {
+            let key = format!("/v1/kv/{number}");
+            ensure!(cluster.server(number).put(&key, "v")?.is_true());
+        }
+        ensure!(cluster.same(&[0, 1, 2])?.len() == 3);
+        let log = cluster.server(leader).log();
+        ensure!(!log.contains("the port for other servers is open"), "{log}");
+
+        let contact = join_address(cluster.server(0).seat());
+        for (config, seen) in [(other.issue(0)?, "certificate"), (String::new(), "certificates")] {
+            let stranger = Cluster::of(vec![cluster.seat_mut(3).clone()]).with_hcl(&config);
+            stranger.trial(|stranger| {
+                stranger.seat_mut(0).join = vec![contact.clone()];
+                stranger.launch(0)?;
+                await_line(stranger.server(0), &["WARN", "no cluster yet", "certificate"])?;
+                Ok(())
+            })?;
+            await_line(
+                cluster.server(0),
+                &["WARN", "refused a connection of another server", seen],
+            )?;
+            await_peers(cluster.server(0), 3)?;
+        }
+
+        // A leader that dies is replaced, and comes back, all of it inside TLS.
+        cluster.server_mut(leader).kill()?;
+        let next = cluster.leader(&cluster.others(leader))?;
+        ensure!(cluster.server(next).put("/v1/kv/after", "v")?.is_true());
+        cluster.server_mut(leader).relaunch()?;
+        cluster.await_ready()?;
+        cluster.same(&[0, 1, 2]).map(|_| ())
+    })
+}
+
+#[test]
+fn a_certificate_that_other_servers_would_refuse_is_refused_at_the_start() -> Result<()> {
+    if lictor_tests::is_consul()? {
+        return skip("a Consul does not look at its own name");
+    }
+    let authority = Authority::new()?;
+    let config = authority.issue(0)?;
+    Cluster::plan(1, 1)?
+        .with_hcl(&format!("{config}\ndatacenter = \"dc2\""))
+        .trial(|cluster| {
+            cluster.launch(0)?;
+
+            let status = cluster.server_mut(0).await_exit()?;
+
+            ensure!(status.code() == Some(1), "{status}");
+            let log = cluster.server(0).log();
+            let last = log.lines().last().context("no words")?;
+            ensure!(last.contains("certificates between servers"), "{log}");
+            Ok(())
+        })
+}
