@@ -30,6 +30,7 @@ needs:
 
 build: needs
 	cargo build --release -p lictor
+	ln -sf lictor $(dir $(BIN))raft-kv-demo
 
 run: build
 	$(BIN) agent -dev $(ARGS)

@@ -25,6 +25,7 @@ fn node() -> Node {
         datacenter: "dc1".into(),
         address: "127.0.0.1".into(),
         server_port: 8300,
+        http_address: String::new(),
     };
     Node::in_memory(identity).unwrap()
 }

@@ -9,8 +9,9 @@ use serde_json::{Map, Value};
 use tempfile::TempDir;
 
 use crate::args::agent::AgentArgs;
+use crate::args::raft_kv_demo::DemoArgs;
 use crate::commands::version::VERSION;
-use crate::config::{ConfigError, DataDir, Listen, RuntimeConfig};
+use crate::config::{ConfigError, DataDir, Listen, RuntimeConfig, Sources};
 use crate::life::{self, Control, LevelHandle, Monitors, PidFile};
 
 /// How long tasks that outlive the server may take to end.
@@ -84,7 +85,31 @@ where
 
 /// Runs the agent and answers the process's exit code: 0 after an orderly stop, 1 otherwise.
 pub(crate) fn run<S: Server>(args: AgentArgs, server: S) -> ExitCode {
-    match try_run(args, server) {
+    let sources = args.into_sources().map_err(ConfigError::Invalid);
+    code(sources.map_err(Into::into).and_then(|mut sources| {
+        sources.environment = environment();
+        let config = sources.load()?;
+        try_run(sources, config, server)
+    }))
+}
+
+/// Runs a node of Raft-KV-Demo; answers as [`run`] does.
+pub(crate) fn run_demo<S: Server>(args: DemoArgs, server: S) -> ExitCode {
+    code(
+        args.into_sources()
+            .map_err(Into::into)
+            .and_then(|(sources, demo)| {
+                let config = RuntimeConfig {
+                    demo: Some(demo),
+                    ..sources.load()?
+                };
+                try_run(sources, config, server)
+            }),
+    )
+}
+
+fn code(stopped: anyhow::Result<()>) -> ExitCode {
+    match stopped {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("==> {error:#}");
@@ -93,10 +118,7 @@ pub(crate) fn run<S: Server>(args: AgentArgs, server: S) -> ExitCode {
     }
 }
 
-fn try_run<S: Server>(args: AgentArgs, server: S) -> anyhow::Result<()> {
-    let mut sources = args.into_sources().map_err(ConfigError::Invalid)?;
-    sources.environment = environment();
-    let config = sources.load()?;
+fn try_run<S: Server>(sources: Sources, config: RuntimeConfig, server: S) -> anyhow::Result<()> {
     let monitors = Monitors::default();
     let log_level = life::start_logging(&config.log, &monitors)?;
     life::abort_on_panic();

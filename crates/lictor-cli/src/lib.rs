@@ -20,11 +20,13 @@ mod testing;
 
 use std::ffi::OsString;
 use std::io::{self, BufWriter, IsTerminal as _, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _};
 
 pub use agent::{Server, Start};
+pub use client::membership::ask_to_join;
 pub use commands::version::{CONSUL_VERSION, VERSION};
 pub use life::{Control, Handle, Leave, LevelHandle, Monitors, Reload};
 
@@ -33,6 +35,8 @@ use commands::{Exit, Failure, Ui};
 
 /// Consul's exit code for a command that does not exist.
 const NO_SUCH_COMMAND: u8 = 127;
+/// A command that is a program of its own as well.
+const RAFT_KV_DEMO: &str = "raft-kv-demo";
 
 /// Runs the program: `agent` runs `server`, everything else talks to one.
 pub fn main<S: Server>(arguments: impl IntoIterator<Item = OsString>, server: S) -> ExitCode {
@@ -40,6 +44,9 @@ pub fn main<S: Server>(arguments: impl IntoIterator<Item = OsString>, server: S)
         Ok(Cli {
             command: Command::Agent(args),
         }) => agent::run(*args, server),
+        Ok(Cli {
+            command: Command::RaftKvDemo(args),
+        }) => agent::run_demo(*args, server),
         Ok(cli) => client_command(cli.command),
         Err(usage) => usage.print(),
     }
@@ -48,7 +55,7 @@ pub fn main<S: Server>(arguments: impl IntoIterator<Item = OsString>, server: S)
 fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, Usage> {
     let mut command = args::argv::with_go_switches(Cli::command());
     command.build();
-    let arguments = args::argv::normalise(&command, arguments);
+    let arguments = args::argv::normalise(&command, under_own_name(arguments));
     let known = arguments
         .iter()
         .skip(1)
@@ -60,6 +67,15 @@ fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, Usage> {
             error,
             known_command: known,
         })
+}
+
+/// Started as `raft-kv-demo`, for instance through a link, the program is that command.
+fn under_own_name(arguments: impl IntoIterator<Item = OsString>) -> impl Iterator<Item = OsString> {
+    let mut arguments = arguments.into_iter();
+    let program = arguments.next();
+    let name = program.as_deref().map(Path::new).and_then(Path::file_name);
+    let command = name.filter(|name| *name == RAFT_KV_DEMO).map(OsString::from);
+    program.into_iter().chain(command).chain(arguments)
 }
 
 /// A command line that is not run: help was asked for, or something is wrong with it.
@@ -143,7 +159,7 @@ async fn dispatch(command: Command, ui: &mut Ui<'_>) -> Exit {
         Command::Validate(args) => commands::validate::run(args, ui),
         Command::Version(args) => commands::version::run(&args, ui),
         Command::Watch(args) => return commands::watch::run(&args, ui).await,
-        Command::Agent(_) => unreachable!("main runs the agent"),
+        Command::Agent(_) | Command::RaftKvDemo(_) => unreachable!("main runs servers"),
     }
     .map(|()| 0)
 }
@@ -245,6 +261,10 @@ mod tests {
             "lictor operator raft transfer-leader -id=x",
             "lictor debug -archive=false -capture agent -capture=host -duration=20s",
             "lictor session create -ttl=10s -behavior=delete -node-check=serfHealth",
+            "raft-kv-demo",
+            "raft-kv-demo -id node1 -raddr cluster-host1:8080 -haddr cluster-host1:8079 -bootstrap",
+            "/usr/bin/raft-kv-demo -id=node2 --raddr=h:1 -haddr h:2 -join cluster-host1:8079 -bootstrap=false",
+            "lictor raft-kv-demo -id x -data-dir d -join-timeout 5s -cors *",
         ] {
             let parsed = parse(line.split(' ').map(OsString::from));
             assert!(parsed.is_ok(), "{line}: {:?}", parsed.err());

@@ -23,6 +23,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         datacenter: "dc1".to_owned(),
         address: "127.0.0.1".to_owned(),
         server_port: 8300,
+        http_address: String::new(),
     };
     let node = Node::in_memory(identity)?;
     let config = Config {

@@ -108,6 +108,8 @@ pub struct Options {
     pub cors: Cors,
     /// Serve the web page (Consul: `ui_config.enabled`).
     pub page: bool,
+    /// Whether the paths of Raft-KV-Demo are served too.
+    pub raft_kv_demo: bool,
     /// The log of this process, for clients that watch it; without one they are told so.
     pub monitor: Option<Monitor>,
 }

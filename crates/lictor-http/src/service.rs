@@ -24,7 +24,7 @@ use crate::path::{self, BadPath};
 use crate::query::Query;
 use crate::reply::{Layout, Policy, Reply};
 use crate::route::{self, Answer, Found, Route};
-use crate::routes::kv;
+use crate::routes::{demo, kv};
 use crate::server::Shared;
 
 /// The answer to one request.
@@ -120,6 +120,11 @@ fn answer(shared: &Arc<Shared>, request: Request<Incoming>, client: Option<IpAdd
             );
         }
     };
+    if shared.options.raft_kv_demo
+        && let Some(route) = demo::find(&decoded)
+    {
+        return answer_demo(shared, route, &parts, body);
+    }
     let (route, param_at) = match route::find(&decoded) {
         Found::Route(route, at) => (route, at),
         Found::Redirect => {
@@ -157,16 +162,7 @@ fn answer(shared: &Arc<Shared>, request: Request<Incoming>, client: Option<IpAdd
     {
         return served(shared, reply, parts.headers);
     }
-    let raw_query = parts.uri.query().unwrap_or_default().as_bytes();
-    let ctx = Ctx::new(
-        Arc::clone(shared),
-        route.path,
-        verb,
-        param,
-        raw_query,
-        &parts.headers,
-        body,
-    );
+    let ctx = context(shared, route, verb, param, &parts, body);
     if is_stream {
         return streamed(route, ctx, &parts.headers);
     }
@@ -174,6 +170,19 @@ fn answer(shared: &Arc<Shared>, request: Request<Incoming>, client: Option<IpAdd
     let layout = ctx.layout();
     let configured = Arc::clone(&shared.options.response_headers);
     Answering::Later((route.run)(ctx), layout, shared.policy(), configured, None)
+}
+
+fn context(
+    shared: &Arc<Shared>,
+    route: &Route,
+    verb: Verb,
+    param: &[u8],
+    parts: &Parts,
+    body: Incoming,
+) -> Ctx {
+    let query = parts.uri.query().unwrap_or_default().as_bytes();
+    let shared = Arc::clone(shared);
+    Ctx::new(shared, route.path, verb, param, query, &parts.headers, body)
 }
 
 /// The method of a request that may be served, or why it may not.
@@ -202,6 +211,17 @@ fn streamed(route: &Route, ctx: Ctx, headers: &HeaderMap) -> Answering {
     let configured = Arc::clone(&ctx.shared.options.response_headers);
     let answer = Box::pin(events::serve(ctx, route.run, events::last_id(headers)));
     Answering::Later(answer, layout, policy, configured, None)
+}
+
+/// Answers a request to one of the paths of Raft-KV-Demo.
+fn answer_demo(shared: &Arc<Shared>, route: &'static Route, parts: &Parts, body: Incoming) -> Answering {
+    let Some(verb) = demo::verb(route, &parts.method) else {
+        return unserved(wrong_method(route, parts), HeaderMap::new());
+    };
+    let ctx = context(shared, route, verb, b"", parts, body);
+    let layout = ctx.layout();
+    let configured = Arc::clone(&shared.options.response_headers);
+    Answering::Later((route.run)(ctx), layout, Policy::Unserved, configured, None)
 }
 
 fn served(shared: &Shared, reply: Reply, reuse: HeaderMap) -> Answering {

@@ -27,7 +27,8 @@ mod timers;
 mod types;
 
 pub use cluster::{
-    Autopilot, Comparison, FormError, Formed, Forming, JoinPace, PeerHandler, Roster, VowStore,
+    Autopilot, Comparison, EnlistError, FormError, Formed, Forming, JoinPace, Newcomer, PeerHandler, Roster,
+    VowStore,
 };
 pub use lictor_watch::{Registry, TooManyWaiters, Topic, Waiter};
 pub use linger::Linger;

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use lictor_peer::Peers;
 use lictor_proto::limits::SESSION_TTL_MIN;
 use lictor_proto::v1::{KvLock, MembersContext, ServerRow, SessionCreate, SessionRow};
-use lictor_proto::{Command, RaftId, SessionId, Term};
+use lictor_proto::{Command, LogIndex, RaftId, SessionId, Term};
 use lictor_raft::{LogPosition, LogStore, MemberChange, PeerMessage, Proposal, ProposalId, StateMark};
 use lictor_session::Renewal;
 use lictor_state::{Area, Explained, KvRow, Outcome, Refused, State};
@@ -395,11 +395,22 @@ impl Node {
     }
 
     pub(crate) fn seek_leader(&self) -> Seeking {
+        // What a server sends that was removed would stand, and it would never hear of it.
+        let removed = self.was_removed();
+        let wait = if removed { Duration::ZERO } else { LEADER_WAIT };
         Seeking {
             roles: self.0.progress.roles(),
-            deadline: Instant::now() + LEADER_WAIT,
-            tried: false,
+            deadline: Instant::now() + wait,
+            tried: removed,
         }
+    }
+
+    /// Whether this server was a member and is none any more, as far as it knows. It hears of no leader then.
+    pub fn was_removed(&self) -> bool {
+        let roster = self.0.roster.load();
+        let members = roster.members();
+        // One that is only about to get the state knows no members yet.
+        members.voters().next().is_some() && !members.names(self.0.me)
     }
 
     /// Proposes a command if this server leads.
@@ -574,12 +585,22 @@ impl Node {
     }
 
     /// Joins the next round with the voters; answers the index that a linearizable read must have applied.
-    async fn read_index(&self) -> Result<lictor_proto::LogIndex, ReadError> {
+    async fn read_index(&self) -> Result<LogIndex, ReadError> {
         let (answer, begins) = self.0.gate.join();
         if begins && self.0.raft.push(Event::Read).is_err() {
             return Err(ReadError::Stopping);
         }
         answer.await.unwrap_or(Err(ReadError::Stopping))
+    }
+
+    /// Waits until what a leader has done shows here too. `false` when that takes too long; a server that is none of the
+    /// members any more would wait for ever.
+    pub(crate) async fn caught_up(&self, with: LogIndex, deadline: Instant) -> bool {
+        let applied = self.0.progress.applied(with);
+        matches!(
+            tokio::time::timeout_at(deadline.into(), applied).await,
+            Ok(Ok(()))
+        )
     }
 
     /// Where blocking queries wait.

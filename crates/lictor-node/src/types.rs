@@ -86,6 +86,8 @@ pub struct Identity {
     pub address: String,
     /// The server port that is shown in `/v1/status/leader`.
     pub server_port: u16,
+    /// Where clients of the other servers are sent to for this one, `host:port`; empty where they are never sent.
+    pub http_address: String,
 }
 
 impl Identity {
@@ -98,6 +100,8 @@ impl Identity {
             address: self.address.clone(),
             port: self.server_port.into(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            http_address: self.http_address.clone(),
+            http_address_given: false,
         }
     }
 }

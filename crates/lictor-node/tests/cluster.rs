@@ -132,6 +132,7 @@ async fn damaged_cluster(
                 datacenter: "dc1".to_owned(),
                 address: "127.0.0.1".to_owned(),
                 server_port: listener.local_addr().unwrap().port(),
+                http_address: String::new(),
             },
             archives: folder.join(id.to_string()),
             disk: SimDisk::default(),

@@ -19,6 +19,7 @@ fn identity() -> Identity {
         datacenter: "dc1".to_owned(),
         address: "127.0.0.1".to_owned(),
         server_port: 8300,
+        http_address: String::new(),
     }
 }
 

@@ -26,6 +26,7 @@ fn start(folder: &Path, disk: &SimDisk, checkpoint: impl Checkpoint) -> Node {
             datacenter: "dc1".to_owned(),
             address: "127.0.0.1".to_owned(),
             server_port: 8300,
+            http_address: String::new(),
         },
         raft_id: me,
         limit_watches: 100,

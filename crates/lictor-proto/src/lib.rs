@@ -5,6 +5,7 @@
 //! HTTP request ──> Command ──encode──> raft Entry.data ──decode──> Command ──> lictor_state::State::apply
 //! ```
 
+mod address;
 mod command;
 pub mod go;
 mod ids;
@@ -22,5 +23,6 @@ pub mod v1 {
     include!(concat!(env!("OUT_DIR"), "/lictor.v1.rs"));
 }
 
+pub use address::{HostPort, NoHostPort};
 pub use command::{Command, DecodeError};
 pub use ids::{ConsulIndex, LogIndex, MonoTime, RaftId, ReadyNo, SessionId, Term};

@@ -10,6 +10,7 @@ pub(crate) mod kv;
 pub(crate) mod lock;
 pub(crate) mod node;
 pub(crate) mod operator;
+pub(crate) mod raft_kv_demo;
 pub(crate) mod services;
 pub(crate) mod session;
 pub(crate) mod snapshot;
@@ -70,6 +71,8 @@ pub(crate) enum Command {
     /// Tools for those who run the cluster.
     #[command(subcommand)]
     Operator(operator::OperatorCommand),
+    /// Run a node of Raft-KV-Demo in the foreground.
+    RaftKvDemo(Box<raft_kv_demo::DemoArgs>),
     /// Have the agent read its configuration again.
     Reload(node::PlainArgs),
     /// Estimate the round trip time between two nodes.

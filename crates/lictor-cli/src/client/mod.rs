@@ -1,6 +1,7 @@
 //! The HTTP client of the commands: one connection, kept between requests, over TCP, TLS or a Unix socket.
 
 pub(crate) mod endpoint;
+pub(crate) mod membership;
 mod tls;
 pub(crate) mod transfer;
 

@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _, UdpSocket};
 use std::path::PathBuf;
 
+use lictor_proto::{HostPort, NoHostPort};
+
 /// One place where HTTP is served.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Listen {
@@ -22,64 +24,30 @@ impl fmt::Display for Listen {
     }
 }
 
-/// `HOST:PORT`. The host is a name, an IP address (IPv6 in brackets), or empty for every address of this machine.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HostPort {
-    /// Without brackets.
-    pub host: String,
-    /// Not 0.
-    pub port: u16,
+/// Reads `HOST:PORT`.
+///
+/// # Errors
+/// A text that names the key and the entry.
+pub(crate) fn parse_host_port(key: &str, text: &str) -> Result<HostPort, String> {
+    text.parse()
+        .map_err(|error: NoHostPort| format!("{key}: {text:?} is {error}"))
 }
 
-impl HostPort {
-    /// Reads one.
-    ///
-    /// # Errors
-    /// A text that names the key and the entry.
-    pub(crate) fn parse(key: &str, text: &str) -> Result<Self, String> {
-        let wrong = || format!("{key}: {text:?} is not of the form HOST:PORT");
-        let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
-        let host = match host.strip_prefix('[') {
-            Some(rest) => rest.strip_suffix(']').ok_or_else(wrong)?,
-            None if host.contains(':') => return Err(wrong()),
-            None => host,
-        };
-        let is_odd = |c: char| c.is_whitespace() || c.is_control() || "/?#@%[]\\".contains(c);
-        match port.parse() {
-            Ok(port @ 1..) if !host.contains(is_odd) => Ok(Self {
-                host: host.to_owned(),
-                port,
-            }),
-            _ => Err(wrong()),
-        }
+/// Where to listen: the first address of the host's name, IPv4 before IPv6.
+///
+/// # Errors
+/// A text that names the key, for a name without an address.
+pub(crate) fn find(key: &str, place: &HostPort) -> Result<SocketAddr, String> {
+    if place.host.is_empty() {
+        return Ok(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), place.port));
     }
-
-    /// Where to listen: the first address of the name, IPv4 before IPv6.
-    ///
-    /// # Errors
-    /// A text that names the key, for a name without an address.
-    pub(crate) fn resolve(&self, key: &str) -> Result<SocketAddr, String> {
-        if self.host.is_empty() {
-            return Ok(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), self.port));
-        }
-        let mut found: Vec<SocketAddr> = match (self.host.as_str(), self.port).to_socket_addrs() {
-            Ok(found) => found.collect(),
-            Err(error) => return Err(format!("{key}: {self} has no address: {error}")),
-        };
-        found.sort_by_key(SocketAddr::is_ipv6);
-        let first = found.into_iter().next();
-        first.ok_or_else(|| format!("{key}: {self} has no address"))
-    }
-}
-
-impl fmt::Display for HostPort {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
-        }
-    }
+    let mut found: Vec<SocketAddr> = match (place.host.as_str(), place.port).to_socket_addrs() {
+        Ok(found) => found.collect(),
+        Err(error) => return Err(format!("{key}: {place} has no address: {error}")),
+    };
+    found.sort_by_key(SocketAddr::is_ipv6);
+    let first = found.into_iter().next();
+    first.ok_or_else(|| format!("{key}: {place} has no address"))
 }
 
 /// Reads a list of addresses separated by spaces, each an IP address or `unix://PATH`.
@@ -140,38 +108,22 @@ mod tests {
     }
 
     #[test]
-    fn a_host_and_a_port_are_read_and_found() {
-        for (text, host, at) in [
-            ("127.0.0.1:4001", "127.0.0.1", "127.0.0.1:4001"),
-            ("[::1]:4001", "::1", "[::1]:4001"),
-            ("localhost:4001", "localhost", "127.0.0.1:4001"),
-            (":4001", "", "0.0.0.0:4001"),
+    fn a_name_is_listened_on_where_it_leads() {
+        for (text, at) in [
+            ("127.0.0.1:4001", "127.0.0.1:4001"),
+            ("[::1]:4001", "[::1]:4001"),
+            ("localhost:4001", "127.0.0.1:4001"),
+            (":4001", "0.0.0.0:4001"),
         ] {
-            let parsed = HostPort::parse("addr", text).expect(text);
-            assert_eq!((parsed.host.as_str(), parsed.to_string().as_str()), (host, text));
-            assert_eq!(parsed.resolve("addr").expect(text).to_string(), at);
+            let place = parse_host_port("addr", text).expect(text);
+            assert_eq!(find("addr", &place).expect(text).to_string(), at);
         }
-    }
-
-    #[test]
-    fn what_is_no_host_and_port_is_refused_by_name() {
-        for text in [
-            "",
-            "4001",
-            "a",
-            "a:",
-            "a:0",
-            "a:70000",
-            "a:-1",
-            "::1:4001",
-            "[::1:4001",
-            "a b:1",
-            "http://a:1",
-            "a/b:1",
-        ] {
-            let error = HostPort::parse("addr", text).expect_err(text);
-            assert!(error.starts_with("addr: ") && !error.contains('\n'), "{error}");
-        }
+        let nowhere = parse_host_port("addr", "no-such-host.invalid:1").expect("a host and a port");
+        let error = find("addr", &nowhere).expect_err("no address");
+        assert!(
+            error.starts_with("addr: no-such-host.invalid:1 has no address"),
+            "{error}"
+        );
     }
 
     #[test]

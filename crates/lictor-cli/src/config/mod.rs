@@ -19,10 +19,11 @@ mod runtime;
 mod schema;
 mod tls;
 
-pub use addr::{HostPort, Listen};
+pub use addr::Listen;
+pub(crate) use addr::{find, parse_host_port};
 pub use duration::parse_duration;
 pub use error::ConfigError;
 pub use load::{Format, Place, Sources};
 pub use runtime::{
-    Acl, Autopilot, DataDir, Limits, LogSettings, PeerTls, Ports, RetryJoin, RuntimeConfig, TlsFiles,
+    Acl, Autopilot, DataDir, Demo, Limits, LogSettings, PeerTls, Ports, RetryJoin, RuntimeConfig, TlsFiles,
 };

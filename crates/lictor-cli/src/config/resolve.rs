@@ -12,7 +12,7 @@ use tracing::level_filters::LevelFilter;
 
 use lictor_proto::limits;
 
-use super::addr::{HostPort, Listen, outward_ip, parse_ip, parse_listen};
+use super::addr::{Listen, find, outward_ip, parse_host_port, parse_ip, parse_listen};
 use super::cors;
 use super::duration::parse_duration;
 use super::error::ConfigError;
@@ -103,6 +103,7 @@ pub(crate) fn resolve(
         cors: plain(cors::origins(&raw.cors))?,
         // Consul serves its page when asked to; ours costs nothing until it is looked at.
         ui: raw.ui_config.enabled.or(raw.ui).unwrap_or(true),
+        demo: None,
         limits,
         acl: acl(raw.acl)?,
         raft_multiplier: raft_multiplier(raw.performance.raft_multiplier)?,
@@ -190,8 +191,8 @@ fn listeners(raw: &Merged, protocol: &str, port: Option<u16>) -> Result<Vec<List
 fn more_listeners(texts: &[String]) -> Result<Vec<Listen>> {
     let texts = texts.iter().filter(|text| !text.is_empty());
     let listen = texts.map(|text| {
-        let address = HostPort::parse("addr", text)?.resolve("addr")?;
-        Ok(Listen::Tcp(address))
+        let place = parse_host_port("addr", text)?;
+        Ok(Listen::Tcp(find("addr", &place)?))
     });
     plain(listen.collect())
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use hyper::header::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
+use lictor_proto::HostPort;
 use serde_json::Value;
 
 use super::addr::Listen;
@@ -64,6 +65,8 @@ pub struct RuntimeConfig {
     pub cors: Vec<HeaderValue>,
     /// Whether the web page is served.
     pub ui: bool,
+    /// Set for a node of Raft-KV-Demo; no configuration key says so.
+    pub demo: Option<Demo>,
     /// Bounds.
     pub limits: Limits,
     /// Access control.
@@ -205,6 +208,19 @@ pub struct Autopilot {
     pub min_quorum: u32,
     /// How long a new server must be healthy before it votes.
     pub server_stabilization_time: Duration,
+}
+
+/// How a node of Raft-KV-Demo finds other nodes, and they it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Demo {
+    /// Where other nodes reach this one.
+    pub raddr: HostPort,
+    /// Where clients reach it.
+    pub haddr: HostPort,
+    /// Where clients reach a member of the cluster to join.
+    pub join: Option<HostPort>,
+    /// How long to try.
+    pub join_timeout: Duration,
 }
 
 /// Servers to join.

@@ -4,6 +4,7 @@ pub(crate) mod acl;
 pub(crate) mod agent;
 pub(crate) mod catalog;
 pub(crate) mod coordinate;
+pub(crate) mod demo;
 pub(crate) mod event;
 pub(crate) mod health;
 pub(crate) mod kv;

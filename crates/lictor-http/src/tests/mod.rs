@@ -86,6 +86,7 @@ async fn agent() -> (Node, Agent) {
         datacenter: "dc1".to_owned(),
         address: "127.0.0.1".to_owned(),
         server_port: 8300,
+        http_address: String::new(),
     };
     let node = Node::in_memory(identity).unwrap();
     let agent = Agent::start(node.clone(), Config::default()).unwrap();

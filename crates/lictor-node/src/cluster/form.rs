@@ -490,7 +490,8 @@ impl Forming {
     }
 }
 
-async fn ask<R: Message + Default>(
+/// Asks whatever server is at an address (`host:port`).
+pub(super) async fn ask<R: Message + Default>(
     peers: &Peers,
     to: &str,
     kind: u16,

@@ -71,7 +71,7 @@ impl Node {
                     return Forwarded::Answered(Err(ProposeError::OutcomeUnknown));
                 };
                 // Where it cannot be waited for the write stands all the same.
-                let _ = self.shared().progress.applied(LogIndex(reply.applied)).await;
+                let _ = self.caught_up(LogIndex(reply.applied), deadline).await;
                 Forwarded::Answered(Ok(outcome))
             }
             Some(propose_reply::Result::Refusal(refusal)) => match to_error(refusal) {
@@ -145,8 +145,12 @@ impl Node {
             RenewOutcome::Unknown => false,
             RenewOutcome::NotLeader | RenewOutcome::Unspecified => return Forwarded::NotTaken,
         };
-        let applied = self.shared().progress.applied(LogIndex(reply.applied)).await;
-        Forwarded::Answered(applied.map(|()| renewed).map_err(|_| ProposeError::NoLeader))
+        let shows = self.caught_up(LogIndex(reply.applied), deadline).await;
+        Forwarded::Answered(if shows {
+            Ok(renewed)
+        } else {
+            Err(ProposeError::NoLeader)
+        })
     }
 
     /// Answers [`Self::forward_renewal`] of another server.

@@ -6,7 +6,9 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use lictor_peer::{BulkStream, Handler, Remote};
 use lictor_proto::RaftId;
+use lictor_proto::v1::Hello;
 use lictor_raft::PeerMessage;
+use prost::Message as _;
 
 use super::{Forming, archives, compare, form, keeper, kind, snapshots};
 use crate::Node;
@@ -30,6 +32,20 @@ impl PeerHandler {
             // A full or closed mailbox loses a message, which raft expects of networks.
             let _ = shared.raft.push_if_below(INBOX_MAX, event);
         }
+    }
+}
+
+/// A member that was away may be greeted by a leader that it does not know.
+fn note_leader(node: &Node, hello: &Bytes) {
+    let (shared, roster) = (node.shared(), node.roster());
+    let has_members = roster.members().voters().next().is_some();
+    if let (true, Some(net)) = (has_members, shared.net.get())
+        && let Ok(Hello {
+            server: Some(server), ..
+        }) = Hello::decode(hello.clone())
+        && server.raft_id != shared.me.0
+    {
+        net.note_stranger(&roster, &server);
     }
 }
 
@@ -69,6 +85,9 @@ impl Handler for PeerHandler {
             kind::PROPOSE_EXPLAINED => Box::pin(async move { node.take_forwarded(body, Telling::Why).await }),
             kind::RENEW => Box::pin(async move { node.take_forwarded_renewal(&body).await }),
             kind::HELLO | kind::PROMISE => {
+                if kind == kind::HELLO {
+                    note_leader(&node, &body);
+                }
                 Box::pin(std::future::ready(form::answer(&self.forming, kind, body)))
             }
             kind::JOIN => {

@@ -255,18 +255,30 @@ fn due(
 /// A server as it should stand in the roster, if that has an old address.
 fn moved(node: &Node, server: &ServerRow) -> Option<ServerRow> {
     let id = RaftId(server.raft_id);
-    let (address, port) = if id == node.raft_id() {
-        let me = node.identity().server(id);
-        (me.address, me.port)
-    } else {
-        node.shared().net.get()?.moved_to(id)?
-    };
+    if id == node.raft_id() {
+        return renewed(server, &node.identity().server(id));
+    }
+    let (address, port) = node.shared().net.get()?.moved_to(id)?;
     let new = ServerRow {
         address,
         port,
         ..server.clone()
     };
     (new != *server).then_some(new)
+}
+
+/// A member as it should stand in the roster after it has said where it is, if that is news.
+pub(super) fn renewed(listed: &ServerRow, said: &ServerRow) -> Option<ServerRow> {
+    let mut new = ServerRow {
+        address: said.address.clone(),
+        port: said.port,
+        ..listed.clone()
+    };
+    if said.http_address_given || !listed.http_address_given {
+        new.http_address.clone_from(&said.http_address);
+        new.http_address_given = said.http_address_given;
+    }
+    (new != *listed).then_some(new)
 }
 
 /// Whether a dead voter may go: only when those that live are as many as three (or the configured least), and more than
@@ -333,39 +345,68 @@ async fn take_in(node: &Node, forming: &Forming, server: ServerRow) -> JoinReply
     let Some(formed) = forming.formed() else {
         return refused("this server belongs to no cluster itself".to_owned());
     };
-    let roster = node.roster();
-    if !node.shared().progress.is_serving() {
-        return JoinReply {
-            outcome: Joining::NotLeader.into(),
-            leader: node.leader().and_then(|leader| roster.get(leader)).cloned(),
-            ..JoinReply::default()
-        };
-    }
-    let id = RaftId(server.raft_id);
     if server.raft_id == 0 || server.name.is_empty() {
         return refused("it says nothing of itself".to_owned());
     }
-    if !roster.members().names(id) {
-        let mut changes = match predecessor(node, &roster, &server).await {
-            Ok(gone) => gone.map(MemberChange::Remove).into_iter().collect::<Vec<_>>(),
-            Err(why) => return refused(why),
+    match take_in_here(node, server).await {
+        Ok(()) => JoinReply {
+            outcome: Joining::Joined.into(),
+            cluster_id: formed.cluster_id().to_owned(),
+            servers: node.roster().servers().cloned().collect(),
+            ..JoinReply::default()
+        },
+        Err(NotTakenIn::Refused(text)) => refused(text),
+        Err(NotTakenIn::Later(ProposeError::NoLeader)) => JoinReply {
+            outcome: Joining::NotLeader.into(),
+            leader: node
+                .leader()
+                .and_then(|leader| node.roster().get(leader).cloned()),
+            ..JoinReply::default()
+        },
+        Err(NotTakenIn::Later(error)) => JoinReply {
+            outcome: Joining::Later.into(),
+            text: error.to_string(),
+            ..JoinReply::default()
+        },
+    }
+}
+
+/// Why a server was not made a member.
+#[derive(Debug)]
+pub(super) enum NotTakenIn {
+    /// Not now: the change was not made, or this server does not lead.
+    Later(ProposeError),
+    /// Somebody else is in its place.
+    Refused(String),
+}
+
+/// Makes a server a learner, if this one leads. Of one that is a member already, takes over where it says it is.
+pub(super) async fn take_in_here(node: &Node, server: ServerRow) -> Result<(), NotTakenIn> {
+    if !node.shared().progress.is_serving() {
+        return Err(NotTakenIn::Later(ProposeError::NoLeader));
+    }
+    let roster = node.roster();
+    let id = RaftId(server.raft_id);
+    let (changes, server) = if roster.members().names(id) {
+        let Some(new) = roster.get(id).and_then(|listed| renewed(listed, &server)) else {
+            return Ok(());
         };
-        changes.push(MemberChange::AddLearner(id));
-        tracing::info!(server = server.name, ?changes, "a server joins");
-        if let Err(error) = node.change_members(changes, vec![server]).await {
-            return JoinReply {
-                outcome: Joining::Later.into(),
-                text: error.to_string(),
-                ..JoinReply::default()
-            };
-        }
-    }
-    JoinReply {
-        outcome: Joining::Joined.into(),
-        cluster_id: formed.cluster_id().to_owned(),
-        servers: node.roster().servers().cloned().collect(),
-        ..JoinReply::default()
-    }
+        let votes = roster.members().voters().any(|voter| voter == id);
+        let stays = if votes {
+            MemberChange::AddVoter(id)
+        } else {
+            MemberChange::AddLearner(id)
+        };
+        (vec![stays], new)
+    } else {
+        let gone = predecessor(node, &roster, &server).await;
+        let gone = gone.map_err(NotTakenIn::Refused)?.map(MemberChange::Remove);
+        let changes = gone.into_iter().chain([MemberChange::AddLearner(id)]);
+        (changes.collect(), server)
+    };
+    tracing::info!(server = server.name, ?changes, "a server joins, or has moved");
+    let changed = node.change_members(changes, vec![server]).await;
+    changed.map_err(NotTakenIn::Later)
 }
 
 /// The member whose place a new server takes: one of the same name or node id that is silent (rule R18). One that lives

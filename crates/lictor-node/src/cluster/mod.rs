@@ -10,6 +10,7 @@
 
 pub(crate) mod archives;
 pub(crate) mod compare;
+mod enlist;
 mod form;
 mod forward;
 mod gate;
@@ -23,11 +24,13 @@ use std::collections::BTreeMap;
 
 use lictor_peer::Peers;
 use lictor_proto::RaftId;
+use lictor_proto::v1::ServerRow;
 use parking_lot::Mutex;
 use tokio::runtime;
 
 pub use compare::Comparison;
 pub(crate) use compare::{Digests, watch_over};
+pub use enlist::{EnlistError, Newcomer};
 pub use form::{FormError, Formed, Forming, JoinPace, VowStore};
 pub(crate) use forward::Forwarded;
 pub(crate) use gate::Gate;
@@ -74,6 +77,9 @@ pub(crate) mod kind {
     /// Stream. Head: `DigestOf`, with where the state must not end before. The rows come back.
     pub(crate) const STATE: u16 = 72;
 }
+
+/// Servers to which connections are kept although they are no members; see [`Net::note_stranger`].
+const STRANGERS_MAX: usize = 8;
 
 /// The transport, and the runtime that it lives on: the pipeline's threads have none.
 #[derive(Debug)]
@@ -127,6 +133,17 @@ impl Net {
         let (host, port) = moved.get(&server)?.to.rsplit_once(':')?;
         let host = host.trim_start_matches('[').trim_end_matches(']');
         Some((host.to_owned(), port.parse().ok()?))
+    }
+
+    /// A server that is no member here says where it is. This one may have missed that it became one, and must be able to
+    /// answer it.
+    pub(crate) fn note_stranger(&self, roster: &Roster, server: &ServerRow) {
+        let id = RaftId(server.raft_id);
+        let known = self.peers.health().len();
+        if roster.get(id).is_none() && known < roster.servers().count() + STRANGERS_MAX {
+            let _context = self.runtime.enter();
+            self.peers.set_address(id, &address(server));
+        }
     }
 
     /// Keeps connections to exactly these servers, beside this one.

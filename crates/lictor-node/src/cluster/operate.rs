@@ -90,7 +90,7 @@ impl Node {
                 applied,
             }) => {
                 // Where it cannot be waited for what was done stands all the same.
-                let _ = self.shared().progress.applied(LogIndex(applied)).await;
+                let _ = self.caught_up(LogIndex(applied), deadline).await;
                 Ok(done)
             }
             _ => Err(ProposeError::OutcomeUnknown),

@@ -266,7 +266,13 @@ impl<R: LogReader> Core<R> {
         self.tell_again(out);
         self.leave_joint();
         self.leave_slow_disk();
-        let before = MonoTime(self.now.0.saturating_sub(self.config.orphan_ms));
+        // What is committed cannot be applied here before it is written: behind a stuck disk waiting is of no use.
+        let patience = if self.is_disk_stuck() {
+            0
+        } else {
+            self.config.orphan_ms
+        };
+        let before = MonoTime(self.now.0.saturating_sub(patience));
         self.pending.give_up(before, out);
     }
 

@@ -77,17 +77,19 @@ impl<R: LogReader> Core<R> {
     /// raft-rs leaders apply only what they have persisted: behind a stuck disk writes would hang while
     /// heartbeats go on (R8).
     pub(super) fn leave_slow_disk(&mut self) {
-        let stuck = self
-            .writing
-            .front()
-            .is_some_and(|task| self.now.0 - task.since.0 > self.config.max_sync_ms);
-        if !stuck || self.raw.raft.lead_transferee.is_some() {
+        if !self.is_disk_stuck() || self.raw.raft.lead_transferee.is_some() {
             return;
         }
         if let Some(best) = self.best_successor() {
             tracing::warn!(to = %best, "the disk is stuck: handing over the leadership");
             self.raw.transfer_leader(best.0);
         }
+    }
+
+    /// Whether the oldest task on the log thread is there for too long.
+    pub(super) fn is_disk_stuck(&self) -> bool {
+        let oldest = self.writing.front();
+        oldest.is_some_and(|task| self.now.0 - task.since.0 > self.config.max_sync_ms)
     }
 
     /// A leader that has just lost its vote must not lead on: raft-rs would panic at its next commit, since it

@@ -1,4 +1,4 @@
-use lictor_proto::{LogIndex, RaftId};
+use lictor_proto::{LogIndex, RaftId, Term};
 use raft::eraftpb::MessageType;
 
 use super::harness::{Cluster, config};
@@ -602,7 +602,12 @@ fn a_sole_voter_demoted_by_a_stranger_waits_for_its_disk_and_leads_again() {
             .count(),
         1
     );
-    assert_eq!(cluster.node(1).rejected, []);
+    // Its disk was stuck for too long to go on waiting.
+    let term = Term(2);
+    assert_eq!(
+        cluster.node(1).rejected,
+        [(ProposalId(0), Why::OutcomeUnknown { term })]
+    );
 }
 
 #[test]
@@ -615,6 +620,11 @@ fn r8_a_leader_with_a_stuck_disk_hands_over() {
     let ticks = cluster.tick_until(|cluster| cluster.leader().is_some_and(|leader| leader != 1));
 
     assert!((19..=25).contains(&ticks), "400 ms are 20 ticks: {ticks}");
+    // Whoever proposed something there is not kept waiting for its disk.
+    let term = Term(2);
+    cluster.ticks(2);
+    let unknown = Why::OutcomeUnknown { term };
+    assert_eq!(cluster.node(1).rejected, [(ProposalId(0), unknown)]);
 }
 
 #[test]

@@ -17,6 +17,8 @@ use lictor_store::{DataDir, OpenedState, StateStore};
 use tokio::net::TcpListener;
 use uuid::Uuid;
 
+use super::demo;
+
 /// Blocking queries that may wait at a time.
 const WATCHES_MAX: usize = 250_000;
 
@@ -63,6 +65,7 @@ impl Member {
         })?;
         node.configure_autopilot(autopilot(config));
         node.set_session_ttl_min(config.limits.session_ttl_min);
+        demo::check(config, &node, opened.members.as_deref())?;
         let forming = Forming::new(node.identity().server(me), config.bootstrap_expect, dir.vow())
             .with_context(|| {
                 format!(
@@ -252,12 +255,15 @@ fn certificates(tls: &PeerTls, datacenter: &str) -> anyhow::Result<Security> {
 
 fn identity(config: &RuntimeConfig, dir: &DataDir) -> Identity {
     let kept = || dir.identity().node_id.clone();
+    let demo = config.demo.as_ref();
+    let advertised = || config.advertise_addr.to_string();
     Identity {
         node: config.node_name.clone(),
         node_id: config.node_id.clone().unwrap_or_else(kept),
         datacenter: config.datacenter.clone(),
-        address: config.advertise_addr.to_string(),
+        address: demo.map_or_else(advertised, |demo| demo.raddr.host.clone()),
         server_port: config.ports.server,
+        http_address: demo.map(|demo| demo.haddr.to_string()).unwrap_or_default(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The server behind `lictor agent`.
 
 mod cluster;
+mod demo;
 mod listeners;
 mod run;
 

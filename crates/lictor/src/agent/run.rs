@@ -14,7 +14,7 @@ use lictor_store::{DataDir, DirIdentity};
 use tokio::task::JoinHandle;
 
 use super::cluster::Member;
-use super::listeners;
+use super::{demo, listeners};
 
 /// The pause before a server that could not register itself tries again.
 const REGISTER_AGAIN: Duration = Duration::from_secs(1);
@@ -28,11 +28,17 @@ pub(crate) async fn run(start: Start) -> anyhow::Result<()> {
     let member = Member::open(config, &dir).await?;
     let node = member.node.clone();
     let agent = start_agent(&start, &node, &dir)?;
-    let mut forming = None;
-    if member.can_begin() {
+    let joining = demo::join(config.demo.clone(), node.clone());
+    let forming = if member.can_begin() {
         member.begin().await?;
+        tokio::spawn(joining)
     } else {
-        forming = Some(tokio::spawn(member.begin()));
+        let begun = member.begin();
+        tokio::spawn(async move { tokio::try_join!(begun, joining).map(|_| ()) })
+    };
+    if config.demo.is_some() {
+        let node = node.clone();
+        tokio::spawn(async move { node.make_http_address_known().await });
     }
     let alone = node.roster().members().is_sole_voter(node.raft_id());
     if alone {
@@ -49,7 +55,7 @@ pub(crate) async fn run(start: Start) -> anyhow::Result<()> {
     };
     let http = lictor_http::serve(listeners, api, limits(config)).context("cannot start serving HTTP")?;
     start.ready();
-    let stopped = serve_until_stop(&start, &agent, forming).await;
+    let stopped = serve_until_stop(&start, &agent, Some(forming)).await;
 
     http.shutdown().await;
     agent.stop().await;
@@ -179,6 +185,7 @@ fn http_options(start: &Start) -> lictor_http::Options {
         writers: config.allow_write_http_from.clone(),
         cors: Cors::new(config.cors.iter().cloned()),
         page: config.ui,
+        raft_kv_demo: config.demo.is_some(),
         monitor: Some(Monitor::new(move |level, is_json| monitors.watch(level, is_json))),
     }
 }
