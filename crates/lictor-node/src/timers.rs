@@ -232,6 +232,7 @@ mod tests {
             datacenter: "dc1".to_owned(),
             address: "127.0.0.1".to_owned(),
             server_port: 8300,
+            http_address: String::new(),
         }
     }
 
