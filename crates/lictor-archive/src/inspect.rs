@@ -164,6 +164,7 @@ fn table_name(table: Table) -> &'static str {
         Table::Check => "Check",
         Table::PreparedQuery => "PreparedQuery",
         Table::Queue | Table::QueueFree => "FairLock",
+        Table::KvTtl => "KVTTL",
         Table::Meta => "Meta",
     }
 }

@@ -29,6 +29,12 @@ pub(crate) trait View {
     /// The index of the answer. An answer may only change together with it.
     fn index(&self, state: &State) -> u64;
 
+    /// The index of the last change of what is asked for, if that is known better than by [`Self::index`], which it never
+    /// is above. Whoever saw something at it or later sleeps, however far the index of the table around it moved.
+    fn changed_at(&self, state: &State) -> u64 {
+        self.index(state)
+    }
+
     /// The answer, without the headers that [`read`] adds.
     fn render(&self, state: &State) -> Reply;
 
@@ -101,13 +107,22 @@ async fn wait(
             let state = shared.node.view();
             let index = view.index(&state);
             let woken = deadline.is_some();
+            // Index 1 is that of a client who has seen nothing yet.
+            let newest = if index > options.min_index && options.min_index > 1 {
+                view.changed_at(&state)
+            } else {
+                index
+            };
             let changed = seen.changed(
                 options.min_index,
-                index,
+                newest,
                 view.is_missing(&state),
                 state.replaced_at(),
             );
             if changed || last_round || shared.is_stopping() {
+                if !changed && ctx.follows_change() {
+                    return Ok(Reply::unchanged());
+                }
                 let meta = Meta::new(index, freshness(&shared.node));
                 let reply = if woken {
                     shared.rendered.get(ctx, index, || view.render(&state))
@@ -226,6 +241,8 @@ struct Entry {
     target: Box<[u8]>,
     gzip: bool,
     token: Option<String>,
+    /// Of a stream of events, what its client knows.
+    followed: Option<u64>,
     index: u64,
     reply: Reply,
 }
@@ -240,9 +257,11 @@ impl Rendered {
     fn get(&self, ctx: &Ctx, index: u64, render: impl FnOnce() -> Reply) -> Reply {
         let token = ctx.token();
         let layout = ctx.layout();
+        let followed = ctx.followed();
         let same = |e: &Entry| {
             e.index == index
                 && e.gzip == layout.gzip
+                && e.followed == followed
                 && e.route == ctx.route
                 && *e.target == *ctx.target()
                 && e.token == token
@@ -259,6 +278,7 @@ impl Rendered {
             target: ctx.target().into(),
             gzip: layout.gzip,
             token,
+            followed,
             index,
             reply: reply.clone(),
         };

@@ -10,6 +10,7 @@ use lictor_node::Consistency;
 
 use crate::acl::{Access, Resource};
 use crate::error::ApiError;
+use crate::events::HEARTBEAT;
 use crate::query::Query;
 use crate::reply::{Indent, Layout};
 use crate::routes::modules::FormKind;
@@ -17,6 +18,7 @@ use crate::server::{Limits, Shared};
 use lictor_proto::go;
 
 const X_TOKEN: HeaderName = HeaderName::from_static("x-consul-token");
+const X_EXPLAIN: HeaderName = HeaderName::from_static("x-lictor-explain");
 const X_NAMESPACE: HeaderName = HeaderName::from_static("x-consul-namespace");
 
 /// The methods that endpoints serve.
@@ -95,12 +97,25 @@ impl ReadOptions {
     }
 }
 
+/// How a stream of events runs a read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Follow {
+    /// At once; the client knows of what was at this index.
+    Now(u64),
+    /// When something has changed since this index, or after a while unchanged.
+    Change(u64),
+}
+
 /// One request on its way through a handler.
 pub(crate) struct Ctx {
     pub(crate) shared: Arc<Shared>,
     /// The path of the route that matched.
     pub(crate) route: &'static str,
     pub(crate) verb: Verb,
+    /// Whether a write's answer is to say what it did, or why it did not.
+    pub(crate) explains: bool,
+    /// Set if a stream of events runs this read.
+    follow: Option<Follow>,
     facts: HeaderFacts,
     /// Where the parameter ends and the query begins in `target`.
     query_at: u32,
@@ -132,6 +147,8 @@ impl Ctx {
         Self {
             route,
             verb,
+            explains: verb != Verb::Get && asks_to_explain(Query::new(query), headers),
+            follow: None,
             facts: HeaderFacts::read(headers),
             // A request's head is at most 64 KiB.
             query_at: u32::try_from(param.len()).unwrap_or(u32::MAX),
@@ -156,6 +173,40 @@ impl Ctx {
         self.agent.as_deref().unwrap_or(&self.shared.node.identity().node)
     }
 
+    /// The same request as a stream of events runs it; without a body.
+    pub(crate) fn following(&self, follow: Follow) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+            route: self.route,
+            verb: self.verb,
+            explains: false,
+            follow: Some(follow),
+            facts: self.facts,
+            query_at: self.query_at,
+            target: self.target.clone(),
+            header_token: self.header_token.clone(),
+            agent: self.agent.clone(),
+            form: None,
+            body: None,
+        }
+    }
+
+    /// Whether a stream of events waits for a change, and so wants no answer without one.
+    pub(crate) fn follows_change(&self) -> bool {
+        matches!(self.follow, Some(Follow::Change(_)))
+    }
+
+    /// What the client of a stream of events knows.
+    pub(crate) fn followed(&self) -> Option<u64> {
+        self.follow
+            .map(|(Follow::Now(index) | Follow::Change(index))| index)
+    }
+
+    /// The index of what the client knows.
+    pub(crate) fn since(&self, options: ReadOptions) -> u64 {
+        self.followed().unwrap_or(options.min_index)
+    }
+
     /// What follows the route's prefix in the path, decoded: a key, an id, a name.
     pub(crate) fn param(&self) -> &[u8] {
         self.target.get(..self.query_at as usize).unwrap_or_default()
@@ -176,6 +227,10 @@ impl Ctx {
     }
 
     pub(crate) fn layout(&self) -> Layout {
+        if self.follow.is_some() {
+            // An event's text has no line breaks.
+            return Layout::default();
+        }
         layout(self.query(), self.facts, &self.shared)
     }
 
@@ -185,10 +240,6 @@ impl Ctx {
             return None;
         }
         query_token(self.query()).or_else(|| self.header_token.as_deref().map(str::to_owned))
-    }
-
-    pub(crate) fn facts(&self) -> HeaderFacts {
-        self.facts
     }
 
     /// Asks the access control hook.
@@ -206,7 +257,13 @@ impl Ctx {
     /// # Errors
     /// 400 in Consul's words.
     pub(crate) fn read_options(&self) -> Result<ReadOptions, ApiError> {
-        read_options(self.query(), self.facts, &self.shared.limits)
+        let mut options = read_options(self.query(), self.facts, &self.shared.limits)?;
+        match self.follow {
+            None => {}
+            Some(Follow::Now(_)) => options.min_index = 0,
+            Some(Follow::Change(index)) => (options.min_index, options.wait) = (index, HEARTBEAT),
+        }
+        Ok(options)
     }
 
     /// Refuses a datacenter that is not this one.
@@ -347,6 +404,12 @@ fn refuse_paid_features(query: Query<'_>, facts: HeaderFacts) -> Result<(), ApiE
         return Ok(());
     };
     Err(ApiError::bad_request(refused))
+}
+
+/// Whether `?explain` or `X-Lictor-Explain` is given; the header is off by `0` and by an empty value.
+fn asks_to_explain(query: Query<'_>, headers: &HeaderMap) -> bool {
+    let header = headers.get(X_EXPLAIN).map(|value| value.as_bytes().trim_ascii());
+    header.is_some_and(|value| !matches!(value, b"" | b"0")) || query.has("explain")
 }
 
 /// The token of a request whose headers are still at hand; see [`Ctx::token`].

@@ -62,6 +62,12 @@ impl ApiError {
         self
     }
 
+    /// The same error with more before its text.
+    pub(crate) fn prefixed(mut self, before: std::fmt::Arguments<'_>) -> Self {
+        self.text = format!("{before}{}", self.text).into();
+        self
+    }
+
     #[cfg(test)]
     pub(crate) fn text(&self) -> &str {
         &self.text

@@ -88,6 +88,15 @@ enum Payload {
     Flow(Flow),
 }
 
+/// A body as one line of JSON.
+pub(crate) enum Text {
+    /// There is none.
+    Missing,
+    Whole(Bytes),
+    /// What is long comes piece by piece.
+    Pieces(Box<Pieces>),
+}
+
 /// The answer of a handler.
 #[derive(Debug, Clone)]
 pub(crate) struct Reply {
@@ -160,6 +169,45 @@ impl Reply {
     /// A status without a body or Content-Type.
     pub(crate) fn empty(status: StatusCode) -> Self {
         Self::new(status, Payload::Nothing)
+    }
+
+    /// Stands for no answer, where a stream of events waits for a change and there is none.
+    pub(crate) fn unchanged() -> Self {
+        Self::empty(StatusCode::NOT_MODIFIED)
+    }
+
+    pub(crate) fn is_unchanged(&self) -> bool {
+        self.status == StatusCode::NOT_MODIFIED
+    }
+
+    /// Whether this shows something, or that there is nothing, and is no failure.
+    pub(crate) fn is_read(&self) -> bool {
+        matches!(self.status, StatusCode::OK | StatusCode::NOT_FOUND)
+    }
+
+    pub(crate) fn meta(&self) -> Option<Meta> {
+        self.meta
+    }
+
+    /// The body as compact JSON, before it was [`Self::prepared`]; `None` for one that is none.
+    pub(crate) fn into_text(self) -> Option<Text> {
+        match self.payload {
+            Payload::Nothing => Some(Text::Missing),
+            Payload::Json(body) => Some(Text::Whole(body)),
+            Payload::List(first, rest, _) => {
+                let pieces = Pieces::new(first, *rest, Layout::default());
+                Some(Text::Pieces(Box::new(pieces)))
+            }
+            Payload::Text(_) | Payload::Html(_) | Payload::File(..) | Payload::Raw(_) | Payload::Flow(_) => {
+                None
+            }
+        }
+    }
+
+    /// Neither laid out anew nor compressed.
+    pub(crate) fn laid_out_already(mut self) -> Self {
+        self.is_prepared = true;
+        self
     }
 
     /// 200 with an empty body of Content-Type application/json, as many agent endpoints answer.
@@ -407,6 +455,12 @@ mod tests {
                 Payload::List(first, rest, layout) => Pieces::new(first, *rest, layout),
                 other => panic!("not in pieces: {other:?}"),
             }
+        }
+
+        /// A header beyond the common ones.
+        pub(crate) fn extra_header(&self, wanted: &HeaderName) -> Option<&HeaderValue> {
+            let mut found = self.extra.iter().filter(|(name, _)| name == wanted);
+            found.next().map(|(_, value)| value)
         }
 
         /// A body that is JSON in one piece.

@@ -15,8 +15,8 @@ use crate::ctx::Verb::{self, Delete, Get, Post, Put};
 use crate::error::ApiError;
 use crate::reply::Reply;
 use crate::routes::{
-    acl, agent, catalog, coordinate, event, health, kv, locks, modules, operator, prepared, session,
-    snapshot, status, txn, usage,
+    acl, agent, catalog, coordinate, event, health, kv, kv_watch, locks, modules, operator, prepared,
+    session, snapshot, status, txn, usage,
 };
 
 /// What a handler gives back. Each is boxed on its own, so that a waiting request is as large as its own handler.
@@ -142,6 +142,8 @@ pub(crate) static ROUTES: &[Route] = &[
     route("/mod/v2/lock/", &[Get, Put, Post, Delete], modules::lock::serve),
     route("/mod/v2/leader/", &[Get, Put, Delete], modules::leader::serve),
     route("/v1/fair-locks", &[Get], to!(modules::list::list)),
+    // Not Consul's.
+    route("/v1/kv-watch", &[Get], to!(kv_watch::get)),
     // Agent.
     later("/v1/agent/token/", &[Put]),
     route("/v1/agent/self", &[Get], to!(agent::about)),

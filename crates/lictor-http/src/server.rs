@@ -27,6 +27,7 @@ use crate::blocking::Rendered;
 use crate::clients::{Clients, Slot};
 use crate::conn;
 use crate::cors::Cors;
+use crate::events::Streams;
 use crate::reply::Policy;
 use crate::routes::coordinate::Coordinates;
 use crate::routes::event;
@@ -64,8 +65,8 @@ pub struct Limits {
     pub kv_value_max_bytes: usize,
     /// Largest body of a transaction, in bytes (Consul: `txn_max_req_len`).
     pub txn_body_max_bytes: usize,
-    /// Shortest TTL of a session (Consul: `session_ttl_min`).
-    pub session_ttl_min: Duration,
+    /// Most operations of a transaction.
+    pub txn_ops_max: usize,
     /// `wait` of a blocking query that names none (Consul: `default_query_time`).
     pub wait_default: Duration,
     /// Longest `wait` that is granted (Consul: `max_query_time`).
@@ -84,7 +85,7 @@ impl Default for Limits {
             drain_timeout: Duration::from_secs(5),
             kv_value_max_bytes: lictor_proto::limits::KV_VALUE_MAX_BYTES,
             txn_body_max_bytes: lictor_proto::limits::TXN_BODY_MAX_BYTES,
-            session_ttl_min: lictor_proto::limits::SESSION_TTL_MIN,
+            txn_ops_max: lictor_proto::limits::TXN_OPS_MAX,
             wait_default: lictor_proto::limits::WAIT_DEFAULT,
             wait_max: lictor_proto::limits::WAIT_MAX,
         }
@@ -176,6 +177,7 @@ pub(crate) struct Shared {
     pub(crate) coordinates: Coordinates,
     /// The way to the servers, of a client agent.
     pub(crate) upstream: Option<Arc<Upstream>>,
+    pub(crate) streams: Streams,
     clients: Arc<Clients>,
     stopping: AtomicBool,
 }
@@ -235,6 +237,7 @@ pub fn serve(listeners: Vec<Listener>, api: Api, limits: Limits) -> io::Result<H
         acl: Acl::default(),
         rendered: Rendered::default(),
         coordinates: Coordinates::default(),
+        streams: Streams::default(),
         stopping: AtomicBool::new(false),
     });
     let (stage, _) = watch::channel(Stage::Serve);

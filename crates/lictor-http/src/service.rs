@@ -19,6 +19,7 @@ use crate::answer::Body;
 use crate::cors::{self, Grant};
 use crate::ctx::{Ctx, Verb};
 use crate::error::ApiError;
+use crate::events;
 use crate::page;
 use crate::path::{self, BadPath};
 use crate::query::Query;
@@ -168,48 +169,77 @@ fn answer(shared: &Arc<Shared>, request: Request<Incoming>, caller: &Caller) -> 
             parts.headers,
         );
     }
-    if shared.options.is_blocked(&decoded) && !matches!(caller, Caller::Agent(_)) {
-        let text = "Endpoint is blocked by agent configuration";
-        return served(shared, Reply::text(StatusCode::FORBIDDEN, text), parts.headers);
-    }
-    let Some(verb) = Verb::parse(&parts.method).filter(|verb| route.verbs.contains(verb)) else {
-        return served(shared, wrong_method(route, &parts), parts.headers);
+    let verb = match admitted(shared, route, &decoded, &parts, caller) {
+        Ok(verb) => verb,
+        Err(refusal) => return served(shared, refusal, parts.headers),
     };
-    if verb != Verb::Get && !may_write(shared, caller) {
-        let text = "Access is restricted";
-        return served(shared, Reply::text(StatusCode::FORBIDDEN, text), parts.headers);
-    }
     if let Some(upstream) = &shared.upstream
         && upstream.serves(route.path)
     {
         return Answering::Passed(upstream.pass_on(shared, verb, parts, body), None);
     }
     let param = &decoded[param_at..];
+    let is_stream = verb == Verb::Get && events::are_wanted(&parts.headers);
     if route.path == kv::PATH
         && verb == Verb::Get
+        && !is_stream
         && let Some(reply) = kv::read_now(shared, param, query, &parts.headers)
     {
         return served(shared, reply, parts.headers);
     }
-    let raw_query = parts.uri.query().unwrap_or_default().as_bytes();
     let agent = match caller {
         Caller::Agent(agent) => Some(Arc::clone(agent)),
         Caller::At(_) | Caller::Unix => None,
     };
-    let ctx = Ctx::new(
-        Arc::clone(shared),
-        route.path,
-        verb,
-        param,
-        raw_query,
-        &parts.headers,
-        body,
-    )
-    .of_agent(agent);
+    let ctx = context(shared, route, verb, param, &parts, body).of_agent(agent);
+    if is_stream {
+        return streamed(route, ctx, &parts.headers);
+    }
     // From here on nothing may hold on to `parts`: they keep hyper's read buffer alive.
     let layout = ctx.layout();
     let configured = Arc::clone(&shared.options.response_headers);
     Answering::Later((route.run)(ctx), layout, shared.policy(), configured, None)
+}
+
+fn context(
+    shared: &Arc<Shared>,
+    route: &Route,
+    verb: Verb,
+    param: &[u8],
+    parts: &Parts,
+    body: Incoming,
+) -> Ctx {
+    let query = parts.uri.query().unwrap_or_default().as_bytes();
+    let shared = Arc::clone(shared);
+    Ctx::new(shared, route.path, verb, param, query, &parts.headers, body)
+}
+
+/// The method of a request that may be served, or why it may not.
+fn admitted(
+    shared: &Shared,
+    route: &Route,
+    path: &[u8],
+    parts: &Parts,
+    caller: &Caller,
+) -> Result<Verb, Reply> {
+    let forbidden = |text| Err(Reply::text(StatusCode::FORBIDDEN, text));
+    if shared.options.is_blocked(path) && !matches!(caller, Caller::Agent(_)) {
+        return forbidden("Endpoint is blocked by agent configuration");
+    }
+    let verb = Verb::parse(&parts.method).filter(|verb| route.verbs.contains(verb));
+    let verb = verb.ok_or_else(|| wrong_method(route, parts))?;
+    if verb != Verb::Get && !may_write(shared, caller) {
+        return forbidden("Access is restricted");
+    }
+    Ok(verb)
+}
+
+/// A read as a stream of events.
+fn streamed(route: &Route, ctx: Ctx, headers: &HeaderMap) -> Answering {
+    let (layout, policy) = (ctx.layout(), ctx.shared.policy());
+    let configured = Arc::clone(&ctx.shared.options.response_headers);
+    let answer = Box::pin(events::serve(ctx, route.run, events::last_id(headers)));
+    Answering::Later(answer, layout, policy, configured, None)
 }
 
 /// Answers a request to one of the paths of Raft-KV-Demo.
@@ -217,16 +247,7 @@ fn answer_demo(shared: &Arc<Shared>, route: &'static Route, parts: &Parts, body:
     let Some(verb) = demo::verb(route, &parts.method) else {
         return unserved(wrong_method(route, parts), HeaderMap::new());
     };
-    let query = parts.uri.query().unwrap_or_default().as_bytes();
-    let ctx = Ctx::new(
-        Arc::clone(shared),
-        route.path,
-        verb,
-        b"",
-        query,
-        &parts.headers,
-        body,
-    );
+    let ctx = context(shared, route, verb, b"", parts, body);
     let layout = ctx.layout();
     let configured = Arc::clone(&shared.options.response_headers);
     Answering::Later((route.run)(ctx), layout, Policy::Unserved, configured, None)

@@ -23,6 +23,7 @@ mod pipeline;
 mod progress;
 mod queues;
 mod restore;
+mod session_ttl;
 mod timers;
 mod types;
 

@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use lictor_peer::Peers;
-use lictor_proto::v1::{KvLock, MembersContext, ServerRow, SessionRow};
+use lictor_proto::limits::SESSION_TTL_MIN;
+use lictor_proto::v1::{KvLock, MembersContext, ServerRow, SessionCreate, SessionRow};
 use lictor_proto::{Command, LogIndex, RaftId, SessionId, Term};
 use lictor_raft::{LogPosition, LogStore, MemberChange, PeerMessage, Proposal, ProposalId, StateMark};
 use lictor_session::Renewal;
-use lictor_state::{Area, KvRow, Outcome, State};
+use lictor_state::{Area, Explained, KvRow, Outcome, Refused, State};
 use parking_lot::Mutex;
 use prost::Message as _;
 use tokio::sync::{broadcast, oneshot, watch};
@@ -25,13 +26,14 @@ use crate::cluster::{
     report, watch_over,
 };
 use crate::mailbox::Mailbox;
-use crate::pending::{Answer, Pending};
+use crate::pending::{Answer, Pending, Telling};
 use crate::pipeline::{
     ApplyWorker, BACKLOG_BYTES, CheckpointThread, Clock, Event, LogWorker, RaftThread, Stage, Survey,
 };
 use crate::progress::{Progress, Role};
 use crate::queues::Callers;
 use crate::restore::Staging;
+use crate::session_ttl;
 use crate::timers::Timers;
 use crate::{Checkpoint, Consistency, Identity, ProposeError, ReadError, ReadMeta, Registry, Status, Topic};
 
@@ -82,6 +84,8 @@ pub(crate) struct Shared {
     pub(crate) upstream: OnceLock<Arc<Upstream>>,
     /// As configured here; what was set for all servers goes before it.
     pub(crate) autopilot: ArcSwap<Autopilot>,
+    /// The shortest TTL of a session, which counts while this server leads.
+    session_ttl_min: Mutex<Duration>,
     /// While this server leads: since when each server is healthy without a break.
     pub(crate) healthy_since: Mutex<BTreeMap<RaftId, Instant>>,
     /// What other servers have broadcast.
@@ -140,7 +144,7 @@ impl Shared {
         self.progress.check_disk()?;
         let data = command.to_entry_bytes();
         let permit = self.pending.try_reserve(data.len())?;
-        let (id, _) = self.pending.enter(permit);
+        let (id, _) = self.pending.enter(permit, Telling::Whether);
         let proposal = Event::ProposeIn(term, Proposal { id, data });
         let refused = self.raft.push(proposal).is_err();
         if refused {
@@ -232,10 +236,16 @@ impl Node {
             agents: Agents::default(),
             upstream: OnceLock::new(),
             autopilot: ArcSwap::default(),
+            session_ttl_min: Mutex::new(SESSION_TTL_MIN),
             healthy_since: Mutex::default(),
             heard: broadcast::Sender::new(HEARD_MAX),
             threads: Mutex::default(),
         })))
+    }
+
+    /// Sets the shortest TTL that a session may have. While this server leads it counts on all servers.
+    pub fn set_session_ttl_min(&self, least: Duration) {
+        *self.0.session_ttl_min.lock() = least;
     }
 
     /// Connects the node with other servers, before [`Self::begin`]: `peers` makes the transport with what is to be done
@@ -346,9 +356,22 @@ impl Node {
     /// # Errors
     /// See [`ProposeError`].
     pub async fn propose(&self, command: Command) -> Result<Outcome, ProposeError> {
+        self.propose_telling(command, Telling::Whether).await
+    }
+
+    /// As [`Self::propose`]. Of a command on keys the outcome says what it did or why it did not
+    /// ([`Outcome::Explained`]), a lock-delay included.
+    ///
+    /// # Errors
+    /// See [`ProposeError`].
+    pub async fn propose_explained(&self, command: Command) -> Result<Outcome, ProposeError> {
+        self.propose_telling(command, Telling::Why).await
+    }
+
+    async fn propose_telling(&self, command: Command, telling: Telling) -> Result<Outcome, ProposeError> {
         let progress = &self.0.progress;
         if progress.is_serving() && progress.is_alone() {
-            return self.propose_here(command).await;
+            return self.propose_here(command, telling).await;
         }
         if let Some(upstream) = self.0.upstream.get() {
             return upstream.propose(self, &command).await;
@@ -357,7 +380,7 @@ impl Node {
         let mut entry = None;
         loop {
             match seeking.next().await? {
-                None => match self.propose_here(command.clone()).await {
+                None => match self.propose_here(command.clone(), telling).await {
                     Err(ProposeError::NoLeader) => {}
                     done => return done,
                 },
@@ -366,7 +389,7 @@ impl Node {
                     if !Command::fits(entry.len()) {
                         return Err(ProposeError::TooLarge(entry.len()));
                     }
-                    let sent = self.forward(leader, entry.clone(), seeking.deadline);
+                    let sent = self.forward(leader, entry.clone(), telling, seeking.deadline);
                     if let Forwarded::Answered(answer) = sent.await {
                         return answer;
                     }
@@ -395,7 +418,11 @@ impl Node {
     }
 
     /// Proposes a command if this server leads.
-    pub(crate) async fn propose_here(&self, mut command: Command) -> Result<Outcome, ProposeError> {
+    pub(crate) async fn propose_here(
+        &self,
+        mut command: Command,
+        telling: Telling,
+    ) -> Result<Outcome, ProposeError> {
         let shared = &self.0;
         if !shared.progress.is_serving() {
             return Err(ProposeError::NoLeader);
@@ -404,10 +431,22 @@ impl Node {
             && self.is_fresh()
             && self.is_held_by_another(lock)
         {
-            return Ok(Outcome::Bool(false));
+            return Ok(match telling {
+                Telling::Whether => Outcome::Bool(false),
+                Telling::Why => Outcome::Explained(Explained::refused(self.view().why_refused(&command))),
+            });
+        }
+        if let Command::SessionCreate(SessionCreate { session: Some(row) }) = &command {
+            session_ttl::check(row, *self.0.session_ttl_min.lock())?;
         }
         shared.progress.check_disk()?;
         if let Err(refused) = shared.timers.check_locks(&mut command) {
+            if let (Command::KvLock(lock), Telling::Why) = (&command, telling)
+                && let remaining_ms @ 1.. = shared.timers.lock_delay_left_ms(&lock.key)
+            {
+                let why = Refused::LockDelay { remaining_ms };
+                return Ok(Outcome::Explained(Explained::refused(Some(why))));
+            }
             // Who has just stepped down knows of no delays, and refuses all locks.
             return Err(if shared.progress.is_serving() {
                 refused
@@ -420,7 +459,7 @@ impl Node {
             return Err(ProposeError::TooLarge(data.len()));
         }
         let permit = shared.pending.reserve(data.len()).await?;
-        let (id, answer) = shared.pending.enter(permit);
+        let (id, answer) = shared.pending.enter(permit, telling);
         self.ask_raft(Event::Propose(Proposal { id, data }), id, answer)
             .await
     }
@@ -431,7 +470,7 @@ impl Node {
         shared.progress.check_disk()?;
         let data = command.to_entry_bytes();
         let permit = shared.pending.reserve(data.len()).await?;
-        let (id, answer) = shared.pending.enter(permit);
+        let (id, answer) = shared.pending.enter(permit, Telling::Whether);
         self.ask_raft(Event::ProposeIn(term, Proposal { id, data }), id, answer)
             .await
     }
@@ -666,7 +705,7 @@ impl Node {
         }
         let context = context.encode_to_vec();
         let permit = self.0.pending.reserve(context.len()).await?;
-        let (id, answer) = self.0.pending.enter(permit);
+        let (id, answer) = self.0.pending.enter(permit, Telling::Whether);
         let event = Event::ChangeMembers {
             id,
             term,

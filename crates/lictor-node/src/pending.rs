@@ -1,6 +1,7 @@
 //! Proposals on their way through the pipeline, and the bound on them.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use lictor_raft::ProposalId;
 use lictor_state::Outcome;
@@ -20,10 +21,20 @@ const UNIT_BYTES: usize = LIMIT_BYTES / LIMIT_ENTRIES;
 
 pub(crate) type Answer = Result<Outcome, ProposeError>;
 
+/// What the answer to a proposal says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Telling {
+    /// Whether it was done.
+    Whether,
+    /// Also what it did, or why it did not.
+    Why,
+}
+
 /// A proposal's place in the table: where the answer goes, and its share of the bound until then.
 #[derive(Debug)]
 struct Slot {
     answer: oneshot::Sender<Answer>,
+    telling: Telling,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -32,6 +43,8 @@ struct Slot {
 pub(crate) struct Pending {
     slots: Mutex<Slab<Slot>>,
     bound: Arc<Semaphore>,
+    /// How many of them were entered to be told why since the start: while there are none apply need not look.
+    asked_why: AtomicU64,
 }
 
 impl Pending {
@@ -39,6 +52,7 @@ impl Pending {
         Self {
             slots: Mutex::new(Slab::new()),
             bound: Arc::new(Semaphore::new(LIMIT_ENTRIES)),
+            asked_why: AtomicU64::new(0),
         }
     }
 
@@ -62,13 +76,32 @@ impl Pending {
     }
 
     /// Enters a proposal and says where its answer will come.
-    pub(crate) fn enter(&self, permit: OwnedSemaphorePermit) -> (ProposalId, oneshot::Receiver<Answer>) {
+    pub(crate) fn enter(
+        &self,
+        permit: OwnedSemaphorePermit,
+        telling: Telling,
+    ) -> (ProposalId, oneshot::Receiver<Answer>) {
         let (answer, receiver) = oneshot::channel();
+        if telling == Telling::Why {
+            self.asked_why.fetch_add(1, Ordering::Relaxed);
+        }
         let key = self.slots.lock().insert(Slot {
             answer,
+            telling,
             _permit: permit,
         });
         (ProposalId(key as u64), receiver)
+    }
+
+    /// What the answer to a proposal that waits is to say. The lock of the table, or the mailbox that brought the
+    /// proposal here, carries the count to whoever asks.
+    pub(crate) fn telling(&self, ProposalId(id): ProposalId) -> Telling {
+        if self.asked_why.load(Ordering::Relaxed) == 0 {
+            return Telling::Whether;
+        }
+        let slots = self.slots.lock();
+        let slot = usize::try_from(id).ok().and_then(|key| slots.get(key));
+        slot.map_or(Telling::Whether, |slot| slot.telling)
     }
 
     /// Answers one proposal; its id is free from now on.
@@ -125,7 +158,7 @@ mod tests {
     async fn an_answer_frees_its_share_of_the_bound() {
         let pending = Pending::new();
         let permit = pending.reserve(LIMIT_BYTES).await.unwrap();
-        let (id, receiver) = pending.enter(permit);
+        let (id, receiver) = pending.enter(permit, Telling::Whether);
 
         pending.answer(id, Ok(Outcome::Bool(true)));
 
@@ -137,7 +170,7 @@ mod tests {
     async fn the_end_of_the_pipeline_answers_everybody() {
         let pending = Pending::new();
         let permit = pending.reserve(1).await.unwrap();
-        let (_, receiver) = pending.enter(permit);
+        let (_, receiver) = pending.enter(permit, Telling::Whether);
 
         pending.answer_rest(&ProposeError::OutcomeUnknown);
 

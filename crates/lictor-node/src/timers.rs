@@ -1,5 +1,5 @@
-//! What the leader does by the clock: session expiries, the ends of lock-delays, the reaping of tombstones, the lapse
-//! of leases in fair queues.
+//! What the leader does by the clock: session expiries, the ends of lock-delays and of keys with a TTL, the reaping of
+//! tombstones, the lapse of leases in fair queues.
 //!
 //! The session manager decides, with the time as a parameter; the thread here sleeps until its next deadline and
 //! proposes what it says. Nothing ticks while nothing is due. The manager's lock is held for a few lines only, by
@@ -8,8 +8,8 @@
 use std::time::Duration;
 
 use lictor_proto::v1::{
-    LockDelayOver, LockDelayRef, QueueDrop, QueueDropRef, QueueForget, QueueReport, ReapTombstones,
-    SessionDestroy,
+    KvTtlOver, KvTtlRef, LockDelayOver, LockDelayRef, QueueDrop, QueueDropRef, QueueForget, QueueReport,
+    ReapTombstones, SessionDestroy,
 };
 use lictor_proto::{Command, ConsulIndex, MonoTime, RaftId, SessionId, Term};
 use lictor_session::{Armed, Renewal, SessionManager};
@@ -55,6 +55,7 @@ struct Due {
     term: Term,
     expired: Vec<SessionId>,
     delays: Vec<LockDelayRef>,
+    ttls: Vec<KvTtlRef>,
     reap: Option<ConsulIndex>,
     lapsed: Vec<QueueDropRef>,
     forget: Option<ConsulIndex>,
@@ -131,6 +132,12 @@ impl Timers {
         checked.map_err(ProposeError::LockDelay)
     }
 
+    /// For how many milliseconds the lock-delay of a key still runs.
+    pub(crate) fn lock_delay_left_ms(&self, key: &[u8]) -> u64 {
+        let guarded = self.guarded.lock();
+        guarded.manager.lock_delay_left_ms(key, self.clock.now())
+    }
+
     /// Ends the thread.
     pub(crate) fn stop(&self) {
         self.guarded.lock().stopping = true;
@@ -175,6 +182,7 @@ impl Timers {
         let due = Due {
             expired: manager.expired(now, EXPIRIES_MAX),
             delays: manager.delays_over(now, DELAYS_MAX),
+            ttls: manager.kv_ttls_over(now, EXPIRIES_MAX),
             reap: manager.reap_due(now),
             lapsed: manager.queues_expired(now, QUEUE_DROPS_MAX, |index| callers.is_waited_for(index)),
             forget: manager.free_queues_due(now),
@@ -208,6 +216,7 @@ impl Due {
     fn is_empty(&self) -> bool {
         self.expired.is_empty()
             && self.delays.is_empty()
+            && self.ttls.is_empty()
             && self.reap.is_none()
             && self.lapsed.is_empty()
             && self.forget.is_none()
@@ -224,6 +233,11 @@ fn propose(shared: &Shared, due: Due) {
         // As above.
         let over = LockDelayOver { delays: due.delays };
         let _ = shared.propose_unheard(due.term, Command::LockDelayOver(over));
+    }
+    if !due.ttls.is_empty() {
+        // As above.
+        let over = KvTtlOver { ttls: due.ttls };
+        let _ = shared.propose_unheard(due.term, Command::KvTtlOver(over));
     }
     if let Some(index) = due.reap {
         let reap = Command::ReapTombstones(ReapTombstones { index: index.0 });

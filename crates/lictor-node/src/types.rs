@@ -44,6 +44,9 @@ pub enum ProposeError {
     /// The encoded command is over its bound.
     #[error("command of {0} bytes is over the limit")]
     TooLarge(usize),
+    /// The leader does not take this command, in Consul's words; nothing was proposed.
+    #[error("{0}")]
+    Refused(String),
     /// A lock verb met a lock-delay before anything was proposed; for a transaction the failed operations.
     #[error("lock-delay")]
     LockDelay(Vec<usize>),

@@ -12,10 +12,10 @@ use lictor_node::{
     VowStore,
 };
 use lictor_peer::{ClusterId, Limits, Peers, Security};
-use lictor_proto::v1::{KvSet, ServerRow, Vow};
-use lictor_proto::{Command, LogIndex, RaftId, Term};
+use lictor_proto::v1::{KvSet, ServerRow, SessionCreate, SessionRow, Vow};
+use lictor_proto::{Command, ConsulIndex, LogIndex, RaftId, Term};
 use lictor_raft::{Config, MemLog, SimDisk};
-use lictor_state::{Effects, State};
+use lictor_state::{ApplyError, Effects, Outcome, Refused, State};
 use tokio::net::TcpListener;
 use uuid::Uuid;
 
@@ -195,6 +195,78 @@ fn roles(servers: &[Server]) -> (usize, usize) {
     let leads = |server: &Server| server.node.leader() == Some(server.node.raft_id());
     let leader = servers.iter().position(leads).unwrap();
     (leader, usize::from(leader == 0))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_through_a_follower_is_explained_by_the_leader() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, _, servers) = cluster(folder.path()).await;
+    let (_, follower) = roles(&servers);
+    let node = &servers[follower].node;
+    let cas = |cas| {
+        Command::KvSet(KvSet {
+            key: "k".into(),
+            value: "v".into(),
+            flags: 0,
+            cas: Some(cas),
+        })
+    };
+
+    let done = node.propose_explained(cas(0)).await.unwrap();
+    let index = node.view().kv_get(b"k").unwrap().modify_index();
+    let refused = node.propose_explained(cas(0)).await.unwrap();
+
+    let Outcome::Explained(done) = done else {
+        panic!("{done:?}")
+    };
+    assert_eq!((done.done, done.modify_index), (true, Some(ConsulIndex(index))));
+    let Outcome::Explained(refused) = refused else {
+        panic!("{refused:?}")
+    };
+    assert_eq!(refused.refused, Some(Refused::Index { modify_index: index }));
+    for server in servers {
+        server.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_leader_decides_on_the_shortest_ttl_whoever_is_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, _, servers) = cluster(folder.path()).await;
+    let (leader, follower) = roles(&servers);
+    let create = || {
+        let row = SessionRow {
+            id: vec![7; 16].into(),
+            node: "unknown".to_owned(),
+            ttl: "1s".to_owned(),
+            ttl_ms: 1000,
+            ..SessionRow::default()
+        };
+        Command::SessionCreate(SessionCreate { session: Some(row) })
+    };
+    let set = |server: usize, seconds| {
+        let least = Duration::from_secs(seconds);
+        servers[server].node.set_session_ttl_min(least);
+    };
+
+    set(follower, 1);
+    let refused = servers[follower].node.propose(create()).await.unwrap_err();
+    set(leader, 1);
+    set(follower, 10);
+    let taken = servers[follower].node.propose(create()).await.unwrap();
+
+    assert_eq!(
+        refused.to_string(),
+        "Invalid Session TTL '1000000000', must be between [10s=24h0m0s]"
+    );
+    // The state had a look at it, and knows no such node.
+    assert!(
+        matches!(taken, Outcome::Failed(ApplyError::MissingNode)),
+        "{taken:?}"
+    );
+    for server in servers {
+        server.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

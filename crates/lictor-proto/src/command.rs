@@ -76,6 +76,8 @@ impl Command {
             Self::Register(_) => 26,
             Self::Deregister(_) => 27,
             Self::Restore(_) => 28,
+            Self::KvSetTtl(_) => 50,
+            Self::KvTtlOver(_) => 51,
             Self::CompareStates(_) => 70,
             Self::PreparedQuerySet(_) => 60,
             Self::PreparedQueryDelete(_) => 61,

@@ -20,6 +20,10 @@ pub const ENTRY_MAX_BYTES: usize = 4 * 1024 * 1024;
 pub const SESSION_TTL_MIN: Duration = Duration::from_secs(10);
 /// Longest session TTL.
 pub const SESSION_TTL_MAX: Duration = Duration::from_secs(86_400);
+/// Shortest TTL of a key.
+pub const KV_TTL_MIN: Duration = Duration::from_secs(1);
+/// Longest TTL of a key.
+pub const KV_TTL_MAX: Duration = Duration::from_secs(366 * 86_400);
 /// A session ends after this many TTLs without a renewal (Consul: sessions, TTL contract).
 pub const SESSION_TTL_MULTIPLIER: u32 = 2;
 /// What a lock-delay acts for at most; a longer one is accepted and shown.

@@ -54,6 +54,11 @@ impl Delays {
         self.by_key.get(key).is_some_and(|delay| now < delay.end)
     }
 
+    /// For how many milliseconds a delay on the key still runs; 0 if none does.
+    pub(crate) fn left_ms(&self, key: &[u8], now: MonoTime) -> u64 {
+        self.by_key.get(key).map_or(0, |delay| delay.end.ms_since(now))
+    }
+
     pub(crate) fn over(&mut self, now: MonoTime, max: usize) -> Vec<LockDelayRef> {
         let mut over = Vec::new();
         while over.len() < max

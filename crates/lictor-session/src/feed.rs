@@ -6,17 +6,24 @@ use lictor_proto::v1::{KvTxnOp, KvVerb, SessionRow, Txn, txn_op};
 use lictor_proto::{Command, ConsulIndex, MonoTime, SessionId};
 use lictor_state::{Effect, QueueLease, State};
 
-use crate::{Armed, SessionManager};
+use crate::{Armed, SessionManager, Ttl};
 
 impl Armed {
     /// All that a state holds.
     pub fn of(state: &State) -> Self {
         let indexes = state.table_indexes();
         let unreaped = indexes.tombstones > indexes.tombstone_horizon;
-        let session = |row: &Arc<SessionRow>| Some((SessionId::from_slice(&row.id)?, row.ttl_ms));
+        let session = |row: &Arc<SessionRow>| {
+            let ttl = Ttl {
+                ms: row.ttl_ms,
+                is_exact: row.ttl_exact,
+            };
+            Some((SessionId::from_slice(&row.id)?, ttl))
+        };
         Self {
             sessions: state.sessions().filter_map(session).collect(),
             delays: state.lock_delays().cloned().collect(),
+            ttls: state.kv_ttls().cloned().collect(),
             tombstone: unreaped.then_some(ConsulIndex(indexes.tombstones)),
             queues: state.queue_entries().map(|row| QueueLease::new(row, 0)).collect(),
             free_queue: state.newest_free_queue(),
@@ -30,7 +37,17 @@ impl SessionManager {
     pub fn take_in(&mut self, effects: &[Effect], through: ConsulIndex, now: MonoTime) {
         for effect in effects {
             match effect {
-                Effect::SessionCreated { id, ttl_ms } => self.session_created(*id, *ttl_ms, now),
+                Effect::SessionCreated {
+                    id,
+                    ttl_ms,
+                    ttl_exact,
+                } => {
+                    let ttl = Ttl {
+                        ms: *ttl_ms,
+                        is_exact: *ttl_exact,
+                    };
+                    self.session_created(*id, ttl, now);
+                }
                 Effect::SessionGone { id } => self.session_gone(*id),
                 Effect::LockDelay {
                     key,
@@ -43,6 +60,12 @@ impl SessionManager {
                 Effect::QueueLease(lease) => self.queue_lease(lease, now),
                 Effect::QueueGone { index } => self.queue_gone(*index),
                 Effect::QueueFree { index } => self.queue_free(ConsulIndex(*index), now),
+                Effect::KvTtl {
+                    key,
+                    set_index,
+                    ttl_ms,
+                } => self.kv_ttl_set(key.clone(), ConsulIndex(*set_index), *ttl_ms, now),
+                Effect::KvTtlGone { key, set_index } => self.kv_ttl_gone(key, ConsulIndex(*set_index)),
                 Effect::Tombstone { index } => self.tombstone(ConsulIndex(*index), now),
             }
         }

@@ -35,7 +35,7 @@
 //! # Why it is correct
 //!
 //! * A session is reported no earlier than its deadline, which lies two TTLs behind its last renewal, or one
-//!   behind the election of a leader that cannot know about the last renewal
+//!   where that was asked for, and one behind the election of a leader that cannot know about the last renewal
 //!   (`sessions_expire_in_time_and_never_early`).
 //! * Renewals come before expiries: the caller hands in all it has before it asks for
 //!   [`SessionManager::expired`]. Those that stand in sockets after the process or machine stood still get a
@@ -57,9 +57,10 @@ mod sessions;
 mod stall;
 #[cfg(test)]
 mod tests;
+mod ttls;
 
 pub use manager::{Armed, SessionManager};
-pub use sessions::Renewal;
+pub use sessions::{Renewal, Ttl};
 
 use lictor_proto::MonoTime;
 

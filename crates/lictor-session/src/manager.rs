@@ -2,23 +2,26 @@
 
 use bytes::Bytes;
 use lictor_proto::limits::{QUEUE_NAME_BIN, QUEUE_NAME_TTL, TOMBSTONE_BIN, TOMBSTONE_TTL};
-use lictor_proto::v1::{LockDelayRef, LockDelayRow, QueueDropRef};
+use lictor_proto::v1::{KvTtlRef, KvTtlRow, LockDelayRef, LockDelayRow, QueueDropRef};
 use lictor_proto::{ConsulIndex, MonoTime, RaftId, SessionId};
 use lictor_state::QueueLease;
 
-use crate::Renewal;
 use crate::bins::Bins;
 use crate::delays::Delays;
 use crate::queues::Queues;
 use crate::sessions::Sessions;
+use crate::ttls::Ttls;
+use crate::{Renewal, Ttl};
 
 /// What a new leader finds in the state, all of it at one applied index.
 #[derive(Debug, Clone, Default)]
 pub struct Armed {
-    /// Every session with its TTL in milliseconds; 0 for none.
-    pub sessions: Vec<(SessionId, u64)>,
+    /// Every session.
+    pub sessions: Vec<(SessionId, Ttl)>,
     /// Every lock-delay row.
     pub delays: Vec<LockDelayRow>,
+    /// Every TTL of a key.
+    pub ttls: Vec<KvTtlRow>,
     /// The highest tombstone, if there is any.
     pub tombstone: Option<ConsulIndex>,
     /// Every entry of a fair queue.
@@ -42,6 +45,7 @@ pub struct SessionManager {
 struct Leading {
     sessions: Sessions,
     delays: Delays,
+    ttls: Ttls,
     tombstones: Bins,
     queues: Queues,
     free_queues: Bins,
@@ -68,6 +72,7 @@ impl SessionManager {
         self.leading = Some(Leading {
             sessions,
             delays,
+            ttls: Ttls::armed(now, found.ttls),
             tombstones,
             queues: Queues::armed(now, found.queues),
             free_queues,
@@ -80,10 +85,10 @@ impl SessionManager {
         self.leading = None;
     }
 
-    /// Apply created a session. `ttl_ms` 0 means that it does not expire.
-    pub fn session_created(&mut self, id: SessionId, ttl_ms: u64, now: MonoTime) {
+    /// Apply created a session.
+    pub fn session_created(&mut self, id: SessionId, ttl: impl Into<Ttl>, now: MonoTime) {
         if let Some(leading) = &mut self.leading {
-            leading.sessions.created(id, ttl_ms, now);
+            leading.sessions.created(id, ttl.into(), now);
         }
     }
 
@@ -105,6 +110,20 @@ impl SessionManager {
     pub fn lock_delay_gone(&mut self, key: &Bytes, set_index: ConsulIndex) {
         if let Some(leading) = &mut self.leading {
             leading.delays.gone(key, set_index);
+        }
+    }
+
+    /// Apply set the TTL of a key.
+    pub fn kv_ttl_set(&mut self, key: Bytes, set_index: ConsulIndex, ttl_ms: u64, now: MonoTime) {
+        if let Some(leading) = &mut self.leading {
+            leading.ttls.set(key, set_index, ttl_ms, now);
+        }
+    }
+
+    /// Apply ended the TTL of a key that was set at `set_index`.
+    pub fn kv_ttl_gone(&mut self, key: &Bytes, set_index: ConsulIndex) {
+        if let Some(leading) = &mut self.leading {
+            leading.ttls.gone(key, set_index);
         }
     }
 
@@ -164,7 +183,7 @@ impl SessionManager {
         }
     }
 
-    /// Renews a session for two TTLs. All renewals at hand come before [`Self::expired`].
+    /// Renews a session for two TTLs, or for one if that is exact. All renewals at hand come before [`Self::expired`].
     pub fn renew(&mut self, id: SessionId, now: MonoTime) -> Renewal {
         match &mut self.leading {
             Some(leading) => leading.sessions.renew(id, now),
@@ -177,6 +196,14 @@ impl SessionManager {
     pub fn check_lock(&self, key: &[u8], now: MonoTime) -> Option<ConsulIndex> {
         let leading = self.leading.as_ref()?;
         (!leading.delays.runs(key, now)).then_some(leading.folded_through)
+    }
+
+    /// For how many milliseconds the lock-delay of a key still runs; 0 where none does, and on a server that does not
+    /// lead.
+    pub fn lock_delay_left_ms(&self, key: &[u8], now: MonoTime) -> u64 {
+        self.leading
+            .as_ref()
+            .map_or(0, |leading| leading.delays.left_ms(key, now))
     }
 
     /// At most `max` sessions that ran out; their ends are to be proposed. They cannot be renewed any more,
@@ -215,6 +242,14 @@ impl SessionManager {
         self.leading.as_mut()?.free_queues.due(now)
     }
 
+    /// At most `max` keys whose TTL ran out; a `KvTtlOver` is to be proposed. They are answered again after 2 s unless
+    /// [`Self::kv_ttl_gone`] was called.
+    pub fn kv_ttls_over(&mut self, now: MonoTime, max: usize) -> Vec<KvTtlRef> {
+        self.leading
+            .as_mut()
+            .map_or_else(Vec::new, |leading| leading.ttls.over(now, max))
+    }
+
     /// The index through which tombstones are to be reaped now, answered once.
     pub fn reap_due(&mut self, now: MonoTime) -> Option<ConsulIndex> {
         self.leading.as_mut()?.tombstones.due(now)
@@ -227,6 +262,7 @@ impl SessionManager {
         let deadlines = [
             leading.sessions.next_deadline(),
             leading.delays.next_deadline(),
+            leading.ttls.next_deadline(),
             leading.tombstones.next_deadline(),
             leading.queues.next_deadline(),
             leading.free_queues.next_deadline(),

@@ -14,7 +14,7 @@ const STEPS_PER_TURN_MAX: usize = 4_096;
 /// The answer to a renewal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Renewal {
-    /// It lives for two more TTLs.
+    /// It lives for two more TTLs, or one if that is exact.
     Renewed,
     /// It has no timer here: it has no TTL, or does not exist. The state knows which.
     Untimed,
@@ -22,6 +22,30 @@ pub enum Renewal {
     Ending,
     /// This server does not lead, so it cannot vouch for any session.
     NotLeading,
+}
+
+/// The TTL of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ttl {
+    /// In milliseconds; 0 for a session that does not expire.
+    pub ms: u64,
+    /// Whether the session ends one TTL after its last renewal, and not two as Consul's do.
+    pub is_exact: bool,
+}
+
+impl From<u64> for Ttl {
+    /// As Consul's.
+    fn from(ms: u64) -> Self {
+        Self { ms, is_exact: false }
+    }
+}
+
+impl Ttl {
+    /// The deadline of a session that is known to live (Consul: sessions expire after two TTLs).
+    fn full(self, now: MonoTime) -> MonoTime {
+        let ttls = if self.is_exact { 1 } else { SESSION_TTL_MULTIPLIER };
+        now.plus_ms(self.ms.saturating_mul(u64::from(ttls)))
+    }
 }
 
 /// The sessions that have a TTL.
@@ -34,7 +58,7 @@ pub(crate) struct Sessions {
 
 #[derive(Debug)]
 struct Session {
-    ttl_ms: u64,
+    ttl: Ttl,
     /// When it ends unless it is renewed.
     deadline: MonoTime,
     /// Where it stands in `due`: at the deadline or earlier.
@@ -44,11 +68,11 @@ struct Session {
 
 impl Sessions {
     /// Arms sessions whose last renewal is not known with one TTL (rule R16).
-    pub(crate) fn armed(now: MonoTime, sessions: impl IntoIterator<Item = (SessionId, u64)>) -> Self {
+    pub(crate) fn armed(now: MonoTime, sessions: impl IntoIterator<Item = (SessionId, Ttl)>) -> Self {
         let by_id: HashMap<_, _> = sessions
             .into_iter()
-            .filter(|(_, ttl_ms)| *ttl_ms > 0)
-            .map(|(id, ttl_ms)| (id, Session::new(ttl_ms, now.plus_ms(ttl_ms))))
+            .filter(|(_, ttl)| ttl.ms > 0)
+            .map(|(id, ttl)| (id, Session::new(ttl, now.plus_ms(ttl.ms))))
             .collect();
         // Collected at once, which sorts and builds in bulk.
         let due = by_id.iter().map(|(id, session)| (session.armed, *id)).collect();
@@ -59,9 +83,9 @@ impl Sessions {
         }
     }
 
-    pub(crate) fn created(&mut self, id: SessionId, ttl_ms: u64, now: MonoTime) {
-        if ttl_ms > 0 && !self.by_id.contains_key(&id) {
-            let session = Session::new(ttl_ms, full(ttl_ms, now));
+    pub(crate) fn created(&mut self, id: SessionId, ttl: Ttl, now: MonoTime) {
+        if ttl.ms > 0 && !self.by_id.contains_key(&id) {
+            let session = Session::new(ttl, ttl.full(now));
             self.due.insert((session.armed, id));
             self.by_id.insert(id, session);
         }
@@ -78,7 +102,7 @@ impl Sessions {
             None => Renewal::Untimed,
             Some(session) if session.ending => Renewal::Ending,
             Some(session) => {
-                session.deadline = session.deadline.max(full(session.ttl_ms, now));
+                session.deadline = session.deadline.max(session.ttl.full(now));
                 Renewal::Renewed
             }
         }
@@ -124,17 +148,12 @@ impl Sessions {
 }
 
 impl Session {
-    fn new(ttl_ms: u64, deadline: MonoTime) -> Self {
+    fn new(ttl: Ttl, deadline: MonoTime) -> Self {
         Self {
-            ttl_ms,
+            ttl,
             deadline,
             armed: slot(deadline),
             ending: false,
         }
     }
-}
-
-/// The deadline of a session that is known to live (Consul: sessions expire after two TTLs).
-fn full(ttl_ms: u64, now: MonoTime) -> MonoTime {
-    now.plus_ms(ttl_ms.saturating_mul(u64::from(SESSION_TTL_MULTIPLIER)))
 }

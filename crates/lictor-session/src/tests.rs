@@ -1,11 +1,11 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use lictor_proto::v1::{LockDelayRef, LockDelayRow};
+use lictor_proto::v1::{KvTtlRow, LockDelayRef, LockDelayRow};
 use lictor_proto::{ConsulIndex, MonoTime, SessionId};
 use proptest::prelude::*;
 
-use crate::{Armed, Renewal, SessionManager};
+use crate::{Armed, Renewal, SessionManager, Ttl};
 
 mod queues;
 
@@ -88,7 +88,7 @@ fn an_ended_session_has_no_timer() {
 #[test]
 fn r16_a_new_leader_arms_sessions_with_one_ttl() {
     let mut manager = SessionManager::default();
-    let sessions = vec![(id(1), TTL), (id(2), TTL), (id(3), 0)];
+    let sessions = vec![(id(1), TTL.into()), (id(2), TTL.into()), (id(3), 0.into())];
 
     manager.become_leader(
         at(500),
@@ -168,7 +168,7 @@ fn a_quiet_time_is_no_stall() {
 fn a_mass_expiry_comes_in_batches_and_is_no_stall() {
     let mut manager = SessionManager::default();
     let sessions = (0..10_000_u128)
-        .map(|n| (SessionId(n.to_be_bytes()), TTL))
+        .map(|n| (SessionId(n.to_be_bytes()), TTL.into()))
         .collect();
     manager.become_leader(
         at(0),
@@ -188,13 +188,76 @@ fn a_mass_expiry_comes_in_batches_and_is_no_stall() {
 }
 
 #[test]
+fn an_exact_session_expires_one_ttl_after_its_last_renewal() {
+    let mut manager = leader();
+    let ttl = Ttl {
+        ms: 1_000,
+        is_exact: true,
+    };
+    manager.session_created(id(1), ttl, at(0));
+
+    assert_eq!(run(&mut manager, 100, 900), []);
+    assert_eq!(manager.renew(id(1), at(930)), Renewal::Renewed);
+    assert_eq!(run(&mut manager, 1_000, 9_000), [(id(1), 2_000)]);
+}
+
+fn ttls_over(manager: &mut SessionManager, now: u64) -> Vec<(Bytes, u64)> {
+    let over = manager.kv_ttls_over(at(now), BATCH).into_iter();
+    over.map(|ttl| (ttl.key, ttl.set_index)).collect()
+}
+
+#[test]
+fn a_key_is_to_go_when_its_ttl_is_over_and_never_before() {
+    let mut manager = leader();
+    manager.kv_ttl_set("k".into(), ConsulIndex(7), 1_000, at(50));
+
+    assert_eq!(manager.next_deadline(), Some(at(1_100)));
+    assert_eq!(ttls_over(&mut manager, 1_000), []);
+    let over = [("k".into(), 7)];
+    assert_eq!(ttls_over(&mut manager, 1_100), over);
+    assert_eq!(ttls_over(&mut manager, 2_000), [], "it was proposed");
+    assert_eq!(ttls_over(&mut manager, 3_100), over, "and got lost");
+    manager.kv_ttl_gone(&"k".into(), ConsulIndex(7));
+    assert_eq!(manager.next_deadline(), None);
+}
+
+#[test]
+fn a_later_ttl_of_a_key_counts_even_where_it_is_shorter() {
+    let mut manager = leader();
+    manager.kv_ttl_set("k".into(), ConsulIndex(7), 60_000, at(0));
+    manager.kv_ttl_gone(&"k".into(), ConsulIndex(7));
+    manager.kv_ttl_set("k".into(), ConsulIndex(8), 1_000, at(0));
+    manager.kv_ttl_gone(&"k".into(), ConsulIndex(7));
+
+    assert_eq!(ttls_over(&mut manager, 1_000), [("k".into(), 8)]);
+}
+
+#[test]
+fn a_new_leader_gives_keys_their_whole_ttl() {
+    let mut manager = SessionManager::default();
+    let row = KvTtlRow {
+        key: "k".into(),
+        set_index: 7,
+        ttl_ms: 1_000,
+    };
+    let found = Armed {
+        ttls: vec![row],
+        ..Armed::default()
+    };
+    manager.become_leader(at(5_000), found);
+
+    assert_eq!(ttls_over(&mut manager, 5_900), []);
+    assert_eq!(ttls_over(&mut manager, 6_000), [("k".into(), 7)]);
+}
+
+#[test]
 fn a_turn_is_bounded_when_all_were_renewed() {
     let mut manager = SessionManager::default();
     let ids: Vec<_> = (0..10_000_u128).map(|n| SessionId(n.to_be_bytes())).collect();
     manager.become_leader(
         at(0),
         Armed {
-            sessions: ids.iter().map(|id| (*id, TTL)).collect(),
+            sessions: ids.iter().map(|id| (*id, TTL.into())).collect(),
             ..Armed::default()
         },
     );
@@ -331,7 +394,7 @@ fn a_new_leader_reaps_the_tombstones_it_found() {
 
 #[derive(Debug, Clone)]
 enum Step {
-    Create(u8, u64),
+    Create(u8, Ttl),
     Renew(u8),
     Gone(u8),
     Elect,
@@ -339,7 +402,8 @@ enum Step {
 
 fn steps() -> impl Strategy<Value = Vec<(u64, Step)>> {
     let step = prop_oneof![
-        3 => (0..8_u8, 10_000..30_000_u64).prop_map(|(id, ttl)| Step::Create(id, ttl)),
+        3 => (0..8_u8, 10_000..30_000_u64, any::<bool>())
+            .prop_map(|(id, ms, is_exact)| Step::Create(id, Ttl { ms, is_exact })),
         8 => (0..8_u8).prop_map(Step::Renew),
         2 => (0..8_u8).prop_map(Step::Gone),
         1 => Just(Step::Elect),
@@ -350,8 +414,15 @@ fn steps() -> impl Strategy<Value = Vec<(u64, Step)>> {
 /// What is known about a session: its TTL and when it may and must end.
 #[derive(Debug, Clone, Copy)]
 struct Expected {
-    ttl: u64,
+    ttl: Ttl,
     deadline: u64,
+}
+
+impl Expected {
+    /// When a session ends that is known to live now.
+    fn full(ttl: Ttl, now: u64) -> u64 {
+        now + if ttl.is_exact { ttl.ms } else { 2 * ttl.ms }
+    }
 }
 
 proptest! {
@@ -376,10 +447,11 @@ proptest! {
             match step {
                 Step::Create(n, ttl) => {
                     manager.session_created(id(n), ttl, at(now));
-                    model.entry(n).or_insert(Expected { ttl, deadline: now + 2 * ttl });
+                    let deadline = Expected::full(ttl, now);
+                    model.entry(n).or_insert(Expected { ttl, deadline });
                 }
                 Step::Renew(n) => {
-                    let known = model.get_mut(&n).map(|e| e.deadline = e.deadline.max(now + 2 * e.ttl));
+                    let known = model.get_mut(&n).map(|e| e.deadline = e.deadline.max(Expected::full(e.ttl, now)));
                     let answer = if known.is_some() { Renewal::Renewed } else { Renewal::Untimed };
                     prop_assert_eq!(manager.renew(id(n), at(now)), answer);
                 }
@@ -391,7 +463,7 @@ proptest! {
                     let sessions = model.iter().map(|(n, e)| (id(*n), e.ttl)).collect();
                     manager.become_leader(at(now), Armed { sessions, ..Armed::default() });
                     for expected in model.values_mut() {
-                        expected.deadline = now + expected.ttl;
+                        expected.deadline = now + expected.ttl.ms;
                     }
                 }
             }

@@ -13,6 +13,7 @@
 //! | `prepared_query` | the id, 16 bytes | `PreparedQueryRow` |
 //! | `queue` | name of the fair lock, index | `QueueEntryRow` |
 //! | `queue_free` | name of the fair lock | index, 8 bytes |
+//! | `kv_ttl` | the key | `KvTtlRow` |
 //! | `meta` | none (empty) | `MetaRow` |
 //!
 //! Numbers are big-endian. A name of the catalog is lower-cased. Where more follows a name, a 00 within it is written
@@ -65,13 +66,15 @@ pub enum Table {
     Queue,
     /// Names of fair locks that nobody stands in line for.
     QueueFree,
+    /// TTLs of keys.
+    KvTtl,
     /// The single `MetaRow`, which the owner of the durable copy writes.
     Meta,
 }
 
 impl Table {
     /// All tables, in the order of [`State::dump`].
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Kv,
         Self::KvTomb,
         Self::KvTree,
@@ -82,6 +85,7 @@ impl Table {
         Self::Check,
         Self::Queue,
         Self::QueueFree,
+        Self::KvTtl,
         Self::PreparedQuery,
         Self::Meta,
     ];
@@ -100,6 +104,7 @@ impl Table {
             Self::PreparedQuery => "prepared_query",
             Self::Queue => "queue",
             Self::QueueFree => "queue_free",
+            Self::KvTtl => "kv_ttl",
             Self::Meta => "meta",
         }
     }
@@ -119,6 +124,7 @@ impl Table {
             Self::PreparedQuery => 60,
             Self::Queue => 10,
             Self::QueueFree => 11,
+            Self::KvTtl => 12,
         }
     }
 }
@@ -169,6 +175,7 @@ impl Write {
             Self::PreparedQuery(_) | Self::PreparedQueryGone(_) => Table::PreparedQuery,
             Self::Queue(_) | Self::QueueGone(..) => Table::Queue,
             Self::QueueFree { .. } | Self::QueueFreeGone(_) => Table::QueueFree,
+            Self::KvTtl(_) | Self::KvTtlGone(_) | Self::KvTtlTreeGone(_) => Table::KvTtl,
         }
     }
 
@@ -185,10 +192,12 @@ impl Write {
             | Self::Check(_)
             | Self::PreparedQuery(_)
             | Self::Queue(_)
-            | Self::QueueFree { .. } => Action::Put,
-            Self::KvTreeGone(_) | Self::TombstoneTreeGone(_) | Self::TreeMarkTreeGone(_) => {
-                Action::DeletePrefix
-            }
+            | Self::QueueFree { .. }
+            | Self::KvTtl(_) => Action::Put,
+            Self::KvTreeGone(_)
+            | Self::TombstoneTreeGone(_)
+            | Self::TreeMarkTreeGone(_)
+            | Self::KvTtlTreeGone(_) => Action::DeletePrefix,
             Self::KvGone(_)
             | Self::TombstoneGone(_)
             | Self::TreeMarkGone(_)
@@ -199,7 +208,8 @@ impl Write {
             | Self::CheckGone(..)
             | Self::PreparedQueryGone(_)
             | Self::QueueGone(..)
-            | Self::QueueFreeGone(_) => Action::Delete,
+            | Self::QueueFreeGone(_)
+            | Self::KvTtlGone(_) => Action::Delete,
         }
     }
 
@@ -208,6 +218,7 @@ impl Write {
         match self {
             Self::Kv(row) => Bytes::copy_from_slice(row.key()),
             Self::LockDelay(row) => row.key.clone(),
+            Self::KvTtl(row) => row.key.clone(),
             Self::KvGone(key)
             | Self::KvTreeGone(key)
             | Self::Tombstone { key, .. }
@@ -219,7 +230,9 @@ impl Write {
             | Self::LockDelayGone(key)
             | Self::PreparedQueryGone(key)
             | Self::QueueFree { name: key, .. }
-            | Self::QueueFreeGone(key) => key.clone(),
+            | Self::QueueFreeGone(key)
+            | Self::KvTtlGone(key)
+            | Self::KvTtlTreeGone(key) => key.clone(),
             Self::Session(row) => row.id.clone(),
             Self::PreparedQuery(row) => row.id.clone(),
             Self::SessionGone(id) => Bytes::copy_from_slice(&id.0),
@@ -249,6 +262,7 @@ impl Write {
             Self::Check(row) => row.encode_to_vec(),
             Self::PreparedQuery(row) => row.encode_to_vec(),
             Self::Queue(row) => row.encode_to_vec(),
+            Self::KvTtl(row) => row.encode_to_vec(),
             _ => Vec::new(),
         }
     }
@@ -287,6 +301,7 @@ impl Write {
                     index: decode_index(table, value)?,
                 });
             }
+            Table::KvTtl => Self::KvTtl(decode_plain(table, value)?),
             Table::Meta => return Err(damaged(table, "the meta row is not part of the state's rows")),
         };
         let has_id = matches!(table, Table::Session | Table::PreparedQuery);
@@ -348,6 +363,12 @@ impl State {
             name: bytes(row.key()),
             index: row.index(),
         }))
+        .chain(
+            self.kv
+                .ttls
+                .iter()
+                .map(|entry| Write::KvTtl((*entry.row).clone())),
+        )
         .chain(
             self.queries
                 .rows

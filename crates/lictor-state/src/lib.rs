@@ -31,9 +31,11 @@
 //! All writes of a command carry one index, the *visible index*: its place in the log plus the index offset.
 //! A command that changes nothing leaves no trace but the applied index.
 
+mod changes;
 mod cmd;
 mod codec;
 mod digest;
+mod explain;
 mod key;
 mod load;
 mod outcome;
@@ -45,7 +47,9 @@ pub mod snapshot;
 mod tables;
 mod tree;
 
+pub use changes::{Change, Span};
 pub use codec::{Action, CodecError, Table};
+pub use explain::{Explained, Refused};
 pub use key::fold_name;
 pub use load::{LoadError, Loader};
 pub use outcome::{
@@ -60,7 +64,8 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use lictor_proto::v1::{
-    CheckRow, LockDelayRow, MetaRow, NodeRow, PreparedQueryRow, ServiceRow, SessionRow, TableIndexes,
+    CheckRow, KvTtlRow, LockDelayRow, MetaRow, NodeRow, PreparedQueryRow, ServiceRow, SessionRow,
+    TableIndexes,
 };
 use lictor_proto::{Command, ConsulIndex, LogIndex, SessionId, Term, v1};
 
@@ -76,6 +81,9 @@ pub struct State {
     index_offset: u64,
     /// The entry at which all of it was replaced, if that happened since the start.
     replaced_at: LogIndex,
+    /// The visible index at which an archive took the place of all rows; 0 if never. What was before it says nothing
+    /// about these rows.
+    restored_at: u64,
     indexes: TableIndexes,
     kv: KvTables,
     sessions: SessionTables,
@@ -109,6 +117,7 @@ impl State {
             applied_term: self.applied.1.0,
             index_offset: self.index_offset,
             indexes: Some(self.indexes),
+            restored_index: self.restored_at,
             ..MetaRow::default()
         }
     }
@@ -145,6 +154,21 @@ impl State {
         from: &[u8],
     ) -> Box<dyn Iterator<Item = &'a KvRow> + 'a> {
         let rows = self.kv.rows.range(from);
+        Box::new(rows.take_while(move |row| row.key().starts_with(prefix)))
+    }
+
+    /// The rows below a prefix in descending order, without those at or after `before`.
+    pub fn kv_list_back<'a>(
+        &'a self,
+        prefix: &'a [u8],
+        before: Option<&[u8]>,
+    ) -> Box<dyn Iterator<Item = &'a KvRow> + 'a> {
+        let end = prefix_end(prefix);
+        let low = match (end.as_deref(), before) {
+            (Some(end), Some(before)) => Some(end.min(before)),
+            (end, before) => end.or(before),
+        };
+        let rows = self.kv.rows.back(low);
         Box::new(rows.take_while(move |row| row.key().starts_with(prefix)))
     }
 
@@ -193,20 +217,21 @@ impl State {
         if prefix.is_empty() {
             return table;
         }
-        let marks = &self.kv.tree_marks;
-        let below = self
-            .kv
-            .rows
-            .max_in(prefix)
-            .max(self.kv.tombstones.max_in(prefix))
-            .max(marks.max_in(prefix));
-        match below.max(self.ancestor_mark(prefix)) {
+        match self.below(prefix) {
             0 => table,
             found => ConsulIndex(found.max(self.indexes.tombstone_horizon)),
         }
     }
 
-    /// The highest index of the recursive deletes at proper ancestors of `prefix`; 0 without any.
+    /// The highest index of rows, tombstones and marks below a prefix, and of marks above it; 0 without any.
+    fn below(&self, prefix: &[u8]) -> u64 {
+        let kv = &self.kv;
+        let rows = kv.rows.max_in(prefix).max(kv.tombstones.max_in(prefix));
+        rows.max(kv.tree_marks.max_in(prefix))
+            .max(self.ancestor_mark(prefix))
+    }
+
+    /// The highest index of the recursive deletes at `prefix` and its ancestors; 0 without any.
     fn ancestor_mark(&self, prefix: &[u8]) -> u64 {
         let (mut best, mut key) = (0, prefix);
         while let Some(mark) = self.kv.tree_marks.floor(key) {
@@ -254,6 +279,11 @@ impl State {
     /// The lock-delays that have not ended, by key.
     pub fn lock_delays(&self) -> impl Iterator<Item = &LockDelayRow> {
         self.kv.lock_delays.iter().map(|entry| &*entry.row)
+    }
+
+    /// The TTLs of keys, by key.
+    pub fn kv_ttls(&self) -> impl Iterator<Item = &KvTtlRow> {
+        self.kv.ttls.iter().map(|entry| &*entry.row)
     }
 
     /// Evaluates a transaction that writes nothing.

@@ -41,6 +41,7 @@ impl Loader {
         let mut state = State {
             applied: (LogIndex(meta.applied_index), Term(meta.applied_term)),
             index_offset: meta.index_offset,
+            restored_at: meta.restored_index,
             ..State::default()
         };
         state.indexes = meta.indexes.unwrap_or_default();
@@ -88,6 +89,12 @@ impl Loader {
                 .state
                 .kv
                 .lock_delays
+                .insert(Entry::new(&row.key.clone(), row.into()))
+                .is_none(),
+            Write::KvTtl(row) => self
+                .state
+                .kv
+                .ttls
                 .insert(Entry::new(&row.key.clone(), row.into()))
                 .is_none(),
             Write::Node(row) => self.state.catalog.add_node(&row).is_none(),

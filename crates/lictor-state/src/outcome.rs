@@ -7,10 +7,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use lictor_proto::SessionId;
 use lictor_proto::v1::{
-    CheckRow, LockDelayRow, NodeRow, PreparedQueryRow, QueueEntryRow, ServiceRow, SessionRow,
+    CheckRow, KvTtlRow, LockDelayRow, NodeRow, PreparedQueryRow, QueueEntryRow, ServiceRow, SessionRow,
 };
 
-use crate::{KvRow, QueueAnswer, QueueLease};
+use crate::{Explained, KvRow, QueueAnswer, QueueLease};
 
 /// The answer of one command. A refused cas or lock is an answer, not an error.
 #[derive(Debug, Clone)]
@@ -23,6 +23,8 @@ pub enum Outcome {
     Queue(QueueAnswer),
     /// The command cannot be carried out; nothing changed.
     Failed(ApplyError),
+    /// As `Bool`, with more for whoever asked for it; see [`State::explained`](crate::State::explained).
+    Explained(Explained),
 }
 
 /// Why a command was refused by the state machine. The texts are Consul's.
@@ -119,6 +121,8 @@ pub enum Effect {
         id: SessionId,
         /// Its TTL in milliseconds.
         ttl_ms: u64,
+        /// Whether it ends one TTL after its last renewal, and not two.
+        ttl_exact: bool,
     },
     /// A session ended, for whatever reason.
     SessionGone {
@@ -139,6 +143,22 @@ pub enum Effect {
         /// The key.
         key: Bytes,
         /// The index that the removed delay was set at.
+        set_index: u64,
+    },
+    /// A key is to be deleted after a while.
+    KvTtl {
+        /// The key.
+        key: Bytes,
+        /// The visible index at which the TTL was set.
+        set_index: u64,
+        /// Its length in milliseconds.
+        ttl_ms: u64,
+    },
+    /// A key has its TTL no more.
+    KvTtlGone {
+        /// The key.
+        key: Bytes,
+        /// The index that the TTL was set at.
         set_index: u64,
     },
     /// A tombstone was written at this index.
@@ -268,4 +288,10 @@ pub enum Write {
     },
     /// Removes the name of a fair lock from those.
     QueueFreeGone(Bytes),
+    /// The TTL of a key.
+    KvTtl(KvTtlRow),
+    /// Removes the TTL of a key.
+    KvTtlGone(Bytes),
+    /// Removes the TTLs of all keys below a prefix.
+    KvTtlTreeGone(Bytes),
 }

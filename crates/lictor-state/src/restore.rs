@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lictor_proto::limits::{LOCK_DELAY_MAX, SESSION_TTL_MAX};
+use lictor_proto::limits::{KV_TTL_MAX, LOCK_DELAY_MAX, SESSION_TTL_MAX};
 use lictor_proto::{LogIndex, Term};
 
 use crate::State;
@@ -29,6 +29,7 @@ impl State {
         state.applied = (at, term);
         state.index_offset = self.index_offset.max(ahead);
         let set_index = state.visible(at).0;
+        state.restored_at = set_index;
         let mut delays = Tree::default();
         for delay in state.kv.lock_delays.iter() {
             let mut row = (*delay.row).clone();
@@ -85,6 +86,10 @@ impl State {
             return Err("an index out of range");
         }
         let ttl_max_ms = whole_ms(SESSION_TTL_MAX);
+        let kv_ttl_max_ms = whole_ms(KV_TTL_MAX);
+        if self.kv_ttls().any(|row| row.ttl_ms > kv_ttl_max_ms) {
+            return Err("a key's TTL out of range");
+        }
         if self.sessions().any(|session| session.ttl_ms > ttl_max_ms) {
             return Err("a session's TTL out of range");
         }

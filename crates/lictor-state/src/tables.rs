@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use lictor_proto::SessionId;
 use lictor_proto::v1::{
-    CheckRow, LockDelayRow, NodeRow, PreparedQueryRow, ServiceRow, SessionRow, TableIndexes,
+    CheckRow, KvTtlRow, LockDelayRow, NodeRow, PreparedQueryRow, ServiceRow, SessionRow, TableIndexes,
 };
 
 use crate::key::{Key, fold_name};
@@ -25,6 +25,8 @@ pub(crate) struct KvTables {
     pub(crate) held: Tree<Mark>,
     /// Key -> lock-delay.
     pub(crate) lock_delays: Tree<Entry<LockDelayRow>>,
+    /// Key -> its TTL.
+    pub(crate) ttls: Tree<Entry<KvTtlRow>>,
 }
 
 /// Sessions by id, by (node, id), and by (node, check, id).

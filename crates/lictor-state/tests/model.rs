@@ -10,9 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use common::*;
 use lictor_proto::v1::{self, KvVerb, SessionBehavior, StringList};
-use lictor_proto::{Command, SessionId};
+use lictor_proto::{Command, ConsulIndex, SessionId};
 use lictor_state::snapshot::{self, Receiver};
-use lictor_state::{Area, Dirty, Loader, Outcome, State};
+use lictor_state::{Area, Change, Dirty, Loader, Outcome, Span, State};
 use proptest::prelude::*;
 
 // ---------------------------------------------------------------- the model
@@ -36,6 +36,8 @@ struct Model {
     sessions: BTreeMap<[u8; 16], v1::SessionRow>,
     /// Key -> set index, milliseconds.
     delays: BTreeMap<Vec<u8>, (u64, u64)>,
+    /// The same of keys with a TTL.
+    ttls: BTreeMap<Vec<u8>, (u64, u64)>,
     nodes: BTreeSet<String>,
     services: BTreeMap<(String, String), String>,
     /// (node, check) -> (service id, status).
@@ -79,6 +81,7 @@ impl Model {
             return Some(false);
         }
         let (value, flags) = (set.value.to_vec(), set.flags);
+        self.ttls.remove(&set.key[..]);
         self.put(
             &set.key,
             Row {
@@ -101,6 +104,7 @@ impl Model {
             return Some(false);
         }
         self.kv.remove(key);
+        self.ttls.remove(key);
         self.tombstones.insert(key.to_vec(), self.index);
         self.table = self.index;
         Some(true)
@@ -109,10 +113,13 @@ impl Model {
     fn delete_tree(&mut self, prefix: &[u8]) -> Answer {
         let count = self.kv.len();
         self.kv.retain(|key, _| !key.starts_with(prefix));
+        self.ttls.retain(|key, _| !key.starts_with(prefix));
         if self.kv.len() < count {
             self.tombstones.retain(|key, _| !key.starts_with(prefix));
             self.tree_marks.retain(|key, _| !key.starts_with(prefix));
-            if !prefix.is_empty() {
+            if prefix.is_empty() {
+                self.horizon = self.index;
+            } else {
                 self.tree_marks.insert(prefix.to_vec(), self.index);
             }
             self.table = self.index;
@@ -134,6 +141,7 @@ impl Model {
             return Some(false);
         }
         self.delays.remove(&lock.key[..]);
+        self.ttls.remove(&lock.key[..]);
         let lock_index = old.lock_index + u64::from(old.session.is_empty());
         let (value, flags, session) = (lock.value.to_vec(), lock.flags, lock.session.clone());
         self.put(
@@ -163,6 +171,7 @@ impl Model {
             return Some(false);
         };
         let (value, flags) = (unlock.value.to_vec(), unlock.flags);
+        self.ttls.remove(&unlock.key[..]);
         self.put(
             &unlock.key,
             Row {
@@ -428,6 +437,23 @@ impl Model {
             }
             Command::Register(register) => self.register(register),
             Command::Deregister(gone) => self.deregister(gone),
+            Command::KvSetTtl(with) => {
+                let set = with.set.as_ref()?;
+                let done = self.set(set);
+                if done == Some(true) {
+                    self.ttls.insert(set.key.to_vec(), (self.index, with.ttl_ms));
+                }
+                done
+            }
+            Command::KvTtlOver(over) => {
+                for ended in &over.ttls {
+                    let ttl = self.ttls.get(&ended.key[..]);
+                    if ttl.is_some_and(|ttl| ttl.0 == ended.set_index) {
+                        self.delete(&ended.key, None);
+                    }
+                }
+                Some(true)
+            }
             Command::CompareStates(_) => Some(true),
             Command::PreparedQuerySet(set) => self.query(set.query.as_ref()?),
             Command::PreparedQueryDelete(gone) => {
@@ -569,6 +595,14 @@ fn command() -> impl Strategy<Value = Command> {
         6 => (key(), 0u8..3, 0u64..2, cas_index.clone()).prop_map(|(key, value, flags, cas)| {
             Command::KvSet(v1::KvSet { key: bytes(&key), value: bytes(&value.to_string()), flags, cas })
         }),
+        3 => (key(), 0u8..3, cas_index.clone(), 1u64..9).prop_map(|(key, value, cas, ttl_ms)| {
+            let set = v1::KvSet { key: bytes(&key), value: bytes(&value.to_string()), flags: 0, cas };
+            Command::KvSetTtl(v1::KvSetTtl { set: Some(set), ttl_ms })
+        }),
+        2 => (key(), 0u64..60).prop_map(|(key, set_index)| {
+            let ttls = vec![v1::KvTtlRef { key: bytes(&key), set_index }];
+            Command::KvTtlOver(v1::KvTtlOver { ttls })
+        }),
         2 => (key(), cas_index).prop_map(|(key, cas)| Command::KvDelete(v1::KvDelete { key: bytes(&key), cas })),
         1 => key().prop_map(|prefix| delete_tree(&prefix)),
         6 => (key(), session_text(), prop_oneof![Just(u64::MAX), 0u64..60])
@@ -640,6 +674,11 @@ fn same_rows(state: &State, model: &Model) -> Result<(), TestCaseError> {
             model.query_for(name)
         );
     }
+    let ttls: BTreeMap<_, _> = state
+        .kv_ttls()
+        .map(|row| (row.key.to_vec(), (row.set_index, row.ttl_ms)))
+        .collect();
+    prop_assert_eq!(&ttls, &model.ttls);
     let services: Vec<_> = state
         .services()
         .map(|row| (row.node.to_lowercase(), row.id.clone()))
@@ -724,6 +763,27 @@ fn dirty_is_exact(command: &Command, before: &Rows, log: &Log) -> Result<(), Tes
     Ok(())
 }
 
+/// The keys below a prefix with their ModifyIndex.
+fn indexes(state: &State, prefix: &str) -> BTreeMap<Vec<u8>, u64> {
+    let rows = state.kv_list(prefix.as_bytes());
+    rows.map(|row| (row.key().to_vec(), row.modify_index())).collect()
+}
+
+fn replayed(mut keys: BTreeMap<Vec<u8>, u64>, changes: &[Change]) -> BTreeMap<Vec<u8>, u64> {
+    for change in changes {
+        match change {
+            Change::Written(row) => {
+                keys.insert(row.key().to_vec(), row.modify_index());
+            }
+            Change::Deleted { key, .. } => {
+                keys.remove(&key[..]);
+            }
+            Change::TreeDeleted { prefix, .. } => keys.retain(|key, _| !key.starts_with(prefix)),
+        }
+    }
+    keys
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
 
@@ -741,6 +801,7 @@ proptest! {
                 Outcome::Bool(answer) => Some(answer),
                 Outcome::Txn(outcome) => Some(outcome.errors.is_empty()),
                 Outcome::Failed(_) | Outcome::Queue(_) => None,
+                Outcome::Explained(explained) => panic!("nobody asked: {explained:?}"),
             };
             prop_assert_eq!(answer, model.apply(command), "{:?}", command);
             same_rows(&log.state, &model)?;
@@ -809,6 +870,37 @@ proptest! {
         prop_assert_eq!(received.state.meta(), log.state.meta());
         prop_assert_eq!(received.state.verify(), Ok(()));
         prop_assert_eq!((received.meta, received.summary), (meta, written));
+    }
+
+    #[test]
+    fn changes_lead_from_any_index_to_now(
+        commands in proptest::collection::vec(command(), 1..120),
+        cut in 0usize..120,
+        prefix in key(),
+    ) {
+        let mut log = Log::default();
+        let (first, rest) = commands.split_at(cut.min(commands.len()));
+        for command in first {
+            log.apply(command);
+        }
+        let (then, since) = (indexes(&log.state, &prefix), ConsulIndex(log.at));
+        for command in rest {
+            log.apply(command);
+        }
+        let now = indexes(&log.state, &prefix);
+        let keys = then.keys().chain(now.keys()).map(|key| Span::Key(key));
+        let spans: Vec<_> = keys.collect::<BTreeSet<_>>().into_iter().collect();
+
+        for spans in [&[Span::Prefix(prefix.as_bytes())][..], &spans] {
+            let changed = spans.iter().any(|span| log.state.kv_changed(*span) > since);
+            match log.state.kv_changes(spans, since) {
+                None => prop_assert!(since.0 == 0 || log.state.tombstone_horizon() > since),
+                Some(changes) => {
+                    prop_assert!(changed || changes.is_empty(), "nobody would wake for {:?}", changes);
+                    prop_assert_eq!(replayed(then.clone(), &changes), now.clone(), "{:?}", changes);
+                }
+            }
+        }
     }
 
     #[test]

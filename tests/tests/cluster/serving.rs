@@ -66,6 +66,59 @@ fn transactions_and_check_and_set_work_at_every_server() -> Result<()> {
 }
 
 #[test]
+fn writes_explain_themselves_at_every_server() -> Result<()> {
+    trial(3, |cluster| {
+        let holder = cluster.server(0).session(r#"{"LockDelay":"30s"}"#)?;
+        let other = cluster.server(0).session("{}")?;
+        let taken = cluster.server(0).put(&format!("/v1/kv/l?acquire={holder}"), "")?;
+        ensure!(taken.is_true());
+        let refused = |n: usize, reason: &str| {
+            let answer = cluster
+                .server(n)
+                .put(&format!("/v1/kv/l?acquire={other}&explain"), "")?;
+            let shown = answer.header("X-Lictor-Refused").unwrap_or_default();
+            ensure!(answer.is_false() && shown.starts_with(reason), "{n}: {shown:?}");
+            Ok(())
+        };
+        for n in 0..3 {
+            let server = cluster.server(n);
+            let told = server.put("/v1/kv/k?explain", n.to_string())?;
+            let index = server.get("/v1/kv/k")?.index()?.to_string();
+            ensure!(
+                told.header("X-Lictor-Modify-Index") == Some(index.as_str()),
+                "{n}: {told:?}"
+            );
+            refused(n, &format!("held; session={holder}"))?;
+        }
+        let ended = cluster
+            .server(1)
+            .put(&format!("/v1/session/destroy/{holder}"), "")?;
+        ensure!(ended.is_true());
+        for n in 0..3 {
+            refused(n, "lock-delay; remaining=")?;
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn a_key_with_a_ttl_goes_by_itself_whichever_server_took_it() -> Result<()> {
+    trial(3, |cluster| {
+        for n in 0..3 {
+            let server = cluster.server(n);
+            ensure!(server.put(&format!("/v1/kv/brief/{n}?ttl=1s"), "1")?.is_true());
+        }
+        for n in 0..3 {
+            let server = cluster.server((n + 1) % 3);
+            let found = server.get(&format!("/v1/kv/brief/{n}"))?;
+            let target = format!("/v1/kv/brief/{n}?index={}&wait=60s", found.index()?);
+            ensure!(found.status == 404 || server.get(&target)?.status == 404);
+        }
+        Ok(())
+    })
+}
+
+#[test]
 fn a_lock_taken_at_one_server_is_taken_at_all() -> Result<()> {
     trial(3, |cluster| {
         let sessions = (0..3)

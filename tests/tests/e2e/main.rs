@@ -11,6 +11,7 @@ mod demo;
 mod disk_full;
 mod durability;
 mod election;
+mod extensions;
 mod fair_locks;
 mod headers;
 mod kv;

@@ -217,6 +217,7 @@ fn session(value: &Value) -> Option<SessionRow> {
         create_index: value.field("CreateIndex").uint()?,
         modify_index: value.field("ModifyIndex").uint()?,
         checks,
+        ttl_exact: false,
     })
 }
 

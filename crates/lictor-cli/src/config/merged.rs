@@ -120,6 +120,7 @@ pub(crate) struct MergedLimits {
     pub(crate) http_max_conns_per_client: Option<i64>,
     pub(crate) https_handshake_timeout: Option<String>,
     pub(crate) kv_max_value_size: Option<i64>,
+    pub(crate) txn_max_ops: Option<i64>,
     pub(crate) txn_max_req_len: Option<i64>,
 }
 

@@ -36,6 +36,8 @@ const LEAVE_DRAIN_TIME: Duration = Duration::from_secs(5);
 /// Bounds an operator may not leave, so that one setting cannot make every request a threat to memory. A value goes
 /// into a log entry, which has a bound of its own.
 const VALUE_MAX_BYTES: usize = limits::ENTRY_MAX_BYTES / 2;
+/// The same for the operations of a transaction, all of which are one step of the state.
+const TXN_OPS_MOST: usize = 8192;
 const NODE_META_MAX: usize = 64;
 
 pub(super) type Result<T> = std::result::Result<T, ConfigError>;
@@ -267,6 +269,12 @@ fn limits(merged: &Merged) -> Result<Limits> {
             given => given,
         },
         kv_max_value_size,
+        txn_max_ops: number(
+            "limits.txn_max_ops",
+            raw.txn_max_ops,
+            limits::TXN_OPS_MAX,
+            (1, TXN_OPS_MOST),
+        )?,
         txn_max_req_len: bytes("txn_max_req_len", raw.txn_max_req_len, txn_default)?,
         leave_drain_time: duration(
             "performance.leave_drain_time",
@@ -578,6 +586,10 @@ mod tests {
             (
                 json!({"limits": {"kv_max_value_size": 0}}),
                 "limits.kv_max_value_size: 0",
+            ),
+            (
+                json!({"limits": {"txn_max_ops": 8193}}),
+                "limits.txn_max_ops: 8193",
             ),
             (json!({"check_output_max_size": 0}), "check_output_max_size: 0"),
             (

@@ -156,6 +156,8 @@ pub struct Limits {
     pub https_handshake_timeout: Duration,
     /// Bytes of one value.
     pub kv_max_value_size: usize,
+    /// Operations of a transaction.
+    pub txn_max_ops: usize,
     /// Bytes of a transaction's body.
     pub txn_max_req_len: usize,
     /// How long requests may take to finish when the server stops.

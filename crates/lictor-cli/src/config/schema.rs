@@ -275,6 +275,7 @@ const LIMITS: &[Key] = &[
     key("http_max_conns_per_client", Int),
     key("https_handshake_timeout", Duration),
     key("kv_max_value_size", Int),
+    key("txn_max_ops", Int),
     key("txn_max_req_len", Int),
     absent("request_limits"),
     absent("rpc_client_timeout"),

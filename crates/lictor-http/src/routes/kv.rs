@@ -7,20 +7,27 @@ use hyper::StatusCode;
 use hyper::header::HeaderMap;
 use lictor_node::{ProposeError, Topic};
 use lictor_proto::{Command, v1};
-use lictor_state::{KvRow, Outcome, State};
+use lictor_state::{KvRow, Outcome, Span, State};
 
 use crate::acl::{Access, Resource};
 use crate::blocking::{self, View};
 use crate::body;
-use crate::ctx::{self, Ctx, HeaderFacts, ReadOptions, Verb};
+use crate::ctx::{self, Ctx, HeaderFacts, Verb};
 use crate::error::ApiError;
+use crate::extras::{self, Extras};
 use crate::json;
 use crate::list;
 use crate::query::Query;
 use crate::reply::{Meta, Reply};
 use crate::route::Answer;
-use crate::server::{Limits, Shared};
+use crate::server::Shared;
 use lictor_proto::go;
+
+pub(crate) mod changes;
+mod explain;
+mod export;
+mod import;
+mod page;
 
 /// The route of the family.
 pub(crate) const PATH: &str = "/v1/kv/";
@@ -31,7 +38,8 @@ const CHUNKED_SLACK_BYTES: usize = 64 * 1024;
 /// Answers a read that need not wait for anything: no change, no leader. The hot path of the whole server.
 pub(crate) fn read_now(shared: &Shared, key: &[u8], query: Query<'_>, headers: &HeaderMap) -> Option<Reply> {
     let facts = HeaderFacts::read(headers);
-    let planned = plan(key, query, facts, &shared.limits).and_then(|(options, view)| {
+    let planned = ctx::read_options(query, facts, &shared.limits).and_then(|options| {
+        let view = plan(key, query, options.min_index)?;
         ctx::check_datacenter(query, shared)?;
         shared.acl.authorize(
             ctx::token(shared, query, headers).as_deref(),
@@ -66,7 +74,8 @@ pub(crate) fn serve(ctx: Ctx) -> Answer {
 
 /// Reads only get here if they wait for something.
 pub(crate) async fn get(ctx: Ctx) -> Result<Reply, ApiError> {
-    let (options, view) = plan(ctx.param(), ctx.query(), ctx.facts(), &ctx.shared.limits)?;
+    let options = ctx.read_options()?;
+    let view = plan(ctx.param(), ctx.query(), ctx.since(options))?;
     ctx.check_datacenter()?;
     ctx.authorize(view.resource(), Access::Read)?;
     blocking::read(&ctx, options, &[view.topic()], &view).await
@@ -76,6 +85,10 @@ pub(crate) async fn get(ctx: Ctx) -> Result<Reply, ApiError> {
 struct KvView<'a> {
     key: &'a [u8],
     form: Form<'a>,
+    /// What Consul does not know; rare.
+    extras: Option<Box<Extras<'a>>>,
+    /// The index of what the client knows.
+    since: u64,
 }
 
 enum Form<'a> {
@@ -84,19 +97,14 @@ enum Form<'a> {
     Keys { separator: Cow<'a, [u8]> },
 }
 
-fn plan<'a>(
-    key: &'a [u8],
-    query: Query<'a>,
-    facts: HeaderFacts,
-    limits: &Limits,
-) -> Result<(ReadOptions, KvView<'a>), ApiError> {
-    let options = ctx::read_options(query, facts, limits)?;
+fn plan<'a>(key: &'a [u8], query: Query<'a>, since: u64) -> Result<KvView<'a>, ApiError> {
+    let extras = Extras::read(query)?;
     let form = if query.has("keys") {
         let separator = query.get("separator").filter(|s| !s.is_empty());
         // The old spelling still works; the right one wins.
         let separator = separator.or_else(|| query.get("seperator")).unwrap_or_default();
         Form::Keys { separator }
-    } else if query.has("recurse") {
+    } else if query.has("recurse") || extras.as_ref().is_some_and(|extras| extras.is_export) {
         Form::Recurse
     } else if key.is_empty() {
         return Err(ApiError::bad_request("Missing key name"));
@@ -105,7 +113,27 @@ fn plan<'a>(
             raw: query.has("raw"),
         }
     };
-    Ok((options, KvView { key, form }))
+    if let Some(extras) = &extras {
+        extras.check_form(&form)?;
+    }
+    Ok(KvView {
+        key,
+        form,
+        extras,
+        since,
+    })
+}
+
+impl Extras<'_> {
+    fn check_form(&self, form: &Form<'_>) -> Result<(), ApiError> {
+        let needs = match form {
+            Form::Single { .. } if !self.is_of_one_key() => "?recurse or ?keys",
+            Form::Keys { .. } if self.is_changed || self.is_export => "?recurse without ?keys",
+            _ => return Ok(()),
+        };
+        let text = format!("Conflicting parameters: this is for lists and needs {needs}\n");
+        Err(ApiError::bad_request(text))
+    }
 }
 
 impl KvView<'_> {
@@ -135,11 +163,21 @@ impl View for KvView<'_> {
         }
     }
 
+    fn changed_at(&self, state: &State) -> u64 {
+        match self.form {
+            Form::Single { .. } => state.kv_key_changed(self.key).0,
+            _ => state.kv_prefix_changed(self.key).0,
+        }
+    }
+
     fn is_missing(&self, state: &State) -> bool {
         matches!(self.form, Form::Single { .. }) && state.kv_get(self.key).is_none()
     }
 
     fn render(&self, state: &State) -> Reply {
+        if let Some(extras) = &self.extras {
+            return self.render_extras(state, extras);
+        }
         match &self.form {
             Form::Single { raw } => match state.kv_get(self.key) {
                 None => Reply::empty(StatusCode::NOT_FOUND),
@@ -162,6 +200,28 @@ impl View for KvView<'_> {
                     None => Reply::empty(StatusCode::NOT_FOUND),
                 }
             }
+        }
+    }
+}
+
+impl KvView<'_> {
+    fn render_extras(&self, state: &State, extras: &Extras<'_>) -> Reply {
+        match &self.form {
+            Form::Single { .. } => match state.kv_get(self.key) {
+                None => Reply::empty(StatusCode::NOT_FOUND),
+                Some(row) => {
+                    let mut out = vec![b'['];
+                    push_row_with(&mut out, row, false);
+                    out.push(b']');
+                    Reply::json_bytes(out)
+                }
+            },
+            Form::Recurse if extras.is_changed => {
+                changes::reply(state, &[Span::Prefix(self.key)], self.since, !extras.no_value)
+            }
+            Form::Recurse if extras.is_export => export::reply(state, self.key),
+            Form::Recurse => page::reply(state, self.key, None, extras),
+            Form::Keys { separator } => page::reply(state, self.key, Some(separator), extras),
         }
     }
 }
@@ -208,14 +268,23 @@ pub(crate) fn push_row_with(out: &mut Vec<u8>, row: &KvRow, with_value: bool) {
     out.push(b'}');
 }
 
+/// Of these a write has one at most.
+const EXCLUSIVE: [&str; 3] = ["cas", "acquire", "release"];
+
 async fn put(mut ctx: Ctx) -> Result<Reply, ApiError> {
     let query = ctx.query();
     ctx.read_options()?;
+    let given = EXCLUSIVE.iter().filter(|name| query.has(name)).count();
+    if query.has("import") {
+        if given > 0 || query.has("flags") || query.has("ttl") {
+            return Err(conflicting_flags(query));
+        }
+        return import::put(ctx).await;
+    }
     if ctx.param().is_empty() {
         return Err(ApiError::bad_request("Missing key name"));
     }
-    let exclusive = ["cas", "acquire", "release"];
-    if exclusive.iter().filter(|name| query.has(name)).count() > 1 {
+    if given > 1 {
         return Err(conflicting_flags(query));
     }
     let limit_bytes = ctx.shared.limits.kv_value_max_bytes;
@@ -223,36 +292,71 @@ async fn put(mut ctx: Ctx) -> Result<Reply, ApiError> {
         ctx.discard_body().await;
         return Err(body::over_setting(len, limit_bytes, "kv_max_value_size"));
     }
-    let flags = number(query, "flags")?.unwrap_or(0);
-    let cas = number(query, "cas")?;
-    let acquire = query.text("acquire").map(Cow::into_owned);
-    let release = query.text("release").map(Cow::into_owned);
+    let options = PutOptions::read(query)?;
     ctx.check_datacenter()?;
     ctx.authorize(Resource::Key(ctx.param()), Access::Write)?;
     let value = ctx.body(limit_bytes + CHUNKED_SLACK_BYTES).await?;
     let key = Bytes::copy_from_slice(ctx.param());
-    let command = match (acquire, release) {
-        (Some(session), _) => Command::KvLock(v1::KvLock {
-            key,
-            value,
-            flags,
-            session,
-            checked_at: 0,
-        }),
-        (_, Some(session)) => Command::KvUnlock(v1::KvUnlock {
-            key,
-            value,
-            flags,
-            session,
-        }),
-        _ => Command::KvSet(v1::KvSet {
-            key,
-            value,
-            flags,
-            cas,
-        }),
-    };
-    write(&ctx, command).await
+    write(&ctx, options.command(key, value)).await
+}
+
+/// How a key is written.
+struct PutOptions {
+    flags: u64,
+    cas: Option<u64>,
+    acquire: Option<String>,
+    release: Option<String>,
+    ttl_ms: Option<u64>,
+}
+
+impl PutOptions {
+    fn read(query: Query<'_>) -> Result<Self, ApiError> {
+        let options = Self {
+            flags: number(query, "flags")?.unwrap_or(0),
+            cas: number(query, "cas")?,
+            acquire: query.text("acquire").map(Cow::into_owned),
+            release: query.text("release").map(Cow::into_owned),
+            ttl_ms: extras::ttl_ms(query)?,
+        };
+        if options.ttl_ms.is_some() && (options.acquire.is_some() || options.release.is_some()) {
+            return Err(conflicting_flags(query));
+        }
+        Ok(options)
+    }
+
+    fn command(self, key: Bytes, value: Bytes) -> Command {
+        let Self { flags, cas, .. } = self;
+        match (self.acquire, self.release) {
+            (Some(session), _) => Command::KvLock(v1::KvLock {
+                key,
+                value,
+                flags,
+                session,
+                checked_at: 0,
+            }),
+            (_, Some(session)) => Command::KvUnlock(v1::KvUnlock {
+                key,
+                value,
+                flags,
+                session,
+            }),
+            _ => {
+                let set = v1::KvSet {
+                    key,
+                    value,
+                    flags,
+                    cas,
+                };
+                match self.ttl_ms {
+                    None => Command::KvSet(set),
+                    Some(ttl_ms) => Command::KvSetTtl(v1::KvSetTtl {
+                        set: Some(set),
+                        ttl_ms,
+                    }),
+                }
+            }
+        }
+    }
 }
 
 async fn delete(ctx: Ctx) -> Result<Reply, ApiError> {
@@ -279,8 +383,14 @@ async fn delete(ctx: Ctx) -> Result<Reply, ApiError> {
 }
 
 async fn write(ctx: &Ctx, command: Command) -> Result<Reply, ApiError> {
-    match ctx.shared.node.propose(command).await {
+    let proposed = if ctx.explains {
+        ctx.shared.node.propose_explained(command).await
+    } else {
+        ctx.shared.node.propose(command).await
+    };
+    match proposed {
         Ok(Outcome::Bool(done)) => Ok(Reply::bool(done)),
+        Ok(Outcome::Explained(explained)) => Ok(explain::reply(&explained)),
         Ok(Outcome::Failed(error)) => Err(ApiError::internal(format!("raft apply failed: {error}"))),
         Ok(outcome) => {
             tracing::error!(?outcome, "a KV command was answered in another's terms");
@@ -341,19 +451,11 @@ mod tests {
 
     #[test]
     fn keys_wins_over_recurse_and_the_right_spelling_over_the_old_one() {
-        let separator = |raw: &'static str| match plan(
-            b"p",
-            Query::new(raw.as_bytes()),
-            HeaderFacts::default(),
-            &Limits::default(),
-        ) {
-            Ok((
-                _,
-                KvView {
-                    form: Form::Keys { separator },
-                    ..
-                },
-            )) => separator.into_owned(),
+        let separator = |raw: &'static str| match plan(b"p", Query::new(raw.as_bytes()), 0) {
+            Ok(KvView {
+                form: Form::Keys { separator },
+                ..
+            }) => separator.into_owned(),
             _ => panic!("not a list of keys: {raw}"),
         };
 
@@ -364,32 +466,27 @@ mod tests {
 
     #[test]
     fn only_lists_do_without_a_key() {
-        assert!(
-            plan(
-                b"",
-                Query::new(b"keys"),
-                HeaderFacts::default(),
-                &Limits::default()
-            )
-            .is_ok()
-        );
-        assert!(
-            plan(
-                b"",
-                Query::new(b"recurse"),
-                HeaderFacts::default(),
-                &Limits::default()
-            )
-            .is_ok()
-        );
-        let error = plan(
-            b"",
-            Query::new(b"raw"),
-            HeaderFacts::default(),
-            &Limits::default(),
-        )
-        .err()
-        .unwrap();
+        assert!(plan(b"", Query::new(b"keys"), 0).is_ok());
+        assert!(plan(b"", Query::new(b"recurse"), 0).is_ok());
+        let error = plan(b"", Query::new(b"raw"), 0).err().unwrap();
         assert_eq!(error.text(), "Missing key name");
+    }
+
+    #[test]
+    fn what_is_for_lists_is_refused_elsewhere() {
+        let is_refused = |raw: &'static str| plan(b"k", Query::new(raw.as_bytes()), 0).is_err();
+
+        for raw in [
+            "limit=1",
+            "count",
+            "changed&index=5",
+            "keys&changed",
+            "keys&export",
+        ] {
+            assert!(is_refused(raw), "{raw}");
+        }
+        for raw in ["novalue", "recurse&changed&novalue", "keys&limit=1", "export"] {
+            assert!(!is_refused(raw), "{raw}");
+        }
     }
 }

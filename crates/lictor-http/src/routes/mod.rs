@@ -8,6 +8,7 @@ pub(crate) mod demo;
 pub(crate) mod event;
 pub(crate) mod health;
 pub(crate) mod kv;
+pub(crate) mod kv_watch;
 pub(crate) mod locks;
 pub(crate) mod modules;
 pub(crate) mod operator;

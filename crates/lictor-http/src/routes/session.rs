@@ -8,7 +8,7 @@ use lictor_proto::{Command, SessionId, v1};
 use lictor_state::{Area, Outcome, State};
 
 use crate::acl::{Access, Resource};
-use crate::blocking::{self, ViewOf};
+use crate::blocking::{self, View, ViewOf};
 use crate::ctx::Ctx;
 use crate::error::ApiError;
 use crate::json;
@@ -30,9 +30,7 @@ pub(crate) async fn create(mut ctx: Ctx) -> Result<Reply, ApiError> {
     };
     let asked = request::decode(&body, ctx.agent_node()).map_err(|why| ApiError::decode(&why))?;
     ctx.check_datacenter()?;
-    let row = asked
-        .into_row(ctx.shared.limits.session_ttl_min)
-        .map_err(ApiError::internal)?;
+    let row = asked.into_row().map_err(ApiError::internal)?;
     ctx.authorize(Resource::Session(&row.node), Access::Write)?;
     let id = SessionId::from_slice(&row.id).unwrap_or_default();
     let command = Command::SessionCreate(v1::SessionCreate { session: Some(row) });
@@ -80,15 +78,40 @@ pub(crate) async fn info(ctx: Ctx) -> Result<Reply, ApiError> {
         .map_err(ApiError::with_failed_read_headers)?;
     // What is no id never appears; such a query waits for nothing.
     let topic = id.as_ref().map_or(&[][..], |id| &id.0[..]);
-    let view = ViewOf {
-        index: |state: &State| state.sessions_index().0,
-        render: |state: &State| {
-            let row = id.and_then(|id| state.session(id));
-            let row = row.filter(|row| ctx.authorize(Resource::Session(&row.node), Access::Read).is_ok());
-            list::of(row.into_iter().cloned().map(Shown))
-        },
-    };
+    let view = OneSession { ctx: &ctx, id };
     blocking::read(&ctx, options, &[Topic::Row(Area::Session, topic)], &view).await
+}
+
+struct OneSession<'a> {
+    ctx: &'a Ctx,
+    id: Option<SessionId>,
+}
+
+impl OneSession<'_> {
+    fn row<'s>(&self, state: &'s State) -> Option<&'s Arc<SessionRow>> {
+        self.id.and_then(|id| state.session(id))
+    }
+}
+
+impl View for OneSession<'_> {
+    fn index(&self, state: &State) -> u64 {
+        state.sessions_index().0
+    }
+
+    /// A session never changes while it lives. Of one that is gone nobody knows since when.
+    fn changed_at(&self, state: &State) -> u64 {
+        self.row(state)
+            .map_or_else(|| self.index(state), |row| row.modify_index)
+    }
+
+    fn render(&self, state: &State) -> Reply {
+        let readable = |row: &&Arc<SessionRow>| {
+            let resource = Resource::Session(&row.node);
+            self.ctx.authorize(resource, Access::Read).is_ok()
+        };
+        let row = self.row(state).filter(readable);
+        list::of(row.into_iter().cloned().map(Shown))
+    }
 }
 
 /// `GET /v1/session/node/:node`.
@@ -171,6 +194,9 @@ fn push_row(out: &mut Vec<u8>, row: &SessionRow) {
     });
     out.extend_from_slice(b",\"TTL\":");
     json::push_str(out, row.ttl.as_bytes());
+    if row.ttl_exact {
+        out.extend_from_slice(b",\"TTLExact\":true");
+    }
     out.extend_from_slice(b",\"NodeChecks\":");
     push_list(out, row.node_checks.as_ref());
     out.extend_from_slice(b",\"ServiceChecks\":");
@@ -224,7 +250,7 @@ mod tests {
     fn a_session_is_shown_in_consuls_field_order() {
         let mut row = request::decode(br#"{"Name":"n<","TTL":"10s"}"#, "node")
             .unwrap()
-            .into_row(lictor_proto::limits::SESSION_TTL_MIN)
+            .into_row()
             .unwrap();
         row.id = bytes::Bytes::from_static(&[0x8a; 16]);
         row.create_index = 7;
@@ -245,7 +271,7 @@ mod tests {
         let shown = |body: &str| {
             let row = request::decode(body.as_bytes(), "node")
                 .unwrap()
-                .into_row(lictor_proto::limits::SESSION_TTL_MIN)
+                .into_row()
                 .unwrap();
             list::of(std::iter::once(Shown(Arc::new(row)))).body_text()
         };

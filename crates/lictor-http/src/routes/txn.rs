@@ -34,16 +34,26 @@ pub(crate) async fn apply(mut ctx: Ctx) -> Result<Reply, ApiError> {
     let asked = request::decode(&body, datacenter)
         .map_err(|why| ApiError::bad_request(format!("Failed to parse body: {why}")))?;
     drop(body);
-    if asked.count > TXN_OPS_MAX {
-        let count = asked.count;
-        let text = format!("Transaction contains too many operations ({count} > {TXN_OPS_MAX})");
-        return Err(ApiError::too_large(text));
+    let ops_max = ctx.shared.limits.txn_ops_max;
+    if asked.count > ops_max {
+        return Err(too_many_ops(asked.count, ops_max));
     }
     if asked.writes {
         write(&ctx, asked).await
     } else {
         read(&ctx, asked).await
     }
+}
+
+/// Consul's text, to which its own bound is the only one.
+fn too_many_ops(count: usize, ops_max: usize) -> ApiError {
+    let text = format!("Transaction contains too many operations ({count} > {ops_max})");
+    let setting = if ops_max == TXN_OPS_MAX {
+        ""
+    } else {
+        ". See limits.txn_max_ops"
+    };
+    ApiError::too_large(text + setting)
 }
 
 /// Nothing is written: a snapshot is enough, as fresh as the request asks for.

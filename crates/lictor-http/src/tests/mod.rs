@@ -3,6 +3,8 @@
 mod client;
 mod compatibility;
 mod cors;
+mod explain;
+mod extras;
 mod limits;
 mod lists;
 mod locks;

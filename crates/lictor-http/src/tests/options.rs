@@ -97,11 +97,8 @@ async fn blocked_endpoints_are_refused_by_the_prefix_of_the_decoded_path() {
 
 #[tokio::test]
 async fn the_shortest_ttl_of_a_session_is_a_setting() {
-    let limits = Limits {
-        session_ttl_min: Duration::from_secs(20),
-        ..Limits::default()
-    };
-    let server = Server::with_limits(limits).await;
+    let server = Server::start().await;
+    server.node.set_session_ttl_min(Duration::from_secs(20));
     let mut client = server.connect().await;
 
     let refused = client.put("/v1/session/create", r#"{"TTL":"19s"}"#).await;

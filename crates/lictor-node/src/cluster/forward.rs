@@ -14,6 +14,7 @@ use lictor_state::Outcome;
 use prost::Message as _;
 
 use super::kind;
+use crate::pending::Telling;
 use crate::{Node, ProposeError};
 
 /// How long an answer of a leader may come after another has taken over, if nothing else is heard of it.
@@ -37,12 +38,17 @@ impl Node {
         &self,
         leader: RaftId,
         entry: Bytes,
+        telling: Telling,
         deadline: Instant,
     ) -> Forwarded<Result<Outcome, ProposeError>> {
         let Some(net) = self.shared().net.get() else {
             return Forwarded::NotTaken;
         };
-        let call = net.peers.call(leader, kind::PROPOSE, entry, deadline);
+        let kind = match telling {
+            Telling::Whether => kind::PROPOSE,
+            Telling::Why => kind::PROPOSE_EXPLAINED,
+        };
+        let call = net.peers.call(leader, kind, entry, deadline);
         let answer = tokio::select! {
             biased;
             answer = call => answer,
@@ -83,9 +89,9 @@ impl Node {
     }
 
     /// Answers [`Self::forward`] of another server.
-    pub(crate) async fn take_forwarded(&self, entry: Bytes) -> Bytes {
+    pub(crate) async fn take_forwarded(&self, entry: Bytes, telling: Telling) -> Bytes {
         match Command::from_entry_bytes(entry) {
-            Ok(Some(command)) => self.written_reply(self.propose_here(command).await),
+            Ok(Some(command)) => self.written_reply(self.propose_here(command, telling).await),
             Ok(None) | Err(_) => refusal(RefusalKind::Malformed, "no command that this release knows"),
         }
     }
@@ -208,6 +214,7 @@ fn from_error(error: &ProposeError) -> Bytes {
         ProposeError::Overloaded => refusal(RefusalKind::Overloaded, ""),
         ProposeError::OutcomeUnknown => refusal(RefusalKind::OutcomeUnknown, ""),
         ProposeError::Storage(text) => refusal(RefusalKind::Storage, text),
+        ProposeError::Refused(text) => refusal(RefusalKind::Refused, text),
         ProposeError::TooLarge(bytes) => reply(RefusalKind::TooLarge, String::new(), vec![*bytes as u64]),
         ProposeError::LockDelay(operations) => {
             let numbers = operations.iter().map(|&at| at as u64).collect();
@@ -225,6 +232,7 @@ fn to_error(refusal: Refusal) -> ProposeError {
         RefusalKind::NotLeader | RefusalKind::Stopping => ProposeError::NoLeader,
         RefusalKind::Overloaded => ProposeError::Overloaded,
         RefusalKind::Storage => ProposeError::Storage(refusal.text),
+        RefusalKind::Refused => ProposeError::Refused(refusal.text),
         RefusalKind::TooLarge => ProposeError::TooLarge(numbers.next().unwrap_or_default()),
         RefusalKind::LockDelay => ProposeError::LockDelay(numbers.collect()),
         RefusalKind::Malformed => ProposeError::Storage(format!("the leader refused: {}", refusal.text)),
@@ -244,6 +252,7 @@ mod tests {
             ProposeError::OutcomeUnknown,
             ProposeError::Storage("full".to_owned()),
             ProposeError::TooLarge(7),
+            ProposeError::Refused("why".to_owned()),
             ProposeError::LockDelay(vec![1, 4]),
         ];
         for error in errors {

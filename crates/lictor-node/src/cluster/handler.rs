@@ -13,6 +13,7 @@ use prost::Message as _;
 use super::{Forming, archives, compare, form, keeper, kind, snapshots, waits};
 use crate::Node;
 use crate::node::Shared;
+use crate::pending::Telling;
 use crate::pipeline::Event;
 
 /// Raft messages that may wait for the raft thread; more are dropped, and raft sends them again.
@@ -80,7 +81,8 @@ impl Handler for PeerHandler {
             return Box::pin(std::future::ready(Bytes::new()));
         };
         match kind {
-            kind::PROPOSE => Box::pin(async move { node.take_forwarded(body).await }),
+            kind::PROPOSE => Box::pin(async move { node.take_forwarded(body, Telling::Whether).await }),
+            kind::PROPOSE_EXPLAINED => Box::pin(async move { node.take_forwarded(body, Telling::Why).await }),
             kind::RENEW => Box::pin(async move { node.take_forwarded_renewal(&body).await }),
             kind::HELLO | kind::PROMISE => {
                 if kind == kind::HELLO {

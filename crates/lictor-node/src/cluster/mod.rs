@@ -53,6 +53,8 @@ use crate::node::Shared;
 pub(crate) mod kind {
     /// Body: a log entry's bytes. Answer: `ProposeReply`.
     pub(crate) const PROPOSE: u16 = 1;
+    /// As `PROPOSE`, and the outcome is to be explained.
+    pub(crate) const PROPOSE_EXPLAINED: u16 = 50;
     /// Body: a session's 16 bytes. Answer: `RenewReply`.
     pub(crate) const RENEW: u16 = 2;
     /// Stream. Head: `SnapshotDescriptor`. The rows come back.

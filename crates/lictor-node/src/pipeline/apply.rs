@@ -22,7 +22,7 @@ use super::{Event, Shared, fatal};
 use crate::cluster::Digests;
 use crate::cluster::archives;
 use crate::mailbox::Mailbox;
-use crate::pending::Answer;
+use crate::pending::{Answer, Telling};
 use crate::restore::Digest;
 use crate::{Roster, WriteSet};
 use rebuild::Rebuild;
@@ -30,6 +30,10 @@ use rebuild::Rebuild;
 /// Entries that are applied before their results are published, so that one huge batch does not hold back the
 /// first answers in it.
 const PUBLISH_AFTER: usize = 512;
+
+/// An old state that has so many rows more than the new one is freed elsewhere: after a recursive delete of a million
+/// keys that takes longer than all else together, and everybody would wait for it.
+const GARBAGE_ROWS: usize = 10_000;
 
 /// What the apply stage is told.
 #[derive(Debug)]
@@ -179,7 +183,8 @@ impl ApplyWorker {
             return;
         }
         self.finish_rebuild();
-        let outcome = self.outcome(index, term, data);
+        let telling = proposal.map_or(Telling::Whether, |id| self.shared.pending.telling(id));
+        let outcome = self.outcome(index, term, data, telling);
         if self.gave_up {
             return;
         }
@@ -189,7 +194,7 @@ impl ApplyWorker {
         }
     }
 
-    fn outcome(&mut self, index: LogIndex, term: Term, data: Bytes) -> Outcome {
+    fn outcome(&mut self, index: LogIndex, term: Term, data: Bytes, telling: Telling) -> Outcome {
         if data.is_empty() {
             self.state.apply_empty(index, term);
             return Outcome::Bool(true);
@@ -203,7 +208,13 @@ impl ApplyWorker {
                 }
                 Outcome::Bool(true)
             }
-            Ok(Some(command)) => self.state.apply(index, term, &command, &mut self.effects),
+            Ok(Some(command)) => {
+                let outcome = self.state.apply(index, term, &command, &mut self.effects);
+                match telling {
+                    Telling::Whether => outcome,
+                    Telling::Why => self.state.explained(&command, outcome),
+                }
+            }
             Ok(None) => {
                 tracing::warn!(index = index.0, "skipped a log entry of a later release");
                 self.state.apply_empty(index, term);
@@ -225,7 +236,10 @@ impl ApplyWorker {
             .timers
             .fold(&self.effects.events, self.state.visible(applied.0));
         self.effects.events.clear();
-        shared.view.store(Arc::new(self.state.clone()));
+        let old = shared.view.swap(Arc::new(self.state.clone()));
+        if old.kv_len() > self.state.kv_len() + GARBAGE_ROWS {
+            self.checkpoint_takes(CheckpointWork::Drop(old), 1);
+        }
         shared.progress.set_applied(applied.0);
         shared
             .progress

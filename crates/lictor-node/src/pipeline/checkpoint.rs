@@ -40,6 +40,8 @@ pub(crate) enum CheckpointWork {
     Write(WriteSet),
     /// All rows are others now.
     Install(Box<Install>),
+    /// An old state with many rows that are no more: to free them takes a while.
+    Drop(Arc<State>),
 }
 
 /// A state that takes the place of the whole copy.
@@ -138,6 +140,10 @@ impl<C: Checkpoint> CheckpointThread<C> {
         for work in work.drain(..) {
             let set = match work {
                 CheckpointWork::Write(set) => set,
+                CheckpointWork::Drop(old) => {
+                    drop(old);
+                    continue;
+                }
                 CheckpointWork::Install(install) => {
                     // The rows gathered before are replaced with all others; members among them are not.
                     if let Some(set) = gathered.take_if(|set| set.members.is_some()) {

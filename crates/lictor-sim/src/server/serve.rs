@@ -1,6 +1,6 @@
 //! Requests: to the core, to the leader, to the state; and what a leader does by its clock.
 
-use lictor_proto::v1::{LockDelayOver, ReapTombstones, SessionDestroy};
+use lictor_proto::v1::{KvTtlOver, LockDelayOver, ReapTombstones, SessionDestroy};
 use lictor_proto::{Command, LogIndex, SessionId};
 use lictor_raft::{Input, Proposal, ProposalId, ReadId};
 use lictor_session::Renewal;
@@ -215,6 +215,7 @@ impl Server {
         };
         let expired = process.manager.expired(clock, EXPIRIES_MAX);
         let delays = process.manager.delays_over(clock, EXPIRIES_MAX);
+        let ttls = process.manager.kv_ttls_over(clock, EXPIRIES_MAX);
         let reap = process.manager.reap_due(clock);
         context.counts.expired += expired.len() as u64;
         let ends = expired.into_iter().map(|id| {
@@ -222,8 +223,9 @@ impl Server {
             Command::SessionDestroy(SessionDestroy { id })
         });
         let over = (!delays.is_empty()).then_some(Command::LockDelayOver(LockDelayOver { delays }));
+        let gone = (!ttls.is_empty()).then_some(Command::KvTtlOver(KvTtlOver { ttls }));
         let reap = reap.map(|index| Command::ReapTombstones(ReapTombstones { index: index.0 }));
-        for command in ends.chain(over).chain(reap).collect::<Vec<_>>() {
+        for command in ends.chain(over).chain(gone).chain(reap).collect::<Vec<_>>() {
             self.propose(Caller::Nobody, command, context);
         }
     }

@@ -6,7 +6,7 @@ use lictor_proto::SessionId;
 use super::Apply;
 use crate::key::{Key, Kind, reap_key, split_reap_key};
 use crate::row::{KvParts, KvRow, Mark};
-use crate::tree::Row;
+use crate::tree::{Row, Tree};
 use crate::{Dirty, Effect, Write};
 
 impl Apply<'_> {
@@ -18,6 +18,7 @@ impl Apply<'_> {
         if cas.is_some_and(|wanted| wanted != found) {
             return false;
         }
+        self.end_ttl(key);
         let session = old.as_ref().and_then(KvRow::session);
         self.kv_write(
             key,
@@ -69,6 +70,7 @@ impl Apply<'_> {
             return false;
         }
         let row = row.clone();
+        self.end_ttl(key);
         self.move_lock(key, row.session(), None);
         self.state.kv.rows.remove(key);
         self.write(Write::KvGone(key.clone()));
@@ -78,23 +80,23 @@ impl Apply<'_> {
     }
 
     /// Deletes all keys below a prefix (Consul: KV delete-tree). One mark at the prefix takes the place of all
-    /// older tombstones and marks below it; "" needs none, since its index is that of the table.
+    /// older tombstones and marks below it; "" needs none, since its index is that of the table, and the horizon of
+    /// tombstones says that nothing before it is known.
     pub(super) fn kv_delete_tree(&mut self, prefix: &Bytes) {
-        let mut held = Vec::new();
-        let removed = self.state.kv.rows.remove_prefix(prefix, |row| {
-            if let Some(id) = row.session().and_then(SessionId::parse) {
-                held.push(Key::session(id).and_bytes(row.key()));
-            }
-        });
+        let before = self.state.kv.rows.clone();
+        // No row is looked at: of a million most would have to be fetched from memory.
+        let removed = self.state.kv.rows.remove_prefix(prefix, |_| {});
         if removed == 0 {
             return;
         }
-        for key in held {
-            self.state.kv.held.remove(&key);
-        }
+        self.release_below(prefix, &before, removed);
+        self.end_ttls_below(prefix);
         self.write(Write::KvTreeGone(prefix.clone()));
         self.drop_marks_below(prefix);
-        if !prefix.is_empty() {
+        if prefix.is_empty() {
+            // What was before is forgotten at once.
+            self.state.indexes.tombstone_horizon = self.index;
+        } else {
             self.state.kv.tree_marks.insert(Mark::new(prefix, self.index));
             let key = reap_key(self.index, Kind::TreeMark, prefix);
             self.state.kv.reap.insert(Mark::new(&key, self.index));
@@ -107,6 +109,33 @@ impl Apply<'_> {
         self.state.indexes.kv = self.index;
         self.state.indexes.tombstones = self.index;
         self.out.dirty.push(Dirty::Tree(prefix.clone()));
+    }
+
+    /// Takes the keys below a prefix, which had `count` rows in `before`, out of the table of held keys. Looks through
+    /// whichever is the smaller.
+    fn release_below(&mut self, prefix: &[u8], before: &Tree<KvRow>, count: usize) {
+        const SESSION_BYTES: usize = 16;
+        let held = &self.state.kv.held;
+        let gone: Vec<Bytes> = if held.len() <= count {
+            let is_below = |mark: &&Mark| mark.key()[SESSION_BYTES..].starts_with(prefix);
+            let below = held.iter().filter(is_below);
+            below.map(|mark| Bytes::copy_from_slice(mark.key())).collect()
+        } else {
+            let holder = |row: &KvRow| row.session().and_then(SessionId::parse);
+            let rows = before.prefix(prefix);
+            rows.filter_map(|row| {
+                Some(
+                    Key::session(holder(row)?)
+                        .and_bytes(row.key())
+                        .into_bytes()
+                        .into(),
+                )
+            })
+            .collect()
+        };
+        for key in gone {
+            self.state.kv.held.remove(&key);
+        }
     }
 
     fn drop_marks_below(&mut self, prefix: &Bytes) {

@@ -34,6 +34,7 @@ impl Apply<'_> {
             Some(_) => return Ok(false),
         };
         self.end_lock_delay(key);
+        self.end_ttl(key);
         let new = KvParts {
             value,
             flags,
@@ -68,6 +69,7 @@ impl Apply<'_> {
             return Ok(false);
         };
         let lock_index = old.lock_index();
+        self.end_ttl(key);
         self.kv_write(
             key,
             Some(&old),

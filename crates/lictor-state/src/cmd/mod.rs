@@ -6,6 +6,7 @@ mod lock;
 mod query;
 mod queue;
 mod session;
+mod ttl;
 mod txn;
 
 use std::collections::BTreeSet;
@@ -75,6 +76,11 @@ impl<'a> Apply<'a> {
                 .map(|()| true),
             Command::Deregister(deregister) => {
                 self.deregister(deregister);
+                Ok(true)
+            }
+            Command::KvSetTtl(set) => Ok(self.kv_set_ttl(set)),
+            Command::KvTtlOver(over) => {
+                self.kv_ttl_over(over);
                 Ok(true)
             }
             // Whoever applies it looks at the state; nothing in it changes.

@@ -54,6 +54,7 @@ impl Apply<'_> {
         self.event(Effect::SessionCreated {
             id,
             ttl_ms: row.ttl_ms,
+            ttl_exact: row.ttl_exact,
         });
         self.write(Write::Session(row));
         Ok(true)

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
+use lictor_proto::ConsulIndex;
 use lictor_proto::v1::{
-    ApplyFailure, ApplyFailureKind, OutcomeMessage, QueueAnswerKind, QueueAnswerMessage, TxnErrorMessage,
-    TxnKvMessage, TxnOutcomeMessage, TxnResultMessage, outcome_message, txn_result_message,
+    ApplyFailure, ApplyFailureKind, ExplainedMessage, OutcomeMessage, QueueAnswerKind, QueueAnswerMessage,
+    TxnErrorMessage, TxnKvMessage, TxnOutcomeMessage, TxnResultMessage, explained_message, outcome_message,
+    txn_result_message,
 };
 
 use super::{ApplyError, Outcome, TxnError, TxnOutcome, TxnResult};
-use crate::{KvParts, KvRow, QueueAnswer};
+use crate::{Explained, KvParts, KvRow, QueueAnswer, Refused};
 
 impl Outcome {
     /// As a message.
@@ -21,6 +23,7 @@ impl Outcome {
             }),
             Self::Queue(answer) => outcome_message::Kind::Queue(answer_to_message(*answer)),
             Self::Failed(error) => outcome_message::Kind::Failed(failure_to_message(error)),
+            Self::Explained(explained) => outcome_message::Kind::Explained(explained_to_message(explained)),
         };
         OutcomeMessage { kind: Some(kind) }
     }
@@ -35,6 +38,7 @@ impl Outcome {
             }),
             outcome_message::Kind::Queue(message) => Self::Queue(answer(message)?),
             outcome_message::Kind::Failed(failed) => Self::Failed(failure(failed)),
+            outcome_message::Kind::Explained(message) => Self::Explained(explained(message)),
         })
     }
 }
@@ -150,6 +154,36 @@ fn failure(message: ApplyFailure) -> ApplyError {
     }
 }
 
+fn explained_to_message(explained: &Explained) -> ExplainedMessage {
+    let refused = explained.refused.as_ref().map(|refused| match refused {
+        Refused::Held { session } => explained_message::Refused::Held(session.clone()),
+        Refused::NotHeld => explained_message::Refused::NotHeld(true),
+        Refused::LockDelay { remaining_ms } => explained_message::Refused::LockDelayMs(*remaining_ms),
+        Refused::Index { modify_index } => explained_message::Refused::Index(*modify_index),
+    });
+    ExplainedMessage {
+        done: explained.done,
+        modify_index: explained.modify_index.map(|index| index.0),
+        lock_index: explained.lock_index,
+        refused,
+    }
+}
+
+fn explained(message: ExplainedMessage) -> Explained {
+    let refused = message.refused.map(|refused| match refused {
+        explained_message::Refused::Held(session) => Refused::Held { session },
+        explained_message::Refused::NotHeld(_) => Refused::NotHeld,
+        explained_message::Refused::LockDelayMs(remaining_ms) => Refused::LockDelay { remaining_ms },
+        explained_message::Refused::Index(modify_index) => Refused::Index { modify_index },
+    });
+    Explained {
+        done: message.done,
+        modify_index: message.modify_index.map(ConsulIndex),
+        lock_index: message.lock_index,
+        refused,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -201,6 +235,32 @@ mod tests {
 
         for answer in answers {
             assert!(matches!(again(&Outcome::Queue(answer)), Outcome::Queue(back) if back == answer));
+        }
+    }
+
+    #[test]
+    fn explanations_come_back_as_they_were() {
+        let done = Explained {
+            done: true,
+            modify_index: Some(ConsulIndex(7)),
+            lock_index: Some(2),
+            refused: None,
+        };
+        let reasons = [
+            Refused::Held {
+                session: "S".to_owned(),
+            },
+            Refused::NotHeld,
+            Refused::LockDelay { remaining_ms: 12_400 },
+            Refused::Index { modify_index: 0 },
+        ];
+        let refused = reasons.into_iter().map(|reason| Explained::refused(Some(reason)));
+
+        for explained in refused.chain([done, Explained::refused(None)]) {
+            let Outcome::Explained(back) = again(&Outcome::Explained(explained.clone())) else {
+                panic!("{explained:?} became something else");
+            };
+            assert_eq!(back, explained);
         }
     }
 

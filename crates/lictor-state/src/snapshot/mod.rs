@@ -29,7 +29,7 @@ pub use write::write;
 
 use crate::{LoadError, Table};
 
-/// The format that this build writes. It reads format 1 too, which knows no fair queues.
+/// The format that this build writes. It reads format 1 too, which knows no fair queues, prepared queries and TTLs of keys.
 pub const FORMAT: u32 = 2;
 
 /// What a stream begins with.
@@ -42,7 +42,7 @@ const FRAME_MAX_BYTES: usize = 8 * 1024 * 1024;
 /// The most that a trailer may hold; it is far smaller.
 const TRAILER_MAX_BYTES: usize = 4 * 1024;
 /// The tables that have rows in a stream.
-const TABLES: [Table; 11] = [
+const TABLES: [Table; 12] = [
     Table::Kv,
     Table::KvTomb,
     Table::KvTree,
@@ -53,6 +53,7 @@ const TABLES: [Table; 11] = [
     Table::Check,
     Table::Queue,
     Table::QueueFree,
+    Table::KvTtl,
     Table::PreparedQuery,
 ];
 

@@ -137,6 +137,25 @@ impl<R: Row> Child<R> {
         }
     }
 
+    /// Adds the rows from `low` on and below `high` whose index is above `than`.
+    pub(super) fn newer<'a>(&'a self, low: &[u8], high: Option<&[u8]>, than: u64, found: &mut Vec<&'a R>) {
+        if self.max <= than {
+            return;
+        }
+        match &self.node {
+            Node::Leaf(leaf) => {
+                let rows = leaf.rows()[leaf.bounds(low, high)].iter();
+                found.extend(rows.filter(|row| row.index() > than));
+            }
+            Node::Inner(inner) => {
+                let (first, last) = inner.bounds(low, high);
+                for child in &inner.children[first..=last] {
+                    child.newer(low, high, than, found);
+                }
+            }
+        }
+    }
+
     /// The last row at or below `key`.
     pub(super) fn floor(&self, key: &[u8]) -> Option<&R> {
         match &self.node {

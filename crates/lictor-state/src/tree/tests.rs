@@ -163,6 +163,7 @@ proptest! {
         }
         tree.check();
         prop_assert!(same(&tree, &model));
+        prop_assert!(tree.back(None).map(Row::key).eq(model.keys().rev().map(|key| &key[..])));
         for (snapshot, then) in &snapshots {
             snapshot.check();
             prop_assert!(same(snapshot, then));
@@ -175,6 +176,11 @@ proptest! {
             prop_assert_eq!(tree.get(prefix).map(Row::index), model.get(prefix).copied());
             let from = model.range(prefix.clone()..).map(|(key, _)| &key[..]);
             prop_assert!(tree.range(prefix).map(Row::key).eq(from));
+            let back = model.range(..prefix.clone()).rev().map(|(key, _)| &key[..]);
+            prop_assert!(tree.back(Some(prefix)).map(Row::key).eq(back));
+            let newer = tree.newer(prefix, prefix_end(prefix).as_deref(), 500);
+            let below = model.iter().filter(|(key, index)| key.starts_with(prefix) && **index > 500);
+            prop_assert!(newer.iter().map(|row| row.key()).eq(below.map(|(key, _)| &key[..])));
         }
     }
 

@@ -62,6 +62,7 @@ impl Member {
             staging: dir.path().join("restore"),
         })?;
         node.configure_autopilot(autopilot(config));
+        node.set_session_ttl_min(config.limits.session_ttl_min);
         demo::check(config, &node, opened.members.as_deref())?;
         let forming = Forming::new(node.identity().server(me), config.bootstrap_expect, dir.vow())
             .with_context(|| {

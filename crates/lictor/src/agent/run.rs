@@ -234,7 +234,7 @@ fn limits(config: &RuntimeConfig) -> Limits {
             .unwrap_or(defaults.header_max_bytes),
         kv_value_max_bytes: config.limits.kv_max_value_size,
         txn_body_max_bytes: config.limits.txn_max_req_len,
-        session_ttl_min: config.limits.session_ttl_min,
+        txn_ops_max: config.limits.txn_max_ops,
         wait_default: config.limits.default_query_time,
         wait_max: config.limits.max_query_time,
         handshake_timeout: config.limits.https_handshake_timeout,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lictor_proto::limits::{LOCK_DELAY_DEFAULT, SESSION_TTL_MAX};
+use lictor_proto::limits::LOCK_DELAY_DEFAULT;
 use lictor_proto::v1::{SessionBehavior, SessionRow, SessionServiceCheck, StringList};
 use serde_json::Value;
 
@@ -19,6 +19,8 @@ pub(super) struct Request {
     node: String,
     behavior: String,
     ttl: String,
+    /// Lictor's own: the session ends one TTL after its last renewal, and not two.
+    ttl_exact: bool,
     lock_delay_ns: i64,
     /// `null` counts as the empty list.
     checks: Option<Vec<String>>,
@@ -36,6 +38,7 @@ pub(super) fn decode(body: &[u8], this_node: &str) -> Result<Request, String> {
         node: this_node.to_owned(),
         behavior: String::new(),
         ttl: String::new(),
+        ttl_exact: false,
         lock_delay_ns: nanos(LOCK_DELAY_DEFAULT),
         checks: None,
         node_checks: Some(vec![SERF_HEALTH.to_owned()]),
@@ -66,6 +69,7 @@ impl Request {
             "node" => self.node = decode::string(value, name)?,
             "behavior" => self.behavior = decode::string(value, name)?,
             "ttl" => self.ttl = decode::string(value, name)?,
+            "ttlexact" => self.ttl_exact = boolean(&value, name)?,
             "lockdelay" => self.lock_delay_ns = lock_delay_ns(&value)?,
             "servicechecks" => self.service_checks = Some(service_checks(value, name)?),
             _ => {}
@@ -73,11 +77,12 @@ impl Request {
         Ok(())
     }
 
-    /// Checks what can be checked without the state and draws the id. `ttl_min` is the shortest TTL.
+    /// Checks what can be checked here and draws the id.
     ///
     /// # Errors
-    /// Consul's words, in the order that it checks in: behavior, then TTL. Node and checks are for the state.
-    pub(super) fn into_row(self, ttl_min: Duration) -> Result<SessionRow, String> {
+    /// Consul's words, in the order that it checks in: behavior, then TTL, whose range is for the leader. Node and
+    /// checks are for the state.
+    pub(super) fn into_row(self) -> Result<SessionRow, String> {
         if self.node.is_empty() {
             return Err("Must provide Node".to_owned());
         }
@@ -86,7 +91,7 @@ impl Request {
             "delete" => SessionBehavior::Delete,
             other => return Err(format!("Invalid Behavior setting '{other}'")),
         };
-        let ttl_ms = ttl_ms(&self.ttl, ttl_min)?;
+        let ttl_ms = ttl_ms(&self.ttl)?;
         let (checks, node_checks) = self.check_lists();
         let list = |items: Option<Vec<String>>| items.map(|items| StringList { items });
         // An empty list of service checks is shown as such.
@@ -105,6 +110,7 @@ impl Request {
             create_index: 0,
             modify_index: 0,
             checks: list(checks),
+            ttl_exact: self.ttl_exact,
         })
     }
 
@@ -143,23 +149,19 @@ fn lock_delay_ns(value: &Value) -> Result<i64, String> {
 }
 
 /// 0 for a session that does not expire.
-fn ttl_ms(ttl: &str, least: Duration) -> Result<u64, String> {
+fn ttl_ms(ttl: &str) -> Result<u64, String> {
     if ttl.is_empty() {
         return Ok(0);
     }
     let ttl_ns = go::parse_duration(ttl).map_err(|why| format!("Session TTL '{ttl}' invalid: {why}"))?;
-    match u64::try_from(ttl_ns) {
-        Ok(0) => Ok(0),
-        Ok(ttl_ns) if (least..=SESSION_TTL_MAX).contains(&Duration::from_nanos(ttl_ns)) => {
-            // A part of a millisecond counts whole: 0 would be a session without an end.
-            Ok(ttl_ns.div_ceil(1_000_000))
-        }
-        _ => Err(format!(
-            "Invalid Session TTL '{ttl_ns}', must be between [{}={}]",
-            go::format_duration(nanos(least)),
-            go::format_duration(nanos(SESSION_TTL_MAX)),
-        )),
-    }
+    // A part of a millisecond counts whole: 0 would be a session without an end.
+    Ok(u64::try_from(ttl_ns).unwrap_or(0).div_ceil(1_000_000))
+}
+
+fn boolean(value: &Value, field: &str) -> Result<bool, String> {
+    value
+        .as_bool()
+        .ok_or_else(|| decode::wrong_kind(value, field, "bool"))
 }
 
 fn service_checks(value: Value, field: &str) -> Result<Vec<SessionServiceCheck>, String> {
@@ -192,12 +194,10 @@ fn nanos(duration: Duration) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use lictor_proto::limits::SESSION_TTL_MIN;
-
     use super::*;
 
     fn row(body: &str) -> Result<SessionRow, String> {
-        decode(body.as_bytes(), "here")?.into_row(SESSION_TTL_MIN)
+        decode(body.as_bytes(), "here")?.into_row()
     }
 
     #[test]
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ttl_is_nothing_or_between_ten_seconds_and_a_day() {
+    fn a_ttl_is_a_duration() {
         for (ttl, ms) in [
             ("", 0),
             ("0", 0),
@@ -254,26 +254,24 @@ mod tests {
             ("10s", 10_000),
             ("24h", 86_400_000),
             ("1m30s", 90_000),
+            ("1us", 1),
         ] {
             let row = row(&format!("{{\"TTL\":\"{ttl}\"}}")).unwrap();
             assert_eq!((row.ttl.as_str(), row.ttl_ms), (ttl, ms));
         }
-        for (ttl, error) in [
-            (
-                "9s",
-                "Invalid Session TTL '9000000000', must be between [10s=24h0m0s]",
-            ),
-            (
-                "-10s",
-                "Invalid Session TTL '-10000000000', must be between [10s=24h0m0s]",
-            ),
-            (
-                "1d",
-                "Session TTL '1d' invalid: time: unknown unit \"d\" in duration \"1d\"",
-            ),
-        ] {
-            assert_eq!(row(&format!("{{\"TTL\":\"{ttl}\"}}")).unwrap_err(), error);
+        assert_eq!(
+            row(r#"{"TTL":"1d"}"#).unwrap_err(),
+            "Session TTL '1d' invalid: time: unknown unit \"d\" in duration \"1d\""
+        );
+    }
+
+    #[test]
+    fn an_exact_ttl_is_asked_for_by_a_boolean() {
+        assert!(row(r#"{"TTLExact":true}"#).unwrap().ttl_exact);
+        for body in ["{}", r#"{"TTLExact":false}"#, r#"{"TTLExact":null}"#] {
+            assert!(!row(body).unwrap().ttl_exact, "{body}");
         }
+        assert!(row(r#"{"TTLExact":"yes"}"#).is_err());
     }
 
     #[test]
