@@ -39,7 +39,8 @@ test: needs
 	@scripts/stages \
 	    "tests without RocksDB" "cargo test $(PURE)" \
 	    "server and load program" "cargo build --release -p lictor -p lictor-bench" \
-	    "tests with RocksDB" "cargo test --release $(DURABLE)"
+	    "tests with RocksDB" "cargo test --release $(DURABLE)" \
+	    "tests of the web page" "LICTOR_BIN=$(BIN) LICTOR_SHOTS=$(CARGO_TARGET_DIR)/page scripts/page-test"
 
 sim: needs
 	$(SIM) $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000) $(if $(FROM),--from $(FROM)))

@@ -14,8 +14,6 @@ export type Session = {
   ServiceChecks: { ID: string }[] | null;
   CreateIndex: number;
   ModifyIndex: number;
-  /** The keys that it holds; only where the server can tell. */
-  Locks?: { Key: string; LockIndex: number; ModifyIndex: number }[];
 };
 
 function read(answer: Answer): Session[] {
@@ -26,9 +24,27 @@ export function useSessions(): Watched<Session[]> {
   return useWatch("/v1/session/list", "", read);
 }
 
-/** The same with the keys that each session holds; changes with every lock. */
-export function useLocks(): Watched<Session[]> {
-  return useWatch("/v1/session/list", "locks=", read);
+/** A key that is held, or that its lock-delay keeps from being taken: then there is no session. */
+export type Lock = { Key: string; Session: string; LockDelay: number; LockIndex: number; ModifyIndex: number };
+
+/** Null where the server cannot tell, as a Consul. */
+function readLocks(answer: Answer): Lock[] | null {
+  return answer.status === 404 ? null : json<Lock[]>(answer);
+}
+
+export function useLocks(): Watched<Lock[] | null> {
+  return useWatch("/v1/locks", "", readLocks);
+}
+
+/** A place in the line for a fair lock: the one who holds it, or one who waits. */
+export type Place = { Name: string; Index: number; Value: string | null; TTL: number; Holds: boolean };
+
+function readPlaces(answer: Answer): Place[] | null {
+  return answer.status === 404 ? null : json<Place[]>(answer);
+}
+
+export function usePlaces(): Watched<Place[] | null> {
+  return useWatch("/v1/fair-locks", "", readPlaces);
 }
 
 export function nameOf(id: string, sessions: Session[] = []): string {

@@ -8,8 +8,12 @@ import { fill } from "./sample.mjs";
 import { complaints } from "./access.mjs";
 
 const SHOTS = process.env.LICTOR_SHOTS;
+const DIST = process.env.LICTOR_UI_DIST;
 const ARGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
   "--disable-component-update", "--disable-sync"];
+
+/** Machines that build beside are slow. What a test waits for comes sooner. */
+const PATIENCE_MS = 120_000;
 
 let browser, server, page, errors, requests;
 
@@ -32,8 +36,16 @@ beforeEach(async () => {
 async function fresh(options = {}) {
   const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...options });
   const page = await context.newPage();
-  page.setDefaultTimeout(15_000);
+  page.setDefaultTimeout(PATIENCE_MS);
   [errors, requests] = [[], []];
+  // While one works on the page: the files as they were just built, without building the server anew.
+  if (DIST) {
+    await page.route(/\/(ui|mod\/dashboard)\//, async (route) => {
+      const name = /\/static\/([^?]*)/.exec(route.request().url())?.[1] ?? "index.html";
+      const response = await route.fetch();
+      await route.fulfill({ response, path: `${DIST}/${name}` });
+    });
+  }
   page.on("pageerror", (error) => errors.push(error.message));
   page.on("console", (message) => /content security policy/i.test(message.text()) && errors.push(message.text()));
   page.on("request", (request) => requests.push(request.url()));
@@ -50,7 +62,7 @@ const shown = (text, within = page) => within.getByText(text).first().waitFor();
 test("a key is created, edited and deleted", async () => {
   await page.goto(at("keys", { in: "made/" }));
   await page.getByRole("link", { name: "New key" }).click();
-  await page.getByLabel("Key", { exact: false }).and(page.locator("input.mono")).fill("made/by/hand");
+  await page.getByLabel("Key", { exact: true }).fill("made/by/hand");
   await valueField().fill("first");
   await page.getByLabel("Flags").fill("18446744073709551615");
   await button("Save").click();
@@ -117,7 +129,7 @@ test("after a conflict one may go on editing, and an edit outlives a look elsewh
 test("a new key does not overwrite one of the same name", async () => {
   await server.put("taken", "theirs");
   await page.goto(at("keys", { new: "1" }));
-  await page.locator("input.mono").fill("taken");
+  await page.getByLabel("Key", { exact: true }).fill("taken");
   await valueField().fill("mine");
   await button("Save").click();
 
@@ -163,12 +175,25 @@ test("the view of locks follows holders and releases them", async () => {
   await server.put("followed/lock", "", `?acquire=${id}`);
   await locks.getByRole("link", { name: "followed/lock" }).waitFor();
 
+  await page.getByRole("link", { name: "Sessions" }).click();
   await page.getByRole("table", { name: "Sessions" }).getByRole("link", { name: "holder" }).click();
   await entry().getByRole("link", { name: "followed/lock" }).waitFor();
   await shown("600s without a renewal", entry());
   await button("End session").click();
   await dialog().getByRole("button", { name: "End session" }).click();
   await shown("This session has ended.", entry());
+});
+
+test("a lock-delay is counted down where the lock was", async () => {
+  const id = await server.session({ Name: "short", LockDelay: "30s" });
+  await server.put("delayed/lock", "", `?acquire=${id}`);
+  await page.goto(at("locks"));
+  const row = page.getByRole("table", { name: "Locks" }).getByRole("row", { name: "delayed/lock" });
+  await row.getByText("short").waitFor();
+
+  await server.call("PUT", `/v1/session/destroy/${id}`);
+
+  await row.getByText(/lock-delay, \d+ s at most/).waitFor();
 });
 
 test("names and values are shown as text, whatever they look like", async () => {
@@ -178,7 +203,7 @@ test("names and values are shown as text, whatever they look like", async () => 
   await page.goto(at("keys", { key: `html/${name}` }));
   await shown("<script>window.broken=1</script>", entry());
   await page.getByRole("table").getByText(name).waitFor();
-  await page.goto(at("locks"));
+  await page.goto(at("locks", { kind: "sessions" }));
   await shown(name);
 
   assert.equal(await page.evaluate("window.broken"), undefined);
@@ -281,7 +306,7 @@ test("the keyboard is enough", async () => {
   await page.keyboard.press("Backspace");
   await page.getByRole("link", { name: "b", exact: true }).waitFor();
   await page.keyboard.press("n");
-  await page.locator("input.mono").waitFor();
+  await page.getByLabel("Key", { exact: true }).waitFor();
   await page.keyboard.press("Escape");
   await entry().waitFor({ state: "detached" });
   await page.keyboard.press("4");
@@ -314,12 +339,12 @@ test("the page of one server works against another that allows it", async () => 
     await page.goto(at("keys"));
     const connect = async (base) => {
       await page.getByRole("button", { name: "Connection" }).click();
-      await dialog().getByLabel("Server").fill(base);
+      await dialog().getByLabel("Server", { exact: true }).fill(base);
       await dialog().getByRole("button", { name: "Connect" }).click();
     };
     await connect(closed.base);
     await shown("-cors=", dialog());
-    await dialog().getByLabel("Server").fill(other.base);
+    await dialog().getByLabel("Server", { exact: true }).fill(other.base);
     await dialog().getByLabel("ACL token").fill("a-secret");
     await dialog().getByRole("button", { name: "Connect" }).click();
     await dialog().waitFor({ state: "detached" });
@@ -359,6 +384,8 @@ const VIEWS = {
   bytes: ["keys", { key: "app/config/logo.png" }],
   new: ["keys", { in: "app/", new: "1" }],
   locks: ["locks", {}],
+  fair: ["locks", { kind: "fair", lock: "deploys" }],
+  sessions: ["locks", { kind: "sessions" }],
   services: ["services", { service: "postgres" }],
   cluster: ["cluster", {}],
   missing: ["nowhere", {}],

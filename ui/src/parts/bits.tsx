@@ -1,6 +1,6 @@
 // Small things that every view uses.
 import type { ComponentChildren, JSX } from "preact";
-import { useState } from "preact/hooks";
+import { useId, useState } from "preact/hooks";
 import { Icon } from "./icons";
 import { tell } from "./dialog";
 
@@ -61,6 +61,26 @@ export function useAction(): [string | undefined, boolean, (work: () => Promise<
       .finally(() => setBusy(false));
   };
   return [failure, isBusy, run];
+}
+
+type FieldProps = {
+  name: string;
+  /** What there is to know about it. */
+  hint?: ComponentChildren;
+  isShort?: boolean;
+  input: (ids: { id: string; "aria-describedby"?: string }) => JSX.Element;
+};
+
+/** A field with its name above and a hint below. */
+export function Field({ name, hint, isShort, input }: FieldProps): JSX.Element {
+  const id = useId();
+  return (
+    <div class={`field ${isShort ? "short" : ""}`}>
+      <label for={id}>{name}</label>
+      {input(hint ? { id, "aria-describedby": `${id}-hint` } : { id })}
+      {hint && <small id={`${id}-hint`}>{hint}</small>}
+    </div>
+  );
 }
 
 export function count(number: number, one: string, many = `${one}s`): string {

@@ -52,9 +52,7 @@ export function Confirm({ title, children, action, typed, onConfirm, onClose }: 
         {children}
         {typed !== undefined && (
           <label class="field">
-            <span>
-              Type <code>{typed}</code> to confirm
-            </span>
+            <span>Type <code>{typed}</code> to confirm</span>
             <input value={text} onInput={(event) => setText(event.currentTarget.value)} autocomplete="off" spellcheck={false} />
           </label>
         )}

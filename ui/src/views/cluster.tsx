@@ -155,8 +155,8 @@ function Charts({ looks }: { looks: Look[] }): JSX.Element {
   const most = (lines: { points: (number | null)[] }[]) => Math.max(0, ...lines.map(({ points }) => points.at(-1) ?? 0));
   const lags = ofFollowers(lag);
   const contacts = ofFollowers(({ LastContact }) => milliseconds(LastContact));
-  const memory = gauge("runtime.alloc_bytes");
-  const mib = (value: number) => `${(value / 1024 / 1024).toFixed(0)} MiB`;
+  const memory = gauge("runtime.alloc_bytes").map((bytes) => bytes && bytes / 1024 / 1024);
+  const mib = (value: number) => `${value.toFixed(0)} MiB`;
   const whole = (value: number) => grouped(Math.round(value));
   const shown = { span: LOOKS, format: whole };
   return (

@@ -1,7 +1,7 @@
 // Which server the page works against, and with which ACL token.
 import type { JSX } from "preact";
 import { useState } from "preact/hooks";
-import { Notice } from "../parts/bits";
+import { Field, Notice } from "../parts/bits";
 import { Dialog } from "../parts/dialog";
 import { change, current, token } from "../settings";
 
@@ -50,16 +50,15 @@ export function Connection({ onClose }: { onClose: () => void }): JSX.Element {
   return (
     <Dialog title="Connection" onClose={onClose}>
       <form onSubmit={submit}>
-        <label class="field">
-          <span>Server</span>
-          <input type="text" inputMode="url" placeholder={location.origin} value={server} autocomplete="off" spellcheck={false} onInput={(event) => elsewhere(event.currentTarget.value)} />
-          <small>Empty: the server that this page came from. Another one must be started with <code>-cors</code>.</small>
-        </label>
-        <label class="field">
-          <span>ACL token</span>
-          <input type="password" value={secret} autocomplete="off" onInput={(event) => setSecret(event.currentTarget.value.trim())} />
-          <small>Kept in this browser and sent to this server alone.</small>
-        </label>
+        <Field name="Server" hint={<>Empty: the server that this page came from. Another one must be started with <code>-cors</code>.</>}
+          input={(ids) => (
+            <input {...ids} type="text" inputMode="url" placeholder={location.origin} value={server} autocomplete="off" spellcheck={false}
+              onInput={(event) => elsewhere(event.currentTarget.value)} />
+          )} />
+        <Field name="ACL token" hint="Kept in this browser and sent to this server alone."
+          input={(ids) => (
+            <input {...ids} type="password" value={secret} autocomplete="off" onInput={(event) => setSecret(event.currentTarget.value.trim())} />
+          )} />
         {failure && <Notice tone="bad">{failure}</Notice>}
         <div class="actions">
           <button type="button" onClick={onClose}>Cancel</button>

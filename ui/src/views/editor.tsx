@@ -7,7 +7,7 @@ import { diff, type Side } from "../diff";
 import { formatted } from "../json";
 import type { Entry } from "../kv";
 import { write } from "../kv";
-import { Notice, useAction } from "../parts/bits";
+import { Field, Notice, useAction } from "../parts/bits";
 import { tell } from "../parts/dialog";
 import { asDraft, draftError, type Form, formFor, Forms } from "../parts/value";
 import { begun, bytesOf, type Draft, drafts, flagsError, isChanged, NEW } from "./draft";
@@ -78,10 +78,9 @@ export function Editor({ name, onName, live, refresh, onDone }: Props): JSX.Elem
           onMine={() => save(live)} onTheirs={() => leave(live !== null)} onBoth={() => change({ base: live })} />
       )}
       <ValueField draft={draft} onChange={change} isNew={onName !== undefined} onFile={upload} />
-      <label class="field short">
-        <span>Flags</span>
-        <input inputMode="numeric" value={draft.flags} autocomplete="off" onInput={(event) => change({ flags: event.currentTarget.value.trim() })} />
-      </label>
+      <Field name="Flags" isShort input={(ids) => (
+        <input {...ids} inputMode="numeric" value={draft.flags} autocomplete="off" onInput={(event) => change({ flags: event.currentTarget.value.trim() })} />
+      )} />
       {wrong && (changed || !onName) && <Notice tone="warn">{wrong}</Notice>}
       {failure && <Notice tone="bad">{failure}</Notice>}
       <div class="actions">
@@ -99,11 +98,10 @@ function NameField({ name, onName }: { name: string; onName: (name: string) => v
     field.current!.setSelectionRange(name.length, name.length);
   }, []);
   return (
-    <label class="field">
-      <span>Key</span>
-      <input ref={field} class="mono" value={name} autocomplete="off" spellcheck={false} onInput={(event) => onName(event.currentTarget.value)} />
-      <small>Slashes make folders. A name that ends in a slash makes an empty one.</small>
-    </label>
+    <Field name="Key" hint="Slashes make folders. A name that ends in a slash makes an empty one."
+      input={(ids) => (
+        <input {...ids} ref={field} class="mono" value={name} autocomplete="off" spellcheck={false} onInput={(event) => onName(event.currentTarget.value)} />
+      )} />
   );
 }
 

@@ -8,10 +8,11 @@ import type { Entry } from "../kv";
 import { Confirm, tell } from "../parts/dialog";
 import { Copy, Empty, Fact, Notice } from "../parts/bits";
 import { Icon } from "../parts/icons";
+import { Pane } from "../parts/pane";
 import { type Form, formFor, Forms, Value } from "../parts/value";
 import { go, to } from "../route";
 import { end, nameOf, seconds, type Session } from "../sessions";
-import { begun, drafts, NEW } from "./draft";
+import { drafts } from "./draft";
 import { Editor } from "./editor";
 import { removeSeen } from "./keys";
 
@@ -44,6 +45,17 @@ export function EntryPane({ name, folder, sessions }: PaneProps): JSX.Element {
   const [asks, setAsks] = useState<"delete" | "release" | "end">();
   const back = to("keys", { in: folder });
   const edit = () => setEdited(true);
+  const actions = (
+    <>
+      <Copy text={name} what="the key" />
+      {entry && !isEdited && (
+        <>
+          <button type="button" onClick={edit} data-hotkey="e">Edit</button>
+          <button type="button" class="danger" onClick={() => setAsks("delete")}>Delete</button>
+        </>
+      )}
+    </>
+  );
   const remove = async () => {
     await removeSeen(name, entry ?? null);
     go(back);
@@ -58,37 +70,23 @@ export function EntryPane({ name, folder, sessions }: PaneProps): JSX.Element {
     tell("Ended the session.");
   };
   return (
-    <section class="side" aria-label={`Entry ${name}`}>
-      <header class="bar">
-        <a class="button quiet back" href={back} aria-label="Close"><Icon name="back" /></a>
-        <h1 class="name" title={name}>{name}</h1>
-        <Copy text={name} what="the key" />
-        {entry && !isEdited && (
-          <>
-            <button type="button" onClick={edit} data-hotkey="e">Edit</button>
-            <button type="button" class="danger" onClick={() => setAsks("delete")}>Delete</button>
-          </>
-        )}
-        <a class="button quiet close" href={back} aria-label="Close"><Icon name="close" /></a>
-      </header>
-      <div class="body">
-        {failure && <Notice tone="bad">{failure}</Notice>}
-        {isEdited && entry !== undefined && (
-          <Editor name={name} live={entry} refresh={refresh} onDone={() => setEdited(false)} />
-        )}
-        {!isEdited && entry === null && (
-          <Empty title="There is no such key.">
-            <p><button type="button" class="primary" onClick={edit}>Create it</button></p>
-          </Empty>
-        )}
-        {!isEdited && entry && (
-          <>
-            {entry.session && <Lock entry={entry} sessions={sessions} onAsk={setAsks} />}
-            <Shown entry={entry} />
-            <Facts entry={entry} />
-          </>
-        )}
-      </div>
+    <Pane title={name} label="Entry" back={back} actions={actions}>
+      {failure && <Notice tone="bad">{failure}</Notice>}
+      {isEdited && entry !== undefined && (
+        <Editor name={name} live={entry} refresh={refresh} onDone={() => setEdited(false)} />
+      )}
+      {!isEdited && entry === null && (
+        <Empty title="There is no such key.">
+          <p><button type="button" class="primary" onClick={edit}>Create it</button></p>
+        </Empty>
+      )}
+      {!isEdited && entry && (
+        <>
+          {entry.session && <Lock entry={entry} sessions={sessions} onAsk={setAsks} />}
+          <Shown entry={entry} />
+          <Facts entry={entry} />
+        </>
+      )}
       {asks === "delete" && (
         <Confirm title="Delete this key?" action="Delete" onConfirm={remove} onClose={() => setAsks(undefined)}>
           <p><code>{name}</code> goes, for good, if it is still as you see it.</p>
@@ -105,7 +103,7 @@ export function EntryPane({ name, folder, sessions }: PaneProps): JSX.Element {
           <p>All locks of <b>{nameOf(entry?.session ?? "", sessions)}</b> are released, or their keys deleted, as the session says.</p>
         </Confirm>
       )}
-    </section>
+    </Pane>
   );
 }
 
@@ -122,8 +120,9 @@ function Lock({ entry, sessions, onAsk }: LockProps): JSX.Element {
           {session && <> on node <b>{session.Node}</b></>}
         </p>
         <p class="muted">
-          {session && (session.TTL ? `TTL ${session.TTL}` : "no TTL")}
-          {session && `, lock-delay ${seconds(session.LockDelay)}, then ${session.Behavior === "delete" ? "the key is deleted" : "the lock is free"}. `}
+          {session && (session.TTL ? `TTL ${session.TTL}. ` : "No TTL. ")}
+          {session && (session.Behavior === "delete" ? "The key goes with the session. " : "")}
+          {session && (session.LockDelay ? `Free ${seconds(session.LockDelay)} after the session ends. ` : "Free as soon as the session ends. ")}
           Taken {entry.lockIndex === 1 ? "once" : `${entry.lockIndex} times`} so far.
         </p>
       </div>
@@ -184,24 +183,15 @@ export function NewPane({ folder }: { folder: string }): JSX.Element {
   const [name, setName] = useState(folder);
   const [found, setFound] = useState<Entry | null>(null);
   const back = to("keys", { in: folder });
-  useEffect(() => {
-    if (!drafts.has(NEW)) drafts.set(NEW, begun(null));
-  }, []);
   const refresh = async () => {
     const entry = await kv.readEntry(name);
     setFound(entry);
     return entry;
   };
   return (
-    <section class="side" aria-label="New key">
-      <header class="bar">
-        <a class="button quiet back" href={back} aria-label="Close"><Icon name="back" /></a>
-        <h1>New key</h1>
-        <a class="button quiet close" href={back} aria-label="Close"><Icon name="close" /></a>
-      </header>
-      <div class="body">
-        <Editor name={name} onName={(name) => (setName(name), setFound(null))} live={found} refresh={refresh} onDone={(saved) => go(saved ? to("keys", { key: name }) : back)} />
-      </div>
-    </section>
+    <Pane title="New key" label="New key" back={back}>
+      <Editor name={name} onName={(name) => (setName(name), setFound(null))} live={found} refresh={refresh}
+        onDone={(saved) => go(saved ? to("keys", { key: name }) : back)} />
+    </Pane>
   );
 }

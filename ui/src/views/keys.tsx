@@ -65,7 +65,7 @@ export function Keys({ query }: { query: Record<string, string> }): JSX.Element 
               onInput={(event) => setFilter(event.currentTarget.value)} />
           </form>
           {folder && (
-            <button type="button" onClick={() => setDoomed(folder)} aria-label={`Delete the folder ${folder}`}>Delete folder</button>
+            <button type="button" class="quiet" onClick={() => setDoomed(folder)} aria-label={`Delete the folder ${folder}`} title="Delete this folder"><Icon name="trash" /></button>
           )}
           <a class="button primary" href={to("keys", { in: folder, new: "1" })} data-hotkey="n"><Icon name="plus" />New key</a>
         </div>
@@ -147,34 +147,52 @@ function Nothing({ folder, filter }: { folder: string; filter: string }): JSX.El
 
 type Held = { entry: Entry | null; isFresh: boolean };
 
-/** The entries of the rows in view, read again when the folder changes. */
+/** Between two reads of the rows in view, however fast the folder changes. */
+const PAUSE_MS = 200;
+
+/** The entries of the rows in view, read again when the folder changes: one read at a time, and none is given up. */
 function useEntries(names: string[], folder: string, index: number): [Map<string, Held>, (names: string[]) => void] {
-  const [held, setHeld] = useState({ folder, entries: new Map<string, Held>() });
+  const [entries, setEntries] = useState(new Map<string, Held>());
   const [view, setView] = useState<string[]>([]);
-  const read = useRef({ folder, index: -1, names: new Set<string>() });
-  useEffect(() => {
-    if (read.current.folder !== folder || read.current.index !== index) read.current = { folder, index, names: new Set() };
+  const latest = useRef({ names, folder, index, view });
+  latest.current = { names, folder, index, view };
+  /** The folder's index when each entry was read. */
+  const readAt = useRef(new Map<string, number>());
+  const isReading = useRef(false);
+  const ended = useRef(new AbortController());
+  const wanted = () => {
+    const { names, folder, index, view } = latest.current;
     const here = new Set(names);
     const isKey = (name: string) => name === folder || !name.endsWith("/");
-    const wanted = view.filter((name) => here.has(name) && isKey(name) && !read.current.names.has(name));
-    if (!wanted.length) return;
-    const ended = new AbortController();
-    void kv.readMany(wanted, ended.signal).then((found) => {
-      if (ended.signal.aborted) return;
-      wanted.forEach((name) => read.current.names.add(name));
-      setHeld((old) => {
-        const entries = new Map(old.folder === folder ? old.entries : []);
-        wanted.forEach((name, at) => {
-          const [before, entry] = [entries.get(name)?.entry, found[at] ?? null];
-          const isFresh = old.folder === folder && before != null && entry?.modifyIndex !== before.modifyIndex;
-          entries.set(name, { entry, isFresh });
+    return view.filter((name) => here.has(name) && isKey(name) && readAt.current.get(name) !== index);
+  };
+  const read = async () => {
+    isReading.current = true;
+    for (let batch = wanted(); batch.length && !ended.current.signal.aborted; batch = wanted()) {
+      const { index } = latest.current;
+      const found = await kv.readMany(batch, ended.current.signal);
+      batch.forEach((name) => readAt.current.set(name, index));
+      setEntries((old) => {
+        const next = new Map(old);
+        batch.forEach((name, at) => {
+          const [before, entry] = [old.get(name)?.entry, found[at] ?? null];
+          next.set(name, { entry, isFresh: before != null && entry?.modifyIndex !== before.modifyIndex });
         });
-        return { folder, entries };
+        return next;
       });
-    });
-    return () => ended.abort();
+      await new Promise((done) => setTimeout(done, PAUSE_MS));
+    }
+    isReading.current = false;
+  };
+  useEffect(() => () => ended.current.abort(), []);
+  useEffect(() => {
+    readAt.current.clear();
+    setEntries(new Map());
+  }, [folder]);
+  useEffect(() => {
+    if (!isReading.current) void read();
   }, [view, names, folder, index]);
-  return [held.folder === folder ? held.entries : new Map(), setView];
+  return [entries, setView];
 }
 
 /** Asks before it deletes: a key if it is still as it was seen, a folder with everything in it. */

@@ -1,58 +1,80 @@
-// Locks and the sessions that hold them.
+// Locks, the lines before fair locks, and the sessions that hold keys.
 import type { JSX } from "preact";
-import { useMemo, useState } from "preact/hooks";
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { Chip, Copy, count, Empty, Fact, Notice, shortId } from "../parts/bits";
 import { Confirm, tell } from "../parts/dialog";
 import { Icon } from "../parts/icons";
+import { Pane } from "../parts/pane";
 import { Rows } from "../parts/rows";
 import { to } from "../route";
-import { end, seconds, type Session, useLocks } from "../sessions";
+import { end, type Lock, type Place, seconds, type Session, useLocks, usePlaces, useSessions } from "../sessions";
 
-type Lock = { key: string; count: number; session: Session };
-
-const LOCK_COLUMNS = ["Key", "Holder", "Node", "Taken", "ModifyIndex"].map((name) => ({ name, class: `col-${name.toLowerCase()}` }));
+const column = (name: string, of: string) => ({ name, class: `col-${of}` });
+const LOCK_COLUMNS = [column("Key", "key"), column("Holder", "holder"), column("Node", "node"), column("Taken", "taken"), column("ModifyIndex", "modifyindex")];
+const FAIR_COLUMNS = [column("Lock", "key"), column("Holder", "holder"), column("TTL", "ttl"), column("In line", "holds")];
 const SESSION_COLUMNS = [
-  { name: "Session", class: "col-holder" }, { name: "Node", class: "col-node" }, { name: "TTL", class: "col-ttl" },
-  { name: "Lock-delay", class: "col-delay" }, { name: "At its end", class: "col-behavior" }, { name: "Holds", class: "col-holds" },
+  column("Session", "holder"), column("Node", "node"), column("TTL", "ttl"), column("Lock-delay", "delay"),
+  column("At its end", "behavior"), column("Holds", "holds"),
 ];
 
+/** A fair lock with everybody in line for it; the first holds it. */
+type Line = { name: string; places: Place[] };
+
 export function Locks({ query }: { query: Record<string, string> }): JSX.Element {
-  const { data: sessions, failure } = useLocks();
+  const sessions = useSessions();
+  const locks = useLocks();
+  const places = usePlaces();
   const [filter, setFilter] = useState("");
   const wanted = filter.toLowerCase();
-  const isTold = sessions?.some((session) => session.Locks !== undefined) ?? false;
-  const locks = useMemo(() => {
-    const all = (sessions ?? []).flatMap((session) =>
-      (session.Locks ?? []).map(({ Key, LockIndex }) => ({ key: Key, count: LockIndex, session })));
-    const matches = ({ key, session }: Lock) => `${key} ${session.Name} ${session.ID} ${session.Node}`.toLowerCase().includes(wanted);
-    return all.filter(matches).sort((a, b) => (a.key < b.key ? -1 : 1));
-  }, [sessions, wanted]);
-  const shown = useMemo(
-    () => (sessions ?? []).filter(({ Name, ID, Node }) => `${Name} ${ID} ${Node}`.toLowerCase().includes(wanted)),
-    [sessions, wanted],
+  const kind = query.kind ?? "held";
+  const byId = useMemo(() => new Map((sessions.data ?? []).map((session) => [session.ID, session])), [sessions.data]);
+  const held = useMemo(() => {
+    const about = ({ Key, Session }: Lock) => `${Key} ${Session} ${byId.get(Session)?.Name} ${byId.get(Session)?.Node}`;
+    return (locks.data ?? []).filter((lock) => about(lock).toLowerCase().includes(wanted)).sort((a, b) => (a.Key < b.Key ? -1 : 1));
+  }, [locks.data, byId, wanted]);
+  const lines = useMemo(() => {
+    const found = new Map<string, Place[]>();
+    for (const place of places.data ?? []) found.set(place.Name, [...(found.get(place.Name) ?? []), place]);
+    const all = [...found].map(([name, places]) => ({ name, places }));
+    return all.filter(({ name, places }) => `${name} ${places.map(({ Value }) => Value).join(" ")}`.toLowerCase().includes(wanted));
+  }, [places.data, wanted]);
+  const alive = useMemo(
+    () => (sessions.data ?? []).filter(({ Name, ID, Node }) => `${Name} ${ID} ${Node}`.toLowerCase().includes(wanted)),
+    [sessions.data, wanted],
   );
-  const selected = query.session;
-  const session = sessions?.find((one) => one.ID === selected);
+  const holds = (id: string) => locks.data?.filter((lock) => lock.Session === id);
+  const failure = sessions.failure ?? locks.failure ?? places.failure;
+  const isLoaded = sessions.data !== undefined && locks.data !== undefined && places.data !== undefined;
+  const selected = query.session ?? query.lock;
+  const kinds = [["held", "Locks", held.length], ["fair", "Fair locks", lines.length], ["sessions", "Sessions", alive.length]] as const;
   return (
     <div class={`panes ${selected ? "with-side" : ""}`}>
       <section class="list" aria-label="Locks and sessions">
         <div class="bar">
-          <h1>Locks</h1>
+          <h1 class="hidden">Locks and sessions</h1>
+          <nav class="segments" aria-label="What to list">
+            {kinds.map(([one, name, number]) => (
+              <a href={to("locks", { kind: one })} aria-current={kind === one ? "page" : undefined}>{name} <span class="number">{isLoaded && number}</span></a>
+            ))}
+          </nav>
           <form class="filter" role="search" onSubmit={(event) => event.preventDefault()}>
             <input type="search" data-hotkey="/" aria-label="Filter by key, session or node" placeholder="Filter by key, session or node"
               value={filter} autocomplete="off" spellcheck={false} onInput={(event) => setFilter(event.currentTarget.value)} />
           </form>
         </div>
         {failure && <Notice tone="bad">{failure}</Notice>}
-        {sessions && (locks.length > 0
-          ? <Rows label="Locks" columns={LOCK_COLUMNS} items={locks} idOf={({ key }) => key} row={(lock) => <LockRow lock={lock} />} />
-          : <NoLocks hasSessions={sessions.length > 0} isTold={isTold || sessions.length === 0} filter={filter} />)}
-        <div class="bar"><h2>Sessions</h2><span class="muted" aria-live="polite">{sessions && count(shown.length, "session")}</span></div>
-        {sessions && (shown.length > 0
-          ? <Rows label="Sessions" columns={SESSION_COLUMNS} items={shown} idOf={({ ID }) => ID} selected={selected} row={(one) => <SessionRow session={one} />} />
+        {isLoaded && kind === "held" && (held.length > 0
+          ? <Rows label="Locks" columns={LOCK_COLUMNS} items={held} idOf={({ Key }) => Key} row={(lock) => <LockRow lock={lock} session={byId.get(lock.Session)} />} />
+          : <NoLocks isTold={locks.data !== null} hasSessions={byId.size > 0} filter={filter} />)}
+        {isLoaded && kind === "fair" && (lines.length > 0
+          ? <Rows label="Fair locks" columns={FAIR_COLUMNS} items={lines} idOf={({ name }) => name} selected={query.lock} row={(line) => <LineRow line={line} />} />
+          : <NoLines isTold={places.data !== null} filter={filter} />)}
+        {isLoaded && kind === "sessions" && (alive.length > 0
+          ? <Rows label="Sessions" columns={SESSION_COLUMNS} items={alive} idOf={({ ID }) => ID} selected={query.session} row={(one) => <SessionRow session={one} holds={holds(one.ID)} />} />
           : <Empty title={filter ? "No session matches." : "No sessions."}>{!filter && <p>A session stands for a client that is alive. It is what holds locks.</p>}</Empty>)}
       </section>
-      {selected && sessions && <SessionPane key={selected} id={selected} session={session} />}
+      {query.session && isLoaded && <SessionPane key={query.session} id={query.session} session={byId.get(query.session)} holds={holds(query.session)} back={to("locks", { kind })} />}
+      {query.lock && isLoaded && <LinePane name={query.lock} line={lines.find(({ name }) => name === query.lock)} />}
     </div>
   );
 }
@@ -62,85 +84,144 @@ function NoLocks({ hasSessions, isTold, filter }: { hasSessions: boolean; isTold
   if (!isTold) return <Empty title="This server does not tell which keys are locked."><p>Each key shows its holder under Keys.</p></Empty>;
   return (
     <Empty title="Nothing is locked.">
-      <p>{hasSessions ? "There are sessions, and none holds a key." : "A client takes a lock on a key with a session:"}</p>
+      <p>{hasSessions ? "There are sessions, and none of them holds a key." : "A client takes a lock on a key with a session:"}</p>
       {!hasSessions && <pre>lictor lock my/lock ./job</pre>}
     </Empty>
   );
 }
 
-function holder(session: Session): string {
+function NoLines({ isTold, filter }: { isTold: boolean; filter: string }): JSX.Element {
+  if (filter) return <Empty title="No fair lock matches." />;
+  if (!isTold) return <Empty title="This server has no fair locks." />;
+  return (
+    <Empty title="Nobody holds a fair lock or waits for one.">
+      <p>A fair lock goes to whoever came first:</p>
+      <pre>curl -X POST '{location.origin}/mod/v2/lock/deploys?ttl=60'</pre>
+    </Empty>
+  );
+}
+
+function nameOf(session: Session): string {
   return session.Name || shortId(session.ID);
 }
 
-function LockRow({ lock: { key, count, session } }: { lock: Lock }): JSX.Element {
+function LockRow({ lock, session }: { lock: Lock; session?: Session }): JSX.Element {
   return (
     <>
-      <span role="cell" class="col-key"><Icon name="lock" /><a href={to("keys", { key })} title={key}>{key}</a></span>
-      <span role="cell" class="col-holder"><a tabIndex={-1} href={to("locks", { session: session.ID })} title={session.ID}>{holder(session)}</a></span>
-      <span role="cell" class="col-node">{session.Node}</span>
-      <span role="cell" class="col-taken">{count}×</span>
-      <span role="cell" class="col-modifyindex">{session.Locks!.find((lock) => lock.Key === key)!.ModifyIndex}</span>
+      <span role="cell" class="col-key"><Icon name="lock" /><a href={to("keys", { key: lock.Key })} title={lock.Key}>{lock.Key}</a></span>
+      <span role="cell" class="col-holder">
+        {session && <a href={to("locks", { session: session.ID })} title={session.ID}>{nameOf(session)}</a>}
+        {lock.Session === "" && <Delay key={lock.ModifyIndex} lock={lock} />}
+      </span>
+      <span role="cell" class="col-node">{session?.Node}</span>
+      <span role="cell" class="col-taken">{lock.LockIndex}×</span>
+      <span role="cell" class="col-modifyindex">{lock.ModifyIndex}</span>
     </>
   );
 }
 
-function SessionRow({ session }: { session: Session }): JSX.Element {
+/** Counts down what is left of a lock-delay at most: it may have begun before this page saw it. */
+function Delay({ lock }: { lock: Lock }): JSX.Element {
+  const began = useRef(performance.now());
+  const [, again] = useState(0);
+  const left = Math.ceil((lock.LockDelay / 1e6 - (performance.now() - began.current)) / 1000);
+  useEffect(() => {
+    const timer = setInterval(() => again((count) => count + 1), 1000);
+    return () => clearInterval(timer);
+  }, []);
+  return left > 0 ? <Chip tone="warn">lock-delay, {left} s at most</Chip> : <span class="muted">free</span>;
+}
+
+function LineRow({ line: { name, places } }: { line: Line }): JSX.Element {
+  const [first] = places;
+  const waiting = places.filter(({ Holds }) => !Holds).length;
   return (
     <>
-      <span role="cell" class="col-holder"><a href={to("locks", { session: session.ID })} title={session.ID}>{holder(session)}</a> <span class="muted mono">{session.Name && shortId(session.ID)}</span></span>
+      <span role="cell" class="col-key"><Icon name="lock" /><a href={to("locks", { kind: "fair", lock: name })} title={name}>{name}</a></span>
+      <span role="cell" class="col-holder"><Who place={first!} /></span>
+      <span role="cell" class="col-ttl">{first!.TTL} s</span>
+      <span role="cell" class="col-holds">{waiting ? <Chip tone="accent">{waiting} waiting</Chip> : <span class="muted">nobody</span>}</span>
+    </>
+  );
+}
+
+function Who({ place }: { place: Place }): JSX.Element {
+  return place.Value === null ? <span class="muted">no name, place {place.Index}</span> : <span class="mono">{place.Value}</span>;
+}
+
+function SessionRow({ session, holds }: { session: Session; holds?: Lock[] }): JSX.Element {
+  return (
+    <>
+      <span role="cell" class="col-holder">
+        <a href={to("locks", { kind: "sessions", session: session.ID })} title={session.ID}>{nameOf(session)}</a>{" "}
+        <span class="muted mono">{session.Name && shortId(session.ID)}</span>
+      </span>
       <span role="cell" class="col-node">{session.Node}</span>
       <span role="cell" class="col-ttl">{session.TTL || <span class="muted">none</span>}</span>
       <span role="cell" class="col-delay">{seconds(session.LockDelay)}</span>
       <span role="cell" class="col-behavior">{session.Behavior === "delete" ? "keys are deleted" : "locks are released"}</span>
-      <span role="cell" class="col-holds">{session.Locks === undefined ? "" : session.Locks.length ? <Chip tone="warn">{count(session.Locks.length, "key")}</Chip> : <span class="muted">nothing</span>}</span>
+      <span role="cell" class="col-holds">{holds && (holds.length ? <Chip tone="warn">{count(holds.length, "key")}</Chip> : <span class="muted">nothing</span>)}</span>
     </>
   );
 }
 
-function SessionPane({ id, session }: { id: string; session?: Session }): JSX.Element {
+function LinePane({ name, line }: { name: string; line?: Line }): JSX.Element {
+  return (
+    <Pane title={name} label="Fair lock" back={to("locks", { kind: "fair" })}>
+      {!line && <Empty title="Nobody holds this lock or waits for it." />}
+      {line && (
+        <ol class="line" aria-label="In line">
+          {line.places.map((place, at) => (
+            <li class={place.Holds ? "holds" : ""}>
+              <span class="place">{place.Holds ? <Icon name="lock" /> : at}</span>
+              <span><Who place={place} /></span>
+              <span class="muted">{place.Holds ? "holds it" : at === 1 ? "is next" : "waits"}, TTL {place.TTL} s, index {place.Index}</span>
+            </li>
+          ))}
+        </ol>
+      )}
+    </Pane>
+  );
+}
+
+type SessionProps = { id: string; session?: Session; holds?: Lock[]; back: string };
+
+function SessionPane({ id, session, holds, back }: SessionProps): JSX.Element {
   const [asks, setAsks] = useState(false);
-  const back = to("locks");
   const checks = [...(session?.NodeChecks ?? []), ...(session?.ServiceChecks ?? []).map(({ ID }) => ID)];
   const endIt = async () => {
     await end(id);
     tell("Ended the session.");
   };
+  const action = session && <button type="button" class="danger" onClick={() => setAsks(true)}>End session</button>;
   return (
-    <section class="side" aria-label="Session">
-      <header class="bar">
-        <a class="button quiet back" href={back} aria-label="Close"><Icon name="back" /></a>
-        <h1 class="name">{session ? holder(session) : shortId(id)}</h1>
-        {session && <button type="button" class="danger" onClick={() => setAsks(true)}>End session</button>}
-        <a class="button quiet close" href={back} aria-label="Close"><Icon name="close" /></a>
-      </header>
-      <div class="body">
-        {!session && <Empty title="This session has ended."><p>Its locks are released, or their keys deleted, as it said.</p></Empty>}
-        {session && (
-          <>
-            <dl class="facts">
-              <Fact name="Id"><code>{id}</code><Copy text={id} what="the id" /></Fact>
-              <Fact name="Node">{session.Node}</Fact>
-              <Fact name="TTL">{session.TTL ? `${session.TTL} without a renewal, at least` : "none: it lives until it is ended or a check fails"}</Fact>
-              <Fact name="Lock-delay">{session.LockDelay ? `${seconds(session.LockDelay)} before the next holder, when it ends` : "none"}</Fact>
-              <Fact name="At its end">{session.Behavior === "delete" ? "its keys are deleted" : "its locks are released, its keys stay"}</Fact>
-              <Fact name="Lives by checks">{checks.length ? checks.map((check) => <Chip>{check}</Chip>) : "none"}</Fact>
-              <Fact name="CreateIndex">{session.CreateIndex}</Fact>
-            </dl>
-            {session.Locks && <h2>Holds {session.Locks.length ? count(session.Locks.length, "key") : "nothing"}</h2>}
-            <ul class="plain">
-              {session.Locks?.map(({ Key }) => <li><a class="mono" href={to("keys", { key: Key })}>{Key}</a></li>)}
-            </ul>
-          </>
-        )}
-      </div>
+    <Pane title={session ? nameOf(session) : shortId(id)} label="Session" back={back} actions={action}>
+      {!session && <Empty title="This session has ended."><p>Its locks are released, or their keys deleted, as it said.</p></Empty>}
+      {session && (
+        <>
+          <dl class="facts">
+            <Fact name="Id"><code>{id}</code><Copy text={id} what="the id" /></Fact>
+            <Fact name="Node">{session.Node}</Fact>
+            <Fact name="TTL">{session.TTL ? `${session.TTL} without a renewal, at least` : "none: it lives until it is ended or a check fails"}</Fact>
+            <Fact name="Lock-delay">{session.LockDelay ? `${seconds(session.LockDelay)} before the next holder, when it ends` : "none"}</Fact>
+            <Fact name="At its end">{session.Behavior === "delete" ? "its keys are deleted" : "its locks are released, its keys stay"}</Fact>
+            <Fact name="Lives by checks">{checks.length ? checks.map((check) => <Chip>{check}</Chip>) : "none"}</Fact>
+            <Fact name="CreateIndex">{session.CreateIndex}</Fact>
+          </dl>
+          {holds && <h2>Holds {holds.length ? count(holds.length, "key") : "nothing"}</h2>}
+          <ul class="plain">
+            {holds?.map(({ Key }) => <li><Icon name="lock" /><a class="mono" href={to("keys", { key: Key })}>{Key}</a></li>)}
+          </ul>
+        </>
+      )}
       {asks && (
         <Confirm title="End this session?" action="End session" onConfirm={endIt} onClose={() => setAsks(false)}>
           <p>
-            Its holder loses {session?.Locks ? count(session.Locks.length, "lock") : "all its locks"}.
+            Its holder loses {holds ? count(holds.length, "lock") : "all its locks"}.
             {session?.Behavior === "delete" && " The keys are deleted."}
           </p>
         </Confirm>
       )}
-    </section>
+    </Pane>
   );
 }

@@ -1,9 +1,9 @@
 // Services, the nodes they run on, and their checks.
-import type { ComponentChildren, JSX } from "preact";
+import type { JSX } from "preact";
 import { useMemo, useState } from "preact/hooks";
 import { type Answer, json, useWatch } from "../api";
 import { Chip, count, Empty, Notice, type Tone } from "../parts/bits";
-import { Icon } from "../parts/icons";
+import { Pane } from "../parts/pane";
 import { Rows } from "../parts/rows";
 import { to } from "../route";
 
@@ -92,23 +92,10 @@ function ServiceRow({ row }: { row: Row }): JSX.Element {
   );
 }
 
-function Pane({ title, back, children }: { title: string; back: string; children: ComponentChildren }): JSX.Element {
-  return (
-    <section class="side" aria-label={title}>
-      <header class="bar">
-        <a class="button quiet back" href={back} aria-label="Close"><Icon name="back" /></a>
-        <h1 class="name">{title}</h1>
-        <a class="button quiet close" href={back} aria-label="Close"><Icon name="close" /></a>
-      </header>
-      <div class="body">{children}</div>
-    </section>
-  );
-}
-
 function ServicePane({ name }: { name: string }): JSX.Element {
   const { data, failure } = useWatch(`/v1/health/service/${encodeURIComponent(name)}`, "", readInstances);
   return (
-    <Pane title={name} back={to("services")}>
+    <Pane title={name} label="Service" back={to("services")}>
       {failure && <Notice tone="bad">{failure}</Notice>}
       {data?.length === 0 && <Empty title="There is no instance of this service." />}
       {data?.map(({ Node, Service, Checks }) => (
@@ -127,7 +114,7 @@ function ServicePane({ name }: { name: string }): JSX.Element {
 
 function NodePane({ name, checks }: { name: string; checks?: Check[] }): JSX.Element {
   return (
-    <Pane title={name} back={to("services", { kind: "nodes" })}>
+    <Pane title={name} label="Node" back={to("services", { kind: "nodes" })}>
       {checks && <CheckList of={checks} />}
     </Pane>
   );
