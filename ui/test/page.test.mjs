@@ -8,7 +8,6 @@ import { fill } from "./sample.mjs";
 import { complaints } from "./access.mjs";
 
 const SHOTS = process.env.LICTOR_SHOTS;
-const DIST = process.env.LICTOR_UI_DIST;
 const ARGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
   "--disable-component-update", "--disable-sync"];
 
@@ -38,14 +37,6 @@ async function fresh(options = {}) {
   const page = await context.newPage();
   page.setDefaultTimeout(PATIENCE_MS);
   [errors, requests] = [[], []];
-  // While one works on the page: the files as they were just built, without building the server anew.
-  if (DIST) {
-    await page.route(/\/(ui|mod\/dashboard)\//, async (route) => {
-      const name = /\/static\/([^?]*)/.exec(route.request().url())?.[1] ?? "index.html";
-      const response = await route.fetch();
-      await route.fulfill({ response, path: `${DIST}/${name}` });
-    });
-  }
   page.on("pageerror", (error) => errors.push(error.message));
   page.on("console", (message) => /content security policy/i.test(message.text()) && errors.push(message.text()));
   page.on("request", (request) => requests.push(request.url()));

@@ -7,7 +7,7 @@ const here = new URL("./", import.meta.url).pathname;
 const files = readdirSync(here).filter((name) => name.endsWith(".test.mjs")).map((name) => here + name);
 let [passed, failed] = [0, 0];
 const isTest = ({ details, file, name }) => details?.type !== "suite" && name !== file;
-const tests = run({ files, concurrency: 1, timeout: 600_000 });
+const tests = run({ files, concurrency: 1 });
 tests.on("test:pass", (one) => (passed += isTest(one) ? 1 : 0));
 tests.on("test:fail", (one) => (failed += isTest(one) ? 1 : 0));
 tests.on("end", () => {
