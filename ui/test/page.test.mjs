@@ -364,6 +364,7 @@ test("etcd's addresses of the dashboard lead to the same views", async () => {
   await page.getByRole("region", { name: "Browser" }).waitFor();
   await page.goto(`${server.base}/mod/dashboard/stats`);
   await shown("Commit index");
+  await shown("Memory of this server");
   await page.goto(`${server.base}/mod/dashboard/no/such/view`);
   await shown("View not found.");
 });

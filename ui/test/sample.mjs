@@ -36,5 +36,7 @@ export async function fill(server) {
   for (const service of SERVICES) await server.call("PUT", "/v1/agent/service/register", JSON.stringify(service));
   const lag = { Status: "critical", Output: "replica db-2 is 48 s behind\nlimit: 10 s" };
   await server.call("PUT", "/v1/agent/check/update/pg", JSON.stringify(lag));
-  await server.call("PUT", "/mod/v2/lock/deploys?ttl=600", "value=alice&timeout=0");
+  await server.call("POST", "/mod/v2/lock/deploys?ttl=600&value=alice");
+  // These wait until the server ends.
+  for (const name of ["bob", "carol"]) server.call("POST", `/mod/v2/lock/deploys?ttl=600&value=${name}`).catch(() => {});
 }

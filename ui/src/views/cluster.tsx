@@ -16,6 +16,7 @@ type Metrics = { Gauges: { Name: string; Value: number }[] };
 /** One look at the cluster. */
 type Look = { at: number; health: Health | null; about: About; gauges: Record<string, number>; leader: string };
 
+const GAUGES = ["raft.term", "kv.entries", "state.sessions", "runtime.alloc_bytes"];
 const EVERY_MS = 1000;
 const LOOKS = 120;
 
@@ -30,9 +31,9 @@ export function Cluster(): JSX.Element {
       call("/v1/agent/metrics", { signal }).then((answer) => json<Metrics>(answer)).catch(() => ({ Gauges: [] })),
       call("/v1/status/leader", { signal }).then((answer) => json<string>(answer)),
     ]);
-    // Names of gauges carry the node's: `consul.NODE.raft.term`. A node's name may hold dots.
-    const short = (name: string) => name.replace(`.${about.Config.NodeName}.`, ".").replace(/^[^.]*\./, "");
-    const gauges = Object.fromEntries(metrics.Gauges.map(({ Name, Value }) => [short(Name), Value]));
+    // Names of gauges begin with the program's and the host's: `consul.HOST.raft.term`.
+    const found = GAUGES.map((end) => [end, metrics.Gauges.find(({ Name }) => Name.endsWith(`.${end}`))?.Value] as const);
+    const gauges = Object.fromEntries(found.filter(([, value]) => value !== undefined)) as Record<string, number>;
     looks.current = [...looks.current.slice(1 - LOOKS), { at: performance.now(), health, about, gauges, leader }];
     again((count) => count + 1);
   }, EVERY_MS, []);

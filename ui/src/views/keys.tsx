@@ -116,7 +116,7 @@ function KeyRow({ name, folder, entry, sessions }: KeyRowProps): JSX.Element {
   return (
     <>
       <span role="cell" class="col-key">
-        <Icon name={isFolder ? "folder" : "key"} />
+        <Icon name={isFolder ? "folder" : entry?.session ? "lock" : "key"} />
         <a href={addressOf(name, folder)} title={name}>{shown}</a>
         {drafts.has(name) && <Chip tone="accent" title="Has an edit that is not saved">edited</Chip>}
       </span>
