@@ -397,7 +397,7 @@ test("every view, in light, dark and narrow, can be read and used by all", async
       await page.goto(at(view, query));
       await page.locator("main > *").first().waitFor();
       await page.waitForLoadState("load");
-      await page.locator(".rows .row:not(.head), .value, .figures, .empty, .editor, .instance").first().waitFor();
+      await page.locator(":is(.rows .row:not(.head), .value, .figures, .empty, .editor, .line, .instance):visible").first().waitFor();
       if (SHOTS) await page.screenshot({ path: `${SHOTS}/${name}-${look}.png` });
       found.push(...(await complaints(page)).map((complaint) => `${name}, ${look}: ${complaint}`));
       const isTooWide = await page.evaluate("document.documentElement.scrollWidth > innerWidth");
