@@ -83,7 +83,8 @@ function Wire({ onConnect }: { onConnect: () => void }): JSX.Element {
   const trouble = failure ?? (hasLeader ? undefined : "The cluster has no leader at the moment.");
   return (
     <>
-      <button type="button" class={`wire ${trouble ? "bad" : "good"}`} onClick={onConnect} aria-label={`Connection: ${trouble ?? "live"}`} title="Connection: server and token">
+      <button type="button" class={`wire ${trouble ? "bad" : "good"}`} onClick={onConnect} title="Connection: server and token">
+        <span class="hidden">Connection {trouble ? "lost" : "live"}: </span>
         <span class="dot" aria-hidden="true" />
         <span class="whom">{about ? `${about.Config.NodeName} · ${about.Config.Datacenter}` : server || location.host}</span>
         {index > 1 && <span class="index" title="The newest index seen">{index.toLocaleString("en")}</span>}

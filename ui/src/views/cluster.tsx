@@ -39,7 +39,7 @@ export function Cluster(): JSX.Element {
   }, EVERY_MS, []);
   const look = looks.current.at(-1);
   return (
-    <div class="page">
+    <div class="page" tabIndex={0}>
       {failure && <Notice tone="bad">{failure}</Notice>}
       {look ? <Shown look={look} looks={looks.current} /> : !failure && <Empty title="Looking at the servers." />}
     </div>
@@ -104,7 +104,7 @@ function lag(server: Server, health: Health): number | null {
 
 function Servers({ health }: { health: Health }): JSX.Element {
   return (
-    <section class="servers" aria-label="Servers">
+    <section class="servers" aria-label="Servers" tabIndex={0}>
       <table>
         <thead>
           <tr><th>Server</th><th>Role</th><th>Health</th><th class="number">Behind</th><th class="number">Last contact</th><th class="number">Last index</th><th>Stable since</th></tr>
