@@ -68,7 +68,8 @@ impl Bank {
         for (number, &server) in servers.iter().enumerate() {
             let (stop, transfers) = (Arc::clone(&self.stop), Arc::clone(&self.transfers));
             self.clients.push(std::thread::spawn(move || {
-                transfer_until(&stop, server, number, &transfers)
+                transfer_until(&stop, server, number, &transfers);
+                Ok(())
             }));
             let (stop, sums) = (Arc::clone(&self.stop), Arc::clone(&self.sums));
             self.clients
@@ -116,7 +117,7 @@ fn set(key: &str, balance: u64, index: u64) -> Value {
     json!({"KV": {"Verb": "cas", "Key": key, "Value": value, "Index": index}})
 }
 
-fn transfer_until(stop: &AtomicBool, server: SocketAddr, seed: usize, made: &AtomicU64) -> Result<()> {
+fn transfer_until(stop: &AtomicBool, server: SocketAddr, seed: usize, made: &AtomicU64) {
     let mut client = Client::new(server).with_timeout(ANSWER_LIMIT);
     for step in seed.. {
         if stop.load(Ordering::Relaxed) {
@@ -141,7 +142,6 @@ fn transfer_until(stop: &AtomicBool, server: SocketAddr, seed: usize, made: &Ato
             made.fetch_add(1, Ordering::Relaxed);
         }
     }
-    Ok(())
 }
 
 fn add_up_until(stop: &AtomicBool, server: SocketAddr, sums: &AtomicU64) -> Result<()> {

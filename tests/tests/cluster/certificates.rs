@@ -51,9 +51,11 @@ impl Authority {
 }
 
 fn hcl(ca: &Path, certificate: &Path, key: &Path) -> String {
+    let files = [("ca_file", ca), ("cert_file", certificate), ("key_file", key)];
+    let files = files.map(|(name, file)| format!("{name} = \"{}\"\n", file.display()));
     format!(
-        "tls {{\n internal_rpc {{\n  ca_file = {ca:?}\n  cert_file = {certificate:?}\n  key_file = {key:?}\n  \
-         verify_incoming = true\n  verify_outgoing = true\n  verify_server_hostname = true\n }}\n}}\n{QUICK}"
+        "tls {{ internal_rpc {{\n{}verify_incoming = true\nverify_outgoing = true\nverify_server_hostname = true\n}} }}\n{QUICK}",
+        files.concat()
     )
 }
 

@@ -191,20 +191,17 @@ impl Node {
         let mut found: BTreeMap<_, _> = futures_util::future::join_all(asked).await.into_iter().collect();
         found.insert(self.raft_id(), Some(taken.digest));
         let voters: Vec<RaftId> = roster.members().voters().collect();
-        let differing = match decide(&found, &voters) {
-            Ok((digest, differing)) => {
-                self.tell(taken.index, digest, &differing).await;
-                differing
-            }
-            Err(Undecided) => {
-                tracing::error!(
-                    index = %taken.index,
-                    found = ?readable(&found),
-                    "the states of the servers differ, and no majority agrees on one: compare what they hold, and wipe \
-                     the data directory of the wrong one"
-                );
-                Vec::new()
-            }
+        let differing = if let Ok((digest, differing)) = decide(&found, &voters) {
+            self.tell(taken.index, digest, &differing).await;
+            differing
+        } else {
+            tracing::error!(
+                index = %taken.index,
+                found = ?readable(&found),
+                "the states of the servers differ, and no majority agrees on one: compare what they hold, and wipe \
+                 the data directory of the wrong one"
+            );
+            Vec::new()
         };
         Ok(Comparison {
             index: taken.index,

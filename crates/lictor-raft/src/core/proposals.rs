@@ -81,8 +81,13 @@ impl Pending {
 
     /// Gives up those that nothing was heard of for too long.
     pub(super) fn give_up(&mut self, before: MonoTime, out: &mut Vec<Output>) {
-        let lost = self.orphans.extract_if(.., |_, orphan| orphan.since < before);
-        out.extend(lost.map(|((_, term), orphan)| Output::Rejected(orphan.id, Why::OutcomeUnknown { term })));
+        self.orphans.retain(|&(_, term), orphan| {
+            let stays = orphan.since >= before;
+            if !stays {
+                out.push(Output::Rejected(orphan.id, Why::OutcomeUnknown { term }));
+            }
+            stays
+        });
     }
 
     /// The state became one that ends at this entry: what was committed on the way is not told.
