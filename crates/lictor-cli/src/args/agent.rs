@@ -142,8 +142,8 @@ impl AgentFlags {
             ("bind_addr", json!(self.bind)),
             ("advertise_addr", json!(self.advertise)),
             ("client_addr", json!(self.client)),
-            ("addr", some(self.addr)),
-            ("cors", some(self.cors)),
+            ("addr", some(&self.addr)),
+            ("cors", some(&self.cors)),
             ("node_name", json!(self.node)),
             ("node_id", json!(self.node_id)),
             ("node_meta", Value::Object(node_meta)),
@@ -176,7 +176,7 @@ fn given<const N: usize>(all: [(&str, Value); N]) -> Map<String, Value> {
 }
 
 /// A list, unless nothing was said.
-fn some(list: Vec<String>) -> Value {
+fn some(list: &[String]) -> Value {
     if list.is_empty() { Value::Null } else { json!(list) }
 }
 
