@@ -60,14 +60,14 @@ pub enum Table {
     Service,
     /// Checks.
     Check,
-    /// Prepared queries.
-    PreparedQuery,
     /// Entries of fair queues.
     Queue,
     /// Names of fair locks that nobody stands in line for.
     QueueFree,
     /// TTLs of keys.
     KvTtl,
+    /// Prepared queries.
+    PreparedQuery,
     /// The single `MetaRow`, which the owner of the durable copy writes.
     Meta,
 }
@@ -452,6 +452,13 @@ fn damaged(table: Table, what: &str) -> CodecError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Both the durable copy and snapshots keep one thing for each table, by its place.
+    #[test]
+    fn every_table_stands_at_its_place_in_the_list_of_all() {
+        let places: Vec<_> = Table::ALL.iter().map(|table| *table as usize).collect();
+        assert!(places.iter().copied().eq(0..Table::ALL.len()), "{places:?}");
+    }
 
     #[test]
     fn a_kv_row_has_the_documented_bytes() {

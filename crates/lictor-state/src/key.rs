@@ -11,8 +11,8 @@ pub fn fold_name(name: &str) -> Bytes {
 
 /// Writes the parts of a composite key one after the other.
 ///
-/// A name of the catalog is lower-cased; a name ends with 00 01, and a 00 within it becomes 00 FF. So keys are ordered part by part,
-/// and the key of the first parts is a prefix of those keys only that begin with the same parts.
+/// A name of the catalog is lower-cased; a name ends with 00 01, and a 00 within it becomes 00 FF. So keys are ordered
+/// part by part, and the key of the first parts is a prefix of those keys only that begin with the same parts.
 #[derive(Default)]
 pub(crate) struct Key(Vec<u8>);
 

@@ -235,8 +235,8 @@ fn not_joined(address: &str, why: &str) -> ApiError {
     ))
 }
 
-/// `PUT /v1/agent/force-leave/:node`: removes a server or a client agent that has failed. One that lives stays, as it would come back at
-/// once in Consul. Nothing is left to prune.
+/// `PUT /v1/agent/force-leave/:node`: removes a server or a client agent that has failed. One that lives
+/// stays, as it would come back at once in Consul. Nothing is left to prune.
 pub(crate) async fn force_leave(ctx: Ctx) -> Result<Reply, ApiError> {
     may_administer(&ctx)?;
     let name = ctx.param_text();
