@@ -25,6 +25,7 @@ use crate::error::ApiError;
 use crate::extras;
 use crate::reply::{Reply, Text};
 use crate::route::Answer;
+use crate::routes::kv::changes;
 
 /// Streams of this server at a time.
 const STREAMS_MAX: usize = 10_000;
@@ -97,6 +98,7 @@ pub(crate) async fn serve(
     let Some(index) = meta.index else {
         return Ok(first);
     };
+    let is_full = first.has(&changes::X_FULL);
     let text = first
         .into_text()
         .ok_or_else(|| ApiError::bad_request("Invalid Accept: only JSON is sent as text/event-stream\n"))?;
@@ -107,7 +109,7 @@ pub(crate) async fn serve(
         pieces,
         _slot: slot,
     };
-    tokio::spawn(stream.run((known == 0 || known != index).then_some(text), index));
+    tokio::spawn(stream.run((known == 0 || known != index).then_some((text, is_full)), index));
     let reply = Reply::flow(Flow::new(body)).with_meta(meta);
     Ok(reply
         .with_header(header::CONTENT_TYPE, HeaderValue::from_static(EVENT_STREAM))
@@ -130,14 +132,14 @@ struct Stream {
 struct Gone;
 
 impl Stream {
-    async fn run(self, first: Option<Text>, index: u64) {
+    async fn run(self, first: Option<(Text, bool)>, index: u64) {
         // However it ends, there is nobody to tell.
         let _ = self.tell_all(first, index).await;
     }
 
-    async fn tell_all(&self, first: Option<Text>, mut index: u64) -> Result<(), Gone> {
+    async fn tell_all(&self, first: Option<(Text, bool)>, mut index: u64) -> Result<(), Gone> {
         match first {
-            Some(text) => self.tell(index, text).await?,
+            Some((text, is_full)) => self.tell(index, text, is_full).await?,
             // So that the client sees at once that the stream stands.
             None => self.send(Bytes::from_static(b":\n\n")).await?,
         }
@@ -156,6 +158,7 @@ impl Stream {
                 .meta()
                 .filter(|_| reply.is_read())
                 .and_then(|meta| meta.index);
+            let is_full = reply.has(&changes::X_FULL);
             let (Some(now), Some(text)) = (now, reply.into_text()) else {
                 // The client comes back, and hears then what is wrong.
                 return self
@@ -165,15 +168,17 @@ impl Stream {
             if now == index {
                 self.send(Bytes::from_static(b":\n\n")).await?;
             } else {
-                self.tell(now, text).await?;
+                self.tell(now, text, is_full).await?;
                 index = now;
             }
         }
         Ok(())
     }
 
-    async fn tell(&self, index: u64, text: Text) -> Result<(), Gone> {
-        let head = format!("id: {index}\n");
+    /// `is_full` says that a list of changes is a list of all there is: the client must forget what it knew.
+    async fn tell(&self, index: u64, text: Text, is_full: bool) -> Result<(), Gone> {
+        let event = if is_full { "event: full\n" } else { "" };
+        let head = format!("id: {index}\n{event}");
         match text {
             Text::Missing => {
                 self.send(format!("{head}event: missing\ndata: null\n\n").into())

@@ -248,6 +248,11 @@ impl Reply {
         self
     }
 
+    /// Whether a header of that name was set.
+    pub(crate) fn has(&self, name: &HeaderName) -> bool {
+        self.extra.iter().any(|(set, _)| set == name)
+    }
+
     /// How many bytes the body has as it stands; no bound of any holds for a long list.
     pub(crate) fn body_len(&self) -> usize {
         match &self.payload {

@@ -94,7 +94,8 @@ pub(crate) enum Caller {
 /// Answers one request.
 pub(crate) fn call(shared: &Arc<Shared>, request: Request<Incoming>, caller: &Caller) -> Answering {
     let cors = &shared.options.cors;
-    if cors.is_off() {
+    // What pages may do at a client agent is that agent's to say.
+    if cors.is_off() || matches!(caller, Caller::Agent(_)) {
         return answer(shared, request, caller);
     }
     let grant = cors.grant(request.headers());

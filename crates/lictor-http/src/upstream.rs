@@ -32,6 +32,7 @@ use tokio::runtime;
 
 use crate::answer::Body;
 use crate::ctx::Verb;
+use crate::events;
 use crate::query::Query;
 use crate::reply::{Policy, Reply};
 use crate::server::Shared;
@@ -51,12 +52,14 @@ const SHARED_MAX_BYTES: usize = 8 * 1024 * 1024;
 const ABANDONED_MAX: usize = 1024;
 
 /// What two reads must have in common, beside path and query, to be the same.
-const TELLING: [HeaderName; 5] = [
+const TELLING: [HeaderName; 7] = [
     HeaderName::from_static("x-consul-token"),
     header::AUTHORIZATION,
     header::ACCEPT_ENCODING,
     header::CACHE_CONTROL,
     HeaderName::from_static("x-consul-namespace"),
+    header::ACCEPT,
+    HeaderName::from_static("last-event-id"),
 ];
 /// What concerns the connection to this agent, and not the request.
 const HOP_BY_HOP: [HeaderName; 10] = [
@@ -180,7 +183,8 @@ impl Upstream {
         }
         let query = Query::new(parts.uri.query().unwrap_or_default().as_bytes());
         let is_poll = query.non_empty("index").is_some() || query.non_empty("hash").is_some();
-        let is_shared = is_poll && !query.has("consistent");
+        // A stream of events has no end to wait for.
+        let is_shared = is_poll && !query.has("consistent") && !events::are_wanted(&parts.headers);
         let question = Question {
             target: parts.uri.clone(),
             headers: TELLING
@@ -222,7 +226,7 @@ impl Upstream {
         let mut request = request(parts.method, &parts.uri, headers, Either::Left(body));
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let lost = match self.connection().await {
+            let lost = match self.connection(deadline).await {
                 Err(lost) => lost,
                 Ok(mut connection) => {
                     let server = connection.server;
@@ -261,7 +265,7 @@ impl Upstream {
         let mut deadline = Instant::now() + PATIENCE;
         loop {
             let began = Instant::now();
-            let lost = match self.ask(question).await {
+            let lost = match self.ask(question, deadline).await {
                 Ok(answer) => return Ok(answer),
                 Err(lost) => lost,
             };
@@ -285,8 +289,8 @@ impl Upstream {
         Ok(())
     }
 
-    async fn ask(&self, question: &Question) -> Result<Response<Incoming>, Lost> {
-        let mut connection = self.connection().await?;
+    async fn ask(&self, question: &Question, deadline: Instant) -> Result<Response<Incoming>, Lost> {
+        let mut connection = self.connection(deadline).await?;
         let server = connection.server;
         let lost = |why: String| Lost {
             why,
@@ -360,7 +364,17 @@ impl Upstream {
     }
 
     /// The connection to the attended server, made anew if need be.
-    async fn connection(&self) -> Result<Connection, Lost> {
+    async fn connection(&self, deadline: Instant) -> Result<Connection, Lost> {
+        let connection = tokio::time::timeout_at(deadline.into(), self.connected()).await;
+        connection.unwrap_or_else(|_| {
+            Err(Lost {
+                why: "no server could be reached in time".to_owned(),
+                server: None,
+            })
+        })
+    }
+
+    async fn connected(&self) -> Result<Connection, Lost> {
         let mut kept = self.connection.lock().await;
         let is_usable = |c: &Connection| !c.sender.is_closed() && self.node.attended() == Some(c.server);
         if let Some(connection) = kept.as_ref().filter(|c| is_usable(c)) {

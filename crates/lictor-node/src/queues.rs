@@ -36,8 +36,8 @@ const REPORTS_PER_TTL: u64 = 3;
 /// Longest and shortest time between two reports.
 const REPORT_EVERY_MAX_MS: u64 = 20_000;
 const REPORT_EVERY_MIN_MS: u64 = 300;
-/// More entries that were left are looked through for those that are gone.
-const LEFT_MAX: usize = 64;
+/// More entries that were left or answered are looked through for those that are gone.
+const KEPT_MAX: usize = 64;
 
 /// What a client asks for.
 #[derive(Debug, Clone)]
@@ -100,6 +100,11 @@ struct Inner {
     standing: BTreeMap<u64, Standing>,
     /// Entries that all clients of this server have left, until they are gone.
     left: BTreeMap<u64, Left>,
+    /// Entries, by the name of their lock, of which a client was told that it has the lock, until they are gone: they end
+    /// by their lease alone, whoever else comes to them and leaves.
+    answered: BTreeMap<u64, Bytes>,
+    /// From so many on, those that are gone are looked for.
+    answered_room: usize,
     /// When the reporter comes by itself.
     report_every_ms: u64,
 }
@@ -109,8 +114,6 @@ struct Inner {
 struct Standing {
     attempts: usize,
     ttl_ms: u64,
-    /// One of them was told that it has the lock: the entry ends by its lease alone.
-    is_answered: bool,
 }
 
 #[derive(Debug)]
@@ -134,39 +137,51 @@ impl Callers {
         let mut inner = self.inner.lock();
         let every_ms = report_every_ms(ttl_ms);
         let is_sooner = inner.report_every_ms == 0 || every_ms < inner.report_every_ms;
+        // Whoever left before is told that the entry stays: somebody waits for it again.
+        let came_back = inner.left.remove(&index).is_some();
         inner
             .standing
             .entry(index)
-            .or_insert(Standing {
-                attempts: 0,
-                ttl_ms,
-                is_answered: false,
-            })
+            .or_insert(Standing { attempts: 0, ttl_ms })
             .attempts += 1;
+        if came_back {
+            self.changed.notify_one();
+        }
         if is_sooner {
             inner.report_every_ms = every_ms;
             self.changed.notify_one();
         }
     }
 
-    /// One client less. Answers whether it was the last, and none of them was told that it has the lock.
-    fn remove(&self, index: u64, is_answered: bool) -> bool {
+    /// One client less. Answers whether it was the last, and none was ever told that it has the lock.
+    fn remove(&self, index: u64) -> bool {
         let mut inner = self.inner.lock();
         let Some(standing) = inner.standing.get_mut(&index) else {
             return false;
         };
         standing.attempts -= 1;
-        standing.is_answered |= is_answered;
-        let (is_last, is_answered) = (standing.attempts == 0, standing.is_answered);
+        let is_last = standing.attempts == 0;
         if is_last {
             inner.standing.remove(&index);
         }
-        is_last && !is_answered
+        is_last && !inner.answered.contains_key(&index)
+    }
+
+    /// The same for one that was told that it has the lock, or may have it.
+    fn remove_answered(&self, name: &Bytes, index: u64, state: &State) {
+        let mut inner = self.inner.lock();
+        if inner.answered.len() >= inner.answered_room {
+            inner.prune(state);
+            inner.answered_room = (2 * inner.answered.len()).max(KEPT_MAX);
+        }
+        inner.answered.insert(index, name.clone());
+        drop(inner);
+        self.remove(index);
     }
 
     fn note_left(&self, index: u64, left: Left, state: &State) {
         let mut inner = self.inner.lock();
-        if inner.left.len() >= LEFT_MAX {
+        if inner.left.len() >= KEPT_MAX {
             inner.prune(state);
         }
         inner.left.insert(index, left);
@@ -214,11 +229,18 @@ impl Callers {
 }
 
 impl Inner {
-    /// Forgets what was left and is gone.
+    /// Forgets what was left or answered and is gone. What this server has not applied yet may still come.
     fn prune(&mut self, state: &State) {
-        self.left
-            .retain(|index, left| state.queue_entry(&left.name, *index).is_some());
+        let stands =
+            |name: &Bytes, index: u64| state.queue_entry(name, index).is_some() || !is_applied(state, index);
+        self.left.retain(|index, left| stands(&left.name, *index));
+        self.answered.retain(|index, name| stands(name, *index));
     }
+}
+
+/// Whether a state is as new as the entry of that index.
+fn is_applied(state: &State, index: u64) -> bool {
+    state.visible(state.applied().0).0 >= index
 }
 
 fn report_every_ms(ttl_ms: u64) -> u64 {
@@ -315,7 +337,10 @@ impl QueueAttempt {
 
     /// Where it stands now, as this server sees it.
     pub fn place(&self) -> Place {
-        match self.shared.view.load().queue_entry(&self.name, self.index) {
+        let state = self.shared.view.load();
+        match state.queue_entry(&self.name, self.index) {
+            // This server lags behind the leader that entered it.
+            None if !is_applied(&state, self.index) => Place::Waits,
             None => Place::Gone,
             Some(entry) if entry.granted_index > 0 => Place::Holds,
             Some(_) => Place::Waits,
@@ -339,16 +364,18 @@ impl QueueAttempt {
     }
 
     /// The client is told that it has the lock, which it keeps from now on by itself.
-    pub fn answered(mut self) {
-        self.is_over = true;
-        self.shared.callers.remove(self.index, true);
+    pub fn answered(self) {
+        self.stay();
     }
 
     /// Ends the attempt but keeps the place as long as its lease lasts: the server stops, and the client may find its
     /// place again through another.
     pub fn stay(mut self) {
         self.is_over = true;
-        self.shared.callers.remove(self.index, true);
+        let state = self.shared.view.load();
+        self.shared
+            .callers
+            .remove_answered(&self.name, self.index, &state);
     }
 
     /// Leaves the queue. Resolves when the entry is gone, or others wait for it as well, or after a second at the
@@ -385,7 +412,7 @@ impl Shared {
     /// A client of this server leaves an entry. Answers whether the entry ends with it, if that is known here; `told`
     /// hears it later otherwise.
     fn leave_queue(&self, name: &Bytes, index: u64, told: Option<oneshot::Sender<bool>>) -> Option<bool> {
-        if !self.callers.remove(index, false) {
+        if !self.callers.remove(index) {
             return Some(false);
         }
         let is_going = self.timers.queue_left(self.me, index);
@@ -413,6 +440,8 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
+    use lictor_proto::{LogIndex, Term};
+
     use super::*;
 
     #[test]
@@ -425,21 +454,44 @@ mod tests {
 
     #[test]
     fn whoever_was_told_that_he_has_the_lock_is_not_left_by_the_others() {
-        let callers = Callers::default();
+        let (callers, state, name) = (Callers::default(), State::default(), Bytes::from_static(b"n"));
         callers.add(1, 1_000);
         callers.add(1, 1_000);
 
-        assert!(!callers.remove(1, true), "one is left");
-        assert!(!callers.remove(1, false), "the other has the lock");
+        callers.remove_answered(&name, 1, &state);
+        assert!(!callers.remove(1), "the other has the lock");
 
         callers.add(1, 1_000);
-        assert!(callers.remove(1, false));
-        assert!(!callers.is_waited_for(1));
+        assert!(
+            !callers.remove(1),
+            "whoever comes to it later leaves nothing either"
+        );
+        callers.add(2, 1_000);
+        assert!(callers.remove(2));
+        assert!(!callers.is_waited_for(2));
+    }
+
+    #[test]
+    fn an_entry_that_was_left_and_is_waited_for_again_is_not_reported_as_left() {
+        let (callers, state) = (Callers::default(), State::default());
+        let (told, mut is_going) = oneshot::channel();
+        let left = Left {
+            name: Bytes::new(),
+            told: Some(told),
+        };
+        callers.inner.lock().left.insert(5, left);
+
+        callers.add(5, 1_000);
+
+        assert_eq!(callers.report(&state).left, [] as [u64; 0]);
+        assert_eq!(callers.report(&state).waiting, [5]);
+        assert!(is_going.try_recv().is_err(), "it does not go");
     }
 
     #[test]
     fn what_was_left_is_reported_until_it_is_gone_or_others_wait_for_it() {
-        let (callers, state) = (Callers::default(), State::default());
+        let (callers, mut state) = (Callers::default(), State::default());
+        state.apply_empty(LogIndex(8), Term(1));
         assert_eq!(callers.next_report(), None);
         callers.add(3, 30_000);
         assert_eq!(callers.next_report(), Some(Duration::from_secs(10)));

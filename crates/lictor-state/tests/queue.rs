@@ -582,13 +582,14 @@ proptest! {
             copy.take(&log.out);
             prop_assert_eq!(copy.rows(), rows(&log.state), "the writes do not make the copy");
             prop_assert_eq!(log.state.verify(), Ok(()), "after {:?}", command);
-            // Exactly those are woken who were granted the lock while they waited, or taken out.
+            // Exactly those are woken who were granted the lock, while they waited or at once, or taken out.
             let after: BTreeMap<u64, bool> =
                 model.queues.values().flatten().map(|entry| (entry.index, entry.holds)).collect();
             let changed: Vec<u64> = before
                 .iter()
                 .filter(|(index, held)| after.get(index) != Some(held))
                 .map(|(index, _)| *index)
+                .chain(after.iter().filter(|(index, held)| **held && !before.contains_key(index)).map(|(index, _)| *index))
                 .collect();
             prop_assert_eq!(woken(&log), changed);
         }

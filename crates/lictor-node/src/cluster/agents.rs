@@ -250,7 +250,9 @@ pub(super) fn health_changes(
     let changes = all(&state, roster).filter_map(|agent| {
         let last = heard.get(&fold_name(&agent.node));
         let silence = now.duration_since(*last.unwrap_or(&leads_since));
-        verdict(&state, agent, silence, last.is_some())
+        // Who did not listen, because it stood still, did not hear silence.
+        let listened = now.duration_since(leads_since);
+        verdict(&state, agent, silence.min(listened), last.is_some())
     });
     changes.collect()
 }

@@ -170,7 +170,7 @@ async fn look(node: &Node, survey: &Survey, watched: &mut Watched) -> Result<(),
         node.propose_in(term, Command::Register(register)).await?;
     }
     for change in agents::health_changes(node, &roster, leads_since, now) {
-        node.propose(change).await?;
+        node.propose_in(term, change).await?;
     }
     // One change at a time; the next look sees what it made of the members.
     if let Some(change) = due(node, survey, &roster, watched, &autopilot, now) {

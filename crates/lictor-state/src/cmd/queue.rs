@@ -64,6 +64,8 @@ impl Apply<'_> {
         self.put_entry(row, enter.server);
         let index = self.index;
         if is_first {
+            // Servers that apply it later have clients that wait for it already.
+            self.touch_entry(index);
             QueueAnswer::Granted { index }
         } else {
             QueueAnswer::Waits { index }

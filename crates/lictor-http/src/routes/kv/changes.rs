@@ -11,7 +11,7 @@ use crate::reply::Reply;
 
 /// Marks an answer that shows all there is, because what changed is not known any more: whoever follows the changes
 /// forgets what it had.
-const X_FULL: HeaderName = HeaderName::from_static("x-lictor-full");
+pub(crate) const X_FULL: HeaderName = HeaderName::from_static("x-lictor-full");
 
 /// A row, or a delete.
 #[derive(Debug)]

@@ -55,10 +55,15 @@ impl ApplyWorker {
 
     /// The state has come.
     pub(super) fn take_rebuilt(&mut self, state: State) {
-        let Rebuild::Held(waiting) = std::mem::take(&mut self.rebuild) else {
+        if state.applied().0 < self.consumed {
+            // Asked for by an earlier rebuild, which a snapshot of the leader has ended.
+            return;
+        }
+        let Rebuild::Held(waiting) = &mut self.rebuild else {
             // The leader has sent a snapshot meanwhile.
             return;
         };
+        let waiting = std::mem::take(waiting);
         let at = state.applied().0;
         tracing::info!(index = at.0, keys = state.kv_len(), "the state was fetched anew");
         self.state = state.installed(at);
