@@ -141,11 +141,10 @@ async fn propose_all(shared: &Shared, commands: Vec<Command>) -> Result<(), Prop
 /// Proposes one command. A refusal by the state machine is logged and tried again with the next full comparison.
 async fn propose(node: &lictor_node::Node, command: Command) -> Result<(), ProposeError> {
     let what = described(&command);
-    match node.propose(command).await? {
-        Outcome::Failed(error) => {
-            tracing::warn!(what, %error, "the catalog refused a registration of this agent")
-        }
-        _ => tracing::debug!(what, "the catalog was brought up to date"),
+    if let Outcome::Failed(error) = node.propose(command).await? {
+        tracing::warn!(what, %error, "the catalog refused a registration of this agent");
+    } else {
+        tracing::debug!(what, "the catalog was brought up to date");
     }
     Ok(())
 }

@@ -153,11 +153,8 @@ fn answer(shared: &Arc<Shared>, request: Request<Incoming>, caller: &Caller) -> 
             return unserved(redirect(&parts.method, &below, parts.uri.query()), parts.headers);
         }
         Found::Nothing => {
+            let reply = no_route(shared, &parts, &decoded);
             let configured = &shared.options.response_headers;
-            let page = (shared.options.page)
-                .then(|| page::answer(&parts.method, &decoded, parts.uri.query(), &parts.headers))
-                .flatten();
-            let reply = page.unwrap_or_else(|| unknown(&decoded));
             let response = reply.into_response(parts.headers, Policy::Unserved, configured);
             return Answering::Now(Some(response));
         }
@@ -172,7 +169,7 @@ fn answer(shared: &Arc<Shared>, request: Request<Incoming>, caller: &Caller) -> 
     }
     let verb = match admitted(shared, route, &decoded, &parts, caller) {
         Ok(verb) => verb,
-        Err(refusal) => return served(shared, refusal, parts.headers),
+        Err(refusal) => return served(shared, *refusal, parts.headers),
     };
     if let Some(upstream) = &shared.upstream
         && upstream.serves(route.path)
@@ -215,6 +212,14 @@ fn context(
     Ctx::new(shared, route.path, verb, param, query, &parts.headers, body)
 }
 
+/// What is no path of the API may be one of the page.
+fn no_route(shared: &Shared, parts: &Parts, path: &[u8]) -> Reply {
+    let page = (shared.options.page)
+        .then(|| page::answer(&parts.method, path, parts.uri.query(), &parts.headers))
+        .flatten();
+    page.unwrap_or_else(|| unknown(path))
+}
+
 /// The method of a request that may be served, or why it may not.
 fn admitted(
     shared: &Shared,
@@ -222,13 +227,13 @@ fn admitted(
     path: &[u8],
     parts: &Parts,
     caller: &Caller,
-) -> Result<Verb, Reply> {
-    let forbidden = |text| Err(Reply::text(StatusCode::FORBIDDEN, text));
+) -> Result<Verb, Box<Reply>> {
+    let forbidden = |text| Err(Box::new(Reply::text(StatusCode::FORBIDDEN, text)));
     if shared.options.is_blocked(path) && !matches!(caller, Caller::Agent(_)) {
         return forbidden("Endpoint is blocked by agent configuration");
     }
     let verb = Verb::parse(&parts.method).filter(|verb| route.verbs.contains(verb));
-    let verb = verb.ok_or_else(|| wrong_method(route, parts))?;
+    let verb = verb.ok_or_else(|| Box::new(wrong_method(route, parts)))?;
     if verb != Verb::Get && !may_write(shared, caller) {
         return forbidden("Access is restricted");
     }

@@ -556,9 +556,18 @@ mod tests {
         assert!(!config.node_name.is_empty());
     }
 
+    /// Mistakes, and how the line on each begins.
+    fn are_one_line_that_names_the_key(mistakes: &[(Value, &str)]) {
+        for (value, wanted) in mistakes {
+            let error = durable(value).expect_err(wanted);
+            assert!(error.starts_with(wanted), "{error}");
+            assert!(!error.contains('\n'), "{error}");
+        }
+    }
+
     #[test]
     fn every_mistake_is_one_line_that_names_the_key() {
-        for (value, wanted) in [
+        are_one_line_that_names_the_key(&[
             (
                 json!({"bootstrap": true, "server": true, "bootstrap_expect": 1}),
                 "bootstrap and bootstrap_expect",
@@ -592,6 +601,12 @@ mod tests {
                 "limits.txn_max_ops: 8193",
             ),
             (json!({"check_output_max_size": 0}), "check_output_max_size: 0"),
+        ]);
+    }
+
+    #[test]
+    fn every_mistake_about_http_and_names_is_one_line_that_names_the_key() {
+        are_one_line_that_names_the_key(&[
             (
                 json!({"http_config": {"allow_write_http_from": ["127.0.0.1"]}}),
                 "http_config.allow_write_http_from: \"127.0.0.1\" is no network",
@@ -632,11 +647,7 @@ mod tests {
             (json!({"node_meta": {"a b": "c"}}), "node_meta: \"a b\""),
             (json!({"advertise_addr": "0.0.0.0"}), "advertise_addr: 0.0.0.0"),
             (json!({"data_dir": ""}), "data_dir cannot be empty"),
-        ] {
-            let error = durable(&value).expect_err(wanted);
-            assert!(error.starts_with(wanted), "{error}");
-            assert!(!error.contains('\n'), "{error}");
-        }
+        ]);
     }
 
     #[test]

@@ -88,10 +88,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     async fn ask_with(&mut self, method: &str, target: &str, headers: &[(&str, &str)], body: &str) {
         let len = body.len();
-        let headers: String = headers
-            .iter()
-            .map(|(name, value)| format!("{name}: {value}\r\n"))
-            .collect();
+        let lines = headers.iter().map(|(name, value)| [name, ": ", value, "\r\n"]);
+        let headers: String = lines.flatten().collect();
         self.send(format!(
             "{method} {target} HTTP/1.1\r\nHost: x\r\n{headers}Content-Length: {len}\r\n\r\n{body}"
         ))

@@ -240,7 +240,7 @@ async fn a_stop_ends_streams() {
     sleepers(&server, 1).await;
 
     let ended = async { while !stream.chunk().await.is_empty() {} };
-    let (_, ()) = tokio::join!(server.handle.shutdown(), ended);
+    let ((), ()) = tokio::join!(server.handle.shutdown(), ended);
 }
 
 #[tokio::test]

@@ -28,7 +28,7 @@ const DEAD_AFTER: Duration = Duration::from_secs(10);
 /// An agent that was heard of within this time is alive.
 const ALIVE_WITHIN: Duration = Duration::from_secs(3);
 /// The node of an agent that is gone for so long is removed (Consul: `reconnect_timeout`).
-const FORGOTTEN_AFTER: Duration = Duration::from_hours(72);
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(72 * 60 * 60);
 /// How long the leader may take to hear of an agent.
 const TELL_TIMEOUT: Duration = Duration::from_secs(1);
 /// Agents that the leader keeps apart; further ones are not heard of.

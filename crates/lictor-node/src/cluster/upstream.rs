@@ -323,17 +323,14 @@ impl Upstream {
         while misses < MISSES_MAX && unheard < UNHEARD_MAX {
             let deadline = Instant::now() + ATTEND_TIMEOUT;
             let asked = self.peers.call(server, kind::ATTEND, self.attendance(), deadline);
-            let pause = match asked.await.map(AttendReply::decode) {
-                Ok(Ok(reply)) => {
-                    misses = 0;
-                    unheard = if reply.heard { 0 } else { unheard + 1 };
-                    self.take(node, reply);
-                    ATTEND_EVERY
-                }
-                Ok(Err(_)) | Err(_) => {
-                    misses += 1;
-                    RETRY_PAUSE
-                }
+            let pause = if let Ok(Ok(reply)) = asked.await.map(AttendReply::decode) {
+                misses = 0;
+                unheard = if reply.heard { 0 } else { unheard + 1 };
+                self.take(node, reply);
+                ATTEND_EVERY
+            } else {
+                misses += 1;
+                RETRY_PAUSE
             };
             let is_alone = self.servers.lock().len() <= 1;
             tokio::select! {

@@ -499,6 +499,18 @@ impl Model {
 
 // ---------------------------------------------------------------- comparison
 
+fn same_queries(state: &State, model: &Model) -> Result<(), TestCaseError> {
+    let queries: Vec<_> = state.prepared_queries().map(|row| (**row).clone()).collect();
+    prop_assert!(queries.iter().eq(model.queries.values()));
+    for name in QUERY_NAMES.into_iter().chain(["qaX", "qabc", "zz"]) {
+        prop_assert_eq!(
+            state.prepared_query_for(name).map(|row| &**row),
+            model.query_for(name)
+        );
+    }
+    Ok(())
+}
+
 fn same_rows(state: &State, model: &Model) -> Result<(), TestCaseError> {
     let rows: BTreeMap<_, _> = state
         .kv_list(b"")
@@ -540,14 +552,7 @@ fn same_rows(state: &State, model: &Model) -> Result<(), TestCaseError> {
         .map(|delay| (delay.key.to_vec(), (delay.set_index, delay.delay_ms)))
         .collect();
     prop_assert_eq!(&delays, &model.delays);
-    let queries: Vec<_> = state.prepared_queries().map(|row| (**row).clone()).collect();
-    prop_assert!(queries.iter().eq(model.queries.values()));
-    for name in QUERY_NAMES.into_iter().chain(["qaX", "qabc", "zz"]) {
-        prop_assert_eq!(
-            state.prepared_query_for(name).map(|row| &**row),
-            model.query_for(name)
-        );
-    }
+    same_queries(state, model)?;
     let ttls: BTreeMap<_, _> = state
         .kv_ttls()
         .map(|row| (row.key.to_vec(), (row.set_index, row.ttl_ms)))

@@ -58,16 +58,18 @@ impl Pair {
     fn crash(&self, dir: &Path) -> tempfile::TempDir {
         let crashed = tempfile::tempdir().unwrap();
         self.store.db.disable_file_deletions().unwrap();
-        // First what names other files, so that all that it names is there.
-        let mut files: Vec<_> = std::fs::read_dir(dir)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name())
-            .collect();
-        files.sort_by_key(|name| {
+        let files = || {
+            let entries = std::fs::read_dir(dir).unwrap();
+            entries.map(|entry| entry.unwrap().file_name())
+        };
+        let names_others = |name: &std::ffi::OsString| {
             let name = name.to_string_lossy();
-            (name != "CURRENT", !name.starts_with("MANIFEST"))
-        });
-        for name in files {
+            name == "CURRENT" || name.starts_with("MANIFEST")
+        };
+        // First what names other files, and only then a look at what there is: all that is named is there.
+        let first: Vec<_> = files().filter(names_others).collect();
+        let rest = files().filter(|name| !names_others(name));
+        for name in first.into_iter().chain(rest) {
             match std::fs::copy(dir.join(&name), crashed.path().join(&name)) {
                 // One that was already on its way out: if it is missed, opening the copy shows it.
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}

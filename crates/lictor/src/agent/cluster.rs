@@ -167,13 +167,12 @@ fn start(node: &Node, raft: lictor_raft::Config, place: Place, formed: Formed) -
 /// Tells the configured servers where this one is, whenever it knows no leader: all of them may have moved.
 async fn announce(node: Node, forming: Arc<Forming>, peers: Peers, contacts: Vec<String>) {
     while !contacts.is_empty() {
-        match node.leader() {
-            Some(leader) => node.leader_changed(Some(leader)).await,
-            None => {
-                forming.announce(&peers, &contacts).await;
-                // Cut short when a leader is found; that none was is looked at again.
-                let _ = tokio::time::timeout(ANNOUNCE_EVERY, node.leader_changed(None)).await;
-            }
+        if let Some(leader) = node.leader() {
+            node.leader_changed(Some(leader)).await;
+        } else {
+            forming.announce(&peers, &contacts).await;
+            // Cut short when a leader is found; that none was is looked at again.
+            let _ = tokio::time::timeout(ANNOUNCE_EVERY, node.leader_changed(None)).await;
         }
     }
 }

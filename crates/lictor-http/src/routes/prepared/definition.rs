@@ -43,6 +43,7 @@ pub(super) struct Template {
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
+#[expect(clippy::struct_field_names, reason = "the names that Consul's JSON has")]
 pub(super) struct Service {
     pub(super) service: String,
     sameness_group: String,
