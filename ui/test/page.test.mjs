@@ -275,6 +275,7 @@ test("the keyboard is enough", async () => {
   await shown("bee", entry());
   await page.keyboard.press("Escape");
   await page.keyboard.press("e");
+  await page.waitForFunction("document.activeElement?.tagName === 'TEXTAREA'");
   await page.keyboard.press("Control+A");
   await page.keyboard.type("typed");
   await page.keyboard.press("Control+s");
