@@ -13,6 +13,7 @@ pub(crate) mod locks;
 pub(crate) mod modules;
 pub(crate) mod operator;
 pub(crate) mod prepared;
+mod read_facts;
 pub(crate) mod session;
 pub(crate) mod snapshot;
 pub(crate) mod status;

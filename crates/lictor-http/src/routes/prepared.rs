@@ -14,7 +14,6 @@ use lictor_node::Topic;
 use lictor_proto::v1::{PreparedQueryDelete, PreparedQueryRow, PreparedQuerySet};
 use lictor_proto::{Command, go};
 use lictor_state::{Area, Outcome, State};
-use serde::Serialize;
 use serde_json::json;
 use uuid::Uuid;
 
@@ -23,7 +22,7 @@ use crate::blocking::{self, ViewOf};
 use crate::ctx::{Ctx, ReadOptions, Verb};
 use crate::decode;
 use crate::error::ApiError;
-use crate::reply::{Meta, Reply};
+use crate::reply::Reply;
 
 use definition::{Definition, Request, Shown};
 
@@ -224,32 +223,4 @@ fn shown<'a>(rows: impl Iterator<Item = &'a Arc<PreparedQueryRow>>) -> Reply {
         .map(|(row, definition)| Shown::of(row, definition))
         .collect();
     Reply::json(&shown)
-}
-
-/// What an answer says of the read behind it, in its body.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct ReadFacts {
-    index: u64,
-    last_contact: u64,
-    known_leader: bool,
-    consistency_level: &'static str,
-    not_modified: bool,
-    backend: u8,
-    #[serde(rename = "ResultsFilteredByACLs")]
-    results_filtered: bool,
-}
-
-impl ReadFacts {
-    fn of(meta: Meta, options: ReadOptions) -> Self {
-        Self {
-            index: 1,
-            last_contact: meta.last_contact_ms,
-            known_leader: meta.known_leader,
-            consistency_level: options.effective_consistency(),
-            not_modified: false,
-            backend: 0,
-            results_filtered: false,
-        }
-    }
 }

@@ -11,6 +11,7 @@ use crate::blocking::{self, ViewOf};
 use crate::ctx::Ctx;
 use crate::error::ApiError;
 use crate::reply::Reply;
+use crate::routes::read_facts::ReadFacts;
 
 /// The kinds of services that belong to a mesh, and the instances that are in it by themselves.
 const MESH: [&str; 6] = [
@@ -40,14 +41,8 @@ struct Usage {
 #[serde(rename_all = "PascalCase")]
 struct Answer<'a> {
     usage: BTreeMap<&'a str, Usage>,
-    index: u64,
-    last_contact: u64,
-    known_leader: bool,
-    consistency_level: &'static str,
-    not_modified: bool,
-    backend: u8,
-    #[serde(rename = "ResultsFilteredByACLs")]
-    results_filtered: bool,
+    #[serde(flatten)]
+    read: ReadFacts,
 }
 
 /// The answer counts on the state alone; it is the same with `?global`, since there is one datacenter.
@@ -66,13 +61,8 @@ pub(crate) async fn usage(ctx: Ctx) -> Result<Reply, ApiError> {
             let datacenter = ctx.shared.node.identity().datacenter.as_str();
             Reply::json(&Answer {
                 usage: [(datacenter, count(state))].into(),
-                index: index(state).max(1),
-                last_contact: 0,
-                known_leader: true,
-                consistency_level: options.effective_consistency(),
-                not_modified: false,
-                backend: 0,
-                results_filtered: false,
+                // The same for all that share the answer at this index; the headers tell of each read.
+                read: ReadFacts::new(index(state).max(1), options),
             })
         },
     };

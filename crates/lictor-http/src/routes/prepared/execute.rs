@@ -11,12 +11,13 @@ use lictor_state::State;
 use serde::Serialize;
 
 use super::definition::{Definition, Dns, Service, Shown};
-use super::{ReadFacts, not_found, parse_id, template};
+use super::{not_found, parse_id, template};
 use crate::acl::{Access, Resource};
 use crate::blocking;
 use crate::ctx::Ctx;
 use crate::error::ApiError;
 use crate::reply::{Meta, Reply};
+use crate::routes::read_facts::ReadFacts;
 use crate::wire;
 
 /// How far down the list the node is looked for that results are wanted near to (Consul: the depth of its search).
@@ -123,7 +124,9 @@ async fn resolve(
     }
     let mut meta = Meta::new(1, meta);
     meta.effective_consistency = Some(options.effective_consistency());
-    Ok((ReadFacts::of(meta, options), meta, Arc::clone(row), definition))
+    let mut facts = ReadFacts::new(1, options);
+    (facts.last_contact, facts.known_leader) = (meta.last_contact_ms, meta.known_leader);
+    Ok((facts, meta, Arc::clone(row), definition))
 }
 
 /// An instance with the checks of its node and its own.
