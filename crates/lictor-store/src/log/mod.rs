@@ -133,8 +133,9 @@ impl RocksLog {
 /// Makes a WAL file of that length and lets RocksDB reuse it: a flush retires the file, a second one takes it from
 /// the list of retired files. What it was filled with is one row that is overwritten and then gone.
 fn write_ahead(db: &DB, bytes: usize) -> Result<(), LogError> {
-    /// Small enough for the memtable to be given back soon.
-    const PIECE: usize = 1 << 20;
+    /// What the file is written with decides how large the page cache's units are. A sync walks through the whole
+    /// unit it writes a few bytes of, so they are kept small.
+    const PIECE: usize = 64 << 10;
     if bytes == 0 {
         return Ok(());
     }
