@@ -1,4 +1,5 @@
 # make run     build and start a server in development mode
+# make install put lictor and raft-kv-demo into BINDIR, which is cargo's own folder of programs unless given
 # make test    all tests
 # make sim     simulated clusters under faults: SEEDS=1000 FROM=1 of them, or SEED=7 in detail
 # make lint    formatting, clippy, licences and advisories, documentation
@@ -14,6 +15,7 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/lictor
 export CARGO_TARGET_DIR ?= $(CACHE)/target
 export LICTOR_TOOLS := $(CACHE)/tools
 BIN := $(CARGO_TARGET_DIR)/release/lictor
+BINDIR ?= $(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
 # Built and tested without RocksDB, in the quick profile.
 PURE := -p lictor-proto -p lictor-state -p lictor-archive -p lictor-raft -p lictor-session -p lictor-watch -p lictor-sim -p lictor-peer -p lictor-node -p lictor-agent -p lictor-http -p lictor-cli
@@ -22,7 +24,7 @@ DURABLE := -p lictor-store -p lictor -p lictor-bench -p lictor-tests -p lictor-e
 # Not in the folder of the release profile: it needs nothing of RocksDB.
 SIM := cargo run --quiet --profile sim -p lictor-sim --
 
-.PHONY: run build test sim lint bench ui doc needs
+.PHONY: run build install test sim lint bench ui doc needs
 .DEFAULT_GOAL := build
 
 needs:
@@ -34,6 +36,11 @@ build: needs
 
 run: build
 	$(BIN) agent -dev $(ARGS)
+
+install: build
+	install -d $(BINDIR)
+	install $(BIN) $(BINDIR)/lictor
+	ln -sf lictor $(BINDIR)/raft-kv-demo
 
 test: needs
 	@scripts/stages \
