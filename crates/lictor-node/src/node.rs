@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use lictor_peer::Peers;
+use lictor_peer::{Dropped, Peers};
 use lictor_proto::limits::SESSION_TTL_MIN;
 use lictor_proto::v1::{KvLock, MembersContext, ServerRow, SessionCreate, SessionRow};
 use lictor_proto::{Command, LogIndex, RaftId, SessionId, Term};
@@ -101,6 +101,13 @@ impl Shared {
             .net
             .get()
             .map(|net| net.peers.send_raft(to, message.urgent, message.bytes.into()));
+        if let Some(Err(Dropped::TooLarge)) = sent {
+            // raft would try it for ever.
+            tracing::error!(
+                to = to.0,
+                "a raft message is larger than any may be, and was not sent"
+            );
+        }
         if !matches!(sent, Some(Ok(()))) {
             // Refused only while stopping.
             let _ = self.raft.push(Event::Unreachable(to));

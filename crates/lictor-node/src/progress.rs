@@ -122,6 +122,14 @@ impl Progress {
         }
     }
 
+    /// Runs `arm` if this server leads and serves; it goes on doing so until that has ended.
+    pub(crate) fn while_serving(&self, arm: impl FnOnce()) {
+        let _turn = self.turn.lock();
+        if self.is_serving() {
+            arm();
+        }
+    }
+
     /// Serves nothing from now on, the leader's part included. Answers whether that is news.
     pub(crate) fn bar(&self) -> bool {
         let _turn = self.turn.lock();

@@ -61,18 +61,21 @@ pub struct Config {
     pub snapshot_retry_ms: u64,
 }
 
+/// The shortest tick of any member of a cluster.
+const TICK_MS: u64 = 20;
+
 impl Config {
     /// Lictor's settings for member `id`. `incarnation` differs at each start.
     pub fn new(id: RaftId, incarnation: u64) -> Self {
         Self {
             id,
             incarnation,
-            tick_ms: 20,
+            tick_ms: TICK_MS,
             heartbeat_ticks: 3,
             election_ticks: 15..30,
             election_ticks_fixed: None,
             max_append_bytes: 1 << 20,
-            max_inflight_messages: 256,
+            max_inflight_messages: 16,
             max_uncommitted_bytes: 64 << 20,
             max_apply_bytes: 8 << 20,
             max_unapplied_entries: 5000,
@@ -93,12 +96,24 @@ impl Config {
         }
     }
 
+    /// With ticks that are longer by a factor, and beats that stay about as frequent as they can.
+    #[must_use]
+    pub fn stretched(self, factor: u32) -> Self {
+        Self {
+            tick_ms: self.tick_ms * u64::from(factor),
+            heartbeat_ticks: (self.heartbeat_ticks / factor as usize).max(1),
+            ..self
+        }
+    }
+
     /// How long a lease lasts, counted from when its round was sent: the shortest time for which a voter that
     /// answered it helps nobody else, less one tick (the voter's first tick may come at once; tikv #9728), less a
-    /// tenth for clocks that do not run alike.
+    /// tenth for clocks that do not run alike. Counted in the shortest ticks that any voter may have: whoever answers
+    /// counts in its own.
     pub(crate) fn lease_ms(&self) -> u64 {
-        let timeout = self.election_ticks.start as u64 * self.tick_ms;
-        timeout.saturating_sub(self.tick_ms).saturating_sub(timeout / 10)
+        let tick = self.tick_ms.min(TICK_MS);
+        let timeout = self.election_ticks.start as u64 * tick;
+        timeout.saturating_sub(tick).saturating_sub(timeout / 10)
     }
 
     /// For raft-rs.
@@ -124,7 +139,8 @@ impl Config {
             read_only_option: raft::ReadOnlyOption::Safe,
             // Followers that serve reads want to know commits early.
             skip_bcast_commit: false,
-            batch_append: true,
+            // Would merge all that is in flight to a follower that lags into one message, however large that is.
+            batch_append: false,
             priority: 0,
             max_uncommitted_size: self.max_uncommitted_bytes,
             max_committed_size_per_ready: self.max_apply_bytes,

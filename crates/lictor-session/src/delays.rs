@@ -6,7 +6,7 @@ use bytes::Bytes;
 use lictor_proto::v1::LockDelayRef;
 use lictor_proto::{ConsulIndex, MonoTime};
 
-use crate::{PROPOSE_AGAIN_MS, slot};
+use crate::{NAMES_MAX_BYTES, PROPOSE_AGAIN_MS, slot};
 
 /// The keys that may not be locked for a while, and those whose delay ended but still has its row.
 #[derive(Debug, Default)]
@@ -60,10 +60,12 @@ impl Delays {
     }
 
     pub(crate) fn over(&mut self, now: MonoTime, max: usize) -> Vec<LockDelayRef> {
-        let mut over = Vec::new();
+        let (mut over, mut names_bytes) = (Vec::new(), 0);
         while over.len() < max
             && let Some((_, key)) = self.due.first().filter(|(at, _)| *at <= now).cloned()
+            && (over.is_empty() || names_bytes + key.len() <= NAMES_MAX_BYTES)
         {
+            names_bytes += key.len();
             self.due.pop_first();
             let Some(delay) = self.by_key.get_mut(&key) else {
                 continue;

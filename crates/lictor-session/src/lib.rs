@@ -68,6 +68,8 @@ use lictor_proto::MonoTime;
 const SLOT_MS: u64 = 100;
 /// What was proposed is reported again after this time, unless apply reported it done.
 const PROPOSE_AGAIN_MS: u64 = 2_000;
+/// Bytes of keys or names in one command, if it has more than one: it must stay small enough to be sent to followers.
+const NAMES_MAX_BYTES: usize = 1 << 20;
 
 fn slot(at: MonoTime) -> MonoTime {
     MonoTime(at.0.checked_next_multiple_of(SLOT_MS).unwrap_or(u64::MAX))

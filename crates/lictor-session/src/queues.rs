@@ -12,12 +12,10 @@ use lictor_proto::{MonoTime, RaftId};
 use lictor_state::QueueLease;
 
 use crate::stall::Stall;
-use crate::{PROPOSE_AGAIN_MS, slot};
+use crate::{NAMES_MAX_BYTES, PROPOSE_AGAIN_MS, slot};
 
 /// Deadlines looked at in one turn, so that many renewed leases cannot hold the caller up.
 const STEPS_PER_TURN_MAX: usize = 4_096;
-/// Bytes of names that are reported in one turn.
-const NAMES_MAX_BYTES: usize = 1 << 20;
 /// By then every server has told a new leader whom its clients wait for.
 const REPORTED_AFTER_MS: u64 = 2_000;
 const NEVER: MonoTime = MonoTime(u64::MAX);

@@ -351,6 +351,28 @@ fn r15_ended_delays_are_reported_until_their_rows_are_gone() {
     assert_eq!(manager.next_deadline(), None);
 }
 
+/// What cannot be sent to followers would stop all that comes behind it.
+#[test]
+fn what_is_over_is_reported_in_commands_of_a_bounded_size() {
+    const KEYS: u8 = 40;
+    let key = |n: u8| Bytes::from(vec![n; 100_000]);
+    let mut manager = leader();
+    for n in 0..KEYS {
+        manager.lock_delay_set(key(n), ConsulIndex(5), 1_000, at(0));
+        manager.kv_ttl_set(key(n), ConsulIndex(5), 1_000, at(0));
+    }
+
+    let (mut delays, mut ttls) = (0, 0);
+    while delays + ttls < 2 * usize::from(KEYS) {
+        let over = manager.delays_over(at(1_000), BATCH);
+        let gone = manager.kv_ttls_over(at(1_000), BATCH);
+        assert!((1..=10).contains(&over.len()) && (1..=10).contains(&gone.len()));
+        delays += over.len();
+        ttls += gone.len();
+    }
+    assert_eq!((delays, ttls), (usize::from(KEYS), usize::from(KEYS)));
+}
+
 #[test]
 fn r15_the_end_of_an_earlier_delay_leaves_a_later_one() {
     let mut manager = leader();

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use lictor_proto::v1::{KvTtlRef, KvTtlRow};
 use lictor_proto::{ConsulIndex, MonoTime};
 
-use crate::{PROPOSE_AGAIN_MS, slot};
+use crate::{NAMES_MAX_BYTES, PROPOSE_AGAIN_MS, slot};
 
 /// The keys that are to be deleted, by when.
 #[derive(Debug, Default)]
@@ -52,10 +52,12 @@ impl Ttls {
 
     /// At most `max` whose time is over.
     pub(crate) fn over(&mut self, now: MonoTime, max: usize) -> Vec<KvTtlRef> {
-        let mut over = Vec::new();
+        let (mut over, mut names_bytes) = (Vec::new(), 0);
         while over.len() < max
             && let Some((_, key)) = self.due.first().filter(|(at, _)| *at <= now).cloned()
+            && (over.is_empty() || names_bytes + key.len() <= NAMES_MAX_BYTES)
         {
+            names_bytes += key.len();
             self.due.pop_first();
             let Some(ttl) = self.by_key.get_mut(&key) else {
                 continue;

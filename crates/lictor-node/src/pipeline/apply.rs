@@ -158,6 +158,7 @@ impl ApplyWorker {
                     // raft hears of it when the copy is durable.
                     (self.consumed, self.reported) = (position.index, position.index);
                     self.install(*state, Installation::Snapshot(position));
+                    self.shared.progress.unbar();
                 }
                 ApplyWork::Hold(held) => {
                     self.hold(held);
@@ -339,10 +340,9 @@ impl ApplyWorker {
         self.state = state;
         self.effects.clear();
         self.effects.dirty.push(Dirty::All);
-        if self.shared.progress.is_serving() {
-            // Before the view is published, so that whoever asks for a lock next meets the delays.
-            self.shared.timers.lead(&self.state);
-        }
+        // Before the view is published, so that whoever asks for a lock next meets the delays.
+        let progress = &self.shared.progress;
+        progress.while_serving(|| self.shared.timers.lead(&self.state));
         let is_snapshot = matches!(from, Installation::Snapshot(_));
         let install = Install {
             state: self.state.clone(),

@@ -61,8 +61,8 @@ impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
         self.publish(now);
         self.carry_out(&mut outputs);
         loop {
-            // A sole voter that leads has nobody to hear from: it need not tick, and an idle server sleeps.
-            let alone = self.core.is_sole_voter();
+            // It has nobody to hear from: it need not tick, and an idle server sleeps.
+            let alone = self.core.is_alone();
             let until = (!alone).then_some(next_tick);
             if alone && had_few {
                 self.poll(&mut linger);
@@ -260,8 +260,8 @@ impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
     }
 
     fn carry_out(&mut self, outputs: &mut Vec<Output>) {
-        // Nobody waits for a heartbeat of a sole voter, so it may block on its own disk.
-        let alone = self.core.is_sole_voter();
+        // Nobody waits for a heartbeat, so it may block on its own disk.
+        let alone = self.core.is_alone();
         for output in outputs.drain(..) {
             // The threads behind end only after this one, so their mailboxes are open.
             let delivered = match output {

@@ -77,6 +77,9 @@ use proposals::Pending;
 use reads::Reads;
 use snapshots::Snapshots;
 
+/// A member that may not campaign takes its leader for lost after so many times the longest election timeout.
+const LOST_AFTER: usize = 2;
+
 /// The consensus core of one member. Owned by the raft thread.
 pub struct Core<R: LogReader> {
     raw: RawNode<LogView<R>>,
@@ -219,6 +222,11 @@ impl<R: LogReader> Core<R> {
         self.is_leader() && self.votes_alone()
     }
 
+    /// Whether this member leads and is the only one: it has nobody to hear from, so it need not tick.
+    pub fn is_alone(&self) -> bool {
+        self.is_sole_voter() && self.raw.raft.prs().iter().nth(1).is_none()
+    }
+
     /// Whether this member leads and is handing over: proposals are refused until it has, or has given it up.
     pub fn is_handing_over(&self) -> bool {
         self.is_leader() && self.raw.raft.lead_transferee.is_some()
@@ -239,7 +247,13 @@ impl<R: LogReader> Core<R> {
     }
 
     fn leader(&self) -> Option<RaftId> {
-        (self.raw.raft.leader_id != 0).then_some(RaftId(self.raw.raft.leader_id))
+        let raft = &self.raw.raft;
+        // Whoever may not campaign never gives its leader up by itself: a learner, also one that was removed before it
+        // heard that it had become a voter.
+        let is_lost = !self.is_leader()
+            && !raft.promotable()
+            && raft.election_elapsed > LOST_AFTER * self.config.election_ticks.end;
+        (raft.leader_id != 0 && !is_lost).then_some(RaftId(raft.leader_id))
     }
 
     /// Whether this member is the only voter, leading or not.

@@ -1,5 +1,5 @@
 use lictor_proto::{LogIndex, RaftId, Term};
-use raft::eraftpb::MessageType;
+use raft::eraftpb::{Message, MessageType};
 
 use super::harness::{Cluster, config};
 use crate::{Input, MemberChange, Proposal, ProposalId, ReadId, SimDisk, Why};
@@ -722,4 +722,68 @@ fn a_clock_that_goes_back_is_ignored() {
     cluster.tick();
 
     assert_eq!(cluster.node(1).reads.len(), 1);
+}
+
+#[test]
+fn a_follower_that_lags_gets_many_messages_and_no_large_one() {
+    const ENTRY_BYTES: usize = 500_000;
+    let mut cluster = Cluster::led(3);
+    cluster.cut_off.insert(3);
+    for id in 0..40 {
+        let data = vec![7; ENTRY_BYTES];
+        let id = ProposalId(id);
+        cluster.input(1, Input::Propose(vec![Proposal { id, data }]));
+        cluster.settle();
+    }
+    let last = cluster.node(1).core.status().last;
+    cluster.cut_off.clear();
+    cluster.sent.clear();
+
+    cluster.tick_until(|cluster| cluster.node(3).core.status().last == last);
+
+    let bytes = |message: &Message| {
+        message
+            .entries
+            .iter()
+            .map(|entry| entry.data.len())
+            .sum::<usize>()
+    };
+    let appends = cluster.sent(MessageType::MsgAppend);
+    let largest = appends.iter().map(|append| bytes(append)).max();
+    let most = usize::try_from(config(1, 1).max_append_bytes).unwrap();
+    assert!(largest <= Some(most), "{largest:?} bytes in a message");
+}
+
+#[test]
+fn a_sole_voter_with_a_learner_is_not_alone() {
+    let mut cluster = Cluster::of(1);
+    cluster.settle();
+    assert!(cluster.node(1).core.is_alone());
+
+    let changes = vec![MemberChange::AddLearner(RaftId(2))];
+    let (id, context) = (ProposalId(0), Vec::new());
+    cluster.input(1, Input::ChangeMembers { id, changes, context });
+    cluster.settle();
+
+    assert!(cluster.node(1).core.is_sole_voter());
+    assert!(!cluster.node(1).core.is_alone());
+}
+
+/// It may have become a voter and been removed before it heard of either.
+#[test]
+fn a_learner_that_hears_of_no_leader_for_long_knows_none() {
+    let mut cluster = Cluster::led(3);
+    let changes = vec![MemberChange::AddLearner(RaftId(3))];
+    let (id, context) = (ProposalId(0), Vec::new());
+    cluster.input(1, Input::ChangeMembers { id, changes, context });
+    cluster.ticks(10);
+    assert_eq!(cluster.node(3).core.status().leader, Some(RaftId(1)));
+
+    cluster.cut_off.insert(3);
+    cluster.ticks(100);
+    assert_eq!(cluster.node(3).core.status().leader, None);
+
+    cluster.cut_off.clear();
+    cluster.ticks(10);
+    assert_eq!(cluster.node(3).core.status().leader, Some(RaftId(1)));
 }

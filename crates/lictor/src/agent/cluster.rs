@@ -86,8 +86,7 @@ impl Member {
             }
             Err(error) => return Err(error),
         };
-        let mut raft = lictor_raft::Config::new(me, incarnation());
-        raft.tick_ms *= u64::from(config.raft_multiplier);
+        let raft = lictor_raft::Config::new(me, incarnation()).stretched(config.raft_multiplier);
         Ok(Self {
             node,
             forming,

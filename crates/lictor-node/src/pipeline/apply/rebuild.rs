@@ -7,6 +7,8 @@
 //! Raft hears of an entry when it was taken off the queue, as always: it never knows of more than it gave. The durable
 //! copy stays as it was until apply has reached p, so that no crash leaves it with rows of two states.
 
+use std::sync::Arc;
+
 use lictor_proto::LogIndex;
 use lictor_raft::ProposalId;
 use lictor_state::{Dirty, State};
@@ -99,6 +101,8 @@ impl ApplyWorker {
             from: Installation::Copy,
         };
         self.checkpoint_takes(CheckpointWork::Install(Box::new(install)), 1);
+        // Served again only after the wrong state is out of sight.
+        self.shared.view.store(Arc::new(self.state.clone()));
         self.shared.progress.unbar();
         self.publish();
         tracing::info!(
@@ -107,7 +111,7 @@ impl ApplyWorker {
         );
     }
 
-    /// A snapshot of the leader takes the place of the state: nothing is to be rebuilt any more.
+    /// A snapshot of the leader takes the place of the state: nothing is to be rebuilt any more. Served again is once it has.
     pub(super) fn end_rebuild(&mut self) {
         if let Rebuild::Held(waiting) = std::mem::take(&mut self.rebuild) {
             let entries = waiting.into_iter().filter_map(|work| match work {
@@ -118,6 +122,5 @@ impl ApplyWorker {
             self.answers
                 .extend(lost.map(|id| (id, Err(ProposeError::OutcomeUnknown))));
         }
-        self.shared.progress.unbar();
     }
 }

@@ -13,6 +13,18 @@ fn the_lease_is_an_election_timeout_less_a_tick_less_a_tenth() {
     assert_eq!(Config::new(RaftId(1), 1).lease_ms(), LEASE_MS);
 }
 
+/// Voters that count in shorter ticks than the leader help another one sooner.
+#[test]
+fn longer_ticks_make_no_longer_lease_and_leave_time_to_renew_it() {
+    for factor in [1, 2, 5, 10] {
+        let config = Config::new(RaftId(1), 1).stretched(factor);
+
+        assert_eq!(config.lease_ms(), LEASE_MS, "{factor}");
+        let beat = config.heartbeat_ticks as u64 * config.tick_ms;
+        assert!(beat < LEASE_MS, "{factor}: a beat every {beat} ms");
+    }
+}
+
 #[test]
 fn a_lease_counts_from_when_its_round_was_sent_and_is_renewed() {
     let mut cluster = Cluster::led(3);
