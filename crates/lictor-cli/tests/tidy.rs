@@ -18,6 +18,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("lictor-peer", &["lictor-proto"]),
     ("lictor-archive", &["lictor-proto", "lictor-state"]),
     ("lictor-watch", &["lictor-state"]),
+    ("lictor-telemetry", &[]),
     (
         "lictor-sim",
         &[
@@ -38,6 +39,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "lictor-watch",
             "lictor-peer",
             "lictor-archive",
+            "lictor-telemetry",
         ],
     ),
     (
@@ -53,6 +55,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "lictor-archive",
             "lictor-node",
             "lictor-agent",
+            "lictor-telemetry",
         ],
     ),
     ("lictor-cli", &["lictor-proto", "lictor-archive", "lictor-peer"]),
