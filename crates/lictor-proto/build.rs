@@ -14,6 +14,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ],
         [&root],
     )?;
+    let entry = descriptors.file.iter().flat_map(|file| &file.message_type);
+    let entry = entry.filter(|message| message.name() == "Entry");
+    let commands = entry
+        .flat_map(|entry| &entry.field)
+        .filter(|field| field.oneof_index.is_some());
+    let names = commands.map(|field| format!("({}, \"{}\"),", field.number(), field.name()));
+    let table = format!("&[{}]", names.collect::<String>());
+    std::fs::write(PathBuf::from(std::env::var("OUT_DIR")?).join("kinds.rs"), table)?;
     prost_build::Config::new()
         .bytes(["."])
         .btree_map(["."])

@@ -88,6 +88,12 @@ impl<T> Mailbox<T> {
         Ok(())
     }
 
+    /// How many items are queued, and what they weigh.
+    pub(crate) fn depth(&self) -> (usize, usize) {
+        let queue = self.queue.lock();
+        (queue.items.len(), queue.weight)
+    }
+
     /// Takes everything that is queued, waiting until there is something or `until` has come.
     pub(crate) fn drain(&self, into: &mut Vec<T>, until: Option<Instant>) -> Drained {
         debug_assert!(

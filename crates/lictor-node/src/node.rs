@@ -16,6 +16,7 @@ use lictor_proto::{Command, LogIndex, RaftId, SessionId, Term};
 use lictor_raft::{LogPosition, LogStore, MemberChange, PeerMessage, Proposal, ProposalId, StateMark};
 use lictor_session::Renewal;
 use lictor_state::{Area, Explained, KvRow, Outcome, Refused, State};
+use lictor_telemetry::journey;
 use parking_lot::Mutex;
 use prost::Message as _;
 use tokio::sync::{broadcast, oneshot, watch};
@@ -26,7 +27,8 @@ use crate::cluster::{
     report, watch_over,
 };
 use crate::mailbox::Mailbox;
-use crate::pending::{Answer, Pending, Telling};
+use crate::metrics::{Metrics, Stages};
+use crate::pending::{Answer, Pending, Telling, Told};
 use crate::pipeline::{
     ApplyWorker, BACKLOG_BYTES, CheckpointThread, Clock, Event, LogWorker, RaftThread, Stage, Survey,
 };
@@ -62,6 +64,9 @@ pub(crate) struct Shared {
     /// The raft thread's mailbox.
     pub(crate) raft: Mailbox<Event>,
     pub(crate) progress: Progress,
+    pub(crate) metrics: Metrics,
+    /// The stages of the pipeline, once it has begun.
+    pub(crate) stages: OnceLock<Stages>,
     pub(crate) timers: Timers,
     pub(crate) callers: Callers,
     pub(crate) staging: Staging,
@@ -229,6 +234,8 @@ impl Node {
             pending: Pending::new(),
             raft: Mailbox::new(usize::MAX),
             progress: Progress::new(),
+            metrics: Metrics::new(Instant::now()),
+            stages: OnceLock::new(),
             timers: Timers::new(clock),
             callers: Callers::default(),
             staging: Staging::new(options.staging),
@@ -329,6 +336,12 @@ impl Node {
             stopping: None,
             look_at_pinned: Instant::now(),
         };
+        // The pipeline begins once.
+        let _ = shared.stages.set(Stages {
+            log: log.backlog(),
+            apply: apply.backlog(),
+            checkpoint: Arc::clone(&checkpoint_inbox),
+        });
         let timers = Arc::clone(shared);
         let threads = [
             spawn("checkpoint", move || copy.run())?,
@@ -483,12 +496,14 @@ impl Node {
     }
 
     /// Tells the raft thread, and waits for what becomes of it.
-    async fn ask_raft(&self, event: Event, id: ProposalId, answer: oneshot::Receiver<Answer>) -> Answer {
+    async fn ask_raft(&self, event: Event, id: ProposalId, answer: oneshot::Receiver<Told>) -> Answer {
         let shared = &self.0;
         if shared.raft.push(event).is_err() {
             shared.pending.answer(id, Err(ProposeError::Stopping));
         }
-        answer.await.unwrap_or(Err(ProposeError::OutcomeUnknown))
+        let (index, answer) = answer.await.map_err(|_| ProposeError::OutcomeUnknown)?;
+        journey::wrote(index.0);
+        answer
     }
 
     /// Whether applying this lock now would refuse it. Asked only where the published view is linearizable: of a
@@ -548,7 +563,8 @@ impl Node {
         if let Some(meta) = self.try_read(consistency) {
             return Ok(meta);
         }
-        let deadline = Instant::now() + LEADER_WAIT;
+        let from = Instant::now();
+        let deadline = from + LEADER_WAIT;
         let progress = &self.0.progress;
         let fresh = async {
             progress.unbarred().await;
@@ -557,7 +573,9 @@ impl Node {
             }
             self.become_fresh(consistency).await.map(|()| FRESH)
         };
-        match tokio::time::timeout_at(deadline.into(), fresh).await {
+        let fresh = tokio::time::timeout_at(deadline.into(), fresh).await;
+        journey::add(journey::Stage::Gate, from.elapsed());
+        match fresh {
             Ok(done) => done,
             Err(_) if progress.is_barred() => Err(ReadError::Rebuilding),
             Err(_) => Err(ReadError::NoLeader),
@@ -597,6 +615,7 @@ impl Node {
 
     /// Joins the next round with the voters; answers the index that a linearizable read must have applied.
     async fn read_index(&self) -> Result<LogIndex, ReadError> {
+        self.0.metrics.reads_joined.one();
         let (answer, begins) = self.0.gate.join();
         if begins && self.0.raft.push(Event::Read).is_err() {
             return Err(ReadError::Stopping);
@@ -656,7 +675,10 @@ impl Node {
             return Ok(false);
         }
         match self.0.timers.renew(id) {
-            Renewal::Renewed | Renewal::Untimed => Ok(true),
+            Renewal::Renewed | Renewal::Untimed => {
+                self.0.metrics.sessions_renewed.one();
+                Ok(true)
+            }
             Renewal::NotLeading => Err(ProposeError::NoLeader),
             Renewal::Ending => {
                 // On a full disk the end cannot be recorded, and nobody knows how long that lasts.
@@ -845,6 +867,7 @@ impl Seeking {
             };
             // Neither outcome matters: it is looked at anew.
             let _ = tokio::time::timeout(pause.min(self.deadline - now), self.roles.changed()).await;
+            journey::add(journey::Stage::Leader, now.elapsed());
             self.tried = false;
         }
     }

@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
+use lictor_proto::LogIndex;
 use lictor_raft::ProposalId;
 use lictor_state::Outcome;
+use lictor_telemetry::{Counter, journey};
 use parking_lot::Mutex;
 use slab::Slab;
 use smallvec::SmallVec;
@@ -21,6 +24,9 @@ const UNIT_BYTES: usize = LIMIT_BYTES / LIMIT_ENTRIES;
 
 pub(crate) type Answer = Result<Outcome, ProposeError>;
 
+/// An answer, and the index of the entry that it is about; 0 if there is none.
+pub(crate) type Told = (LogIndex, Answer);
+
 /// What the answer to a proposal says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Telling {
@@ -33,7 +39,7 @@ pub(crate) enum Telling {
 /// A proposal's place in the table: where the answer goes, and its share of the bound until then.
 #[derive(Debug)]
 struct Slot {
-    answer: oneshot::Sender<Answer>,
+    answer: oneshot::Sender<Told>,
     telling: Telling,
     _permit: OwnedSemaphorePermit,
 }
@@ -45,6 +51,7 @@ pub(crate) struct Pending {
     bound: Arc<Semaphore>,
     /// How many of them were entered to be told why since the start: while there are none apply need not look.
     asked_why: AtomicU64,
+    refused: Counter,
 }
 
 impl Pending {
@@ -53,24 +60,45 @@ impl Pending {
             slots: Mutex::new(Slab::new()),
             bound: Arc::new(Semaphore::new(LIMIT_ENTRIES)),
             asked_why: AtomicU64::new(0),
+            refused: Counter::new(),
         }
+    }
+
+    /// How much of the bound is taken, and how much there is.
+    pub(crate) fn room(&self) -> (usize, usize) {
+        (LIMIT_ENTRIES - self.bound.available_permits(), LIMIT_ENTRIES)
+    }
+
+    /// How many found no room since the start.
+    pub(crate) fn refused(&self) -> u64 {
+        self.refused.get()
     }
 
     /// Takes the share of a command of `bytes` out of the bound, waiting for room. Cancel safe.
     pub(crate) async fn reserve(&self, bytes: usize) -> Result<OwnedSemaphorePermit, ProposeError> {
-        if let Ok(permit) = self.try_reserve(bytes) {
+        if let Ok(permit) = self.take(bytes) {
             return Ok(permit);
         }
         let acquire = Arc::clone(&self.bound).acquire_many_owned(units(bytes)?);
-        match tokio::time::timeout(crate::node::OVERLOAD_WAIT, acquire).await {
+        let from = Instant::now();
+        let acquired = tokio::time::timeout(crate::node::OVERLOAD_WAIT, acquire).await;
+        journey::add(journey::Stage::Room, from.elapsed());
+        match acquired {
             Ok(Ok(permit)) => Ok(permit),
             Ok(Err(_)) => Err(ProposeError::Stopping),
-            Err(_) => Err(ProposeError::Overloaded),
+            Err(_) => {
+                self.refused.one();
+                Err(ProposeError::Overloaded)
+            }
         }
     }
 
     /// As [`Self::reserve`], without waiting.
     pub(crate) fn try_reserve(&self, bytes: usize) -> Result<OwnedSemaphorePermit, ProposeError> {
+        self.take(bytes).inspect_err(|_| self.refused.one())
+    }
+
+    fn take(&self, bytes: usize) -> Result<OwnedSemaphorePermit, ProposeError> {
         let permit = Arc::clone(&self.bound).try_acquire_many_owned(units(bytes)?);
         permit.map_err(|_| ProposeError::Overloaded)
     }
@@ -80,7 +108,7 @@ impl Pending {
         &self,
         permit: OwnedSemaphorePermit,
         telling: Telling,
-    ) -> (ProposalId, oneshot::Receiver<Answer>) {
+    ) -> (ProposalId, oneshot::Receiver<Told>) {
         let (answer, receiver) = oneshot::channel();
         if telling == Telling::Why {
             self.asked_why.fetch_add(1, Ordering::Relaxed);
@@ -106,17 +134,17 @@ impl Pending {
 
     /// Answers one proposal; its id is free from now on.
     pub(crate) fn answer(&self, id: ProposalId, answer: Answer) {
-        self.answer_all(std::iter::once((id, answer)));
+        self.answer_all(std::iter::once((id, LogIndex(0), answer)));
     }
 
     /// Answers a batch under one lock.
-    pub(crate) fn answer_all(&self, answers: impl Iterator<Item = (ProposalId, Answer)>) {
+    pub(crate) fn answer_all(&self, answers: impl Iterator<Item = (ProposalId, LogIndex, Answer)>) {
         let mut slots = self.slots.lock();
-        let take = |(ProposalId(id), answer)| {
+        let take = |(ProposalId(id), index, answer)| {
             let slot = usize::try_from(id).ok().and_then(|key| slots.try_remove(key))?;
-            Some((slot, answer))
+            Some((slot, (index, answer)))
         };
-        let answers: SmallVec<[(Slot, Answer); 16]> = answers.filter_map(take).collect();
+        let answers: SmallVec<[(Slot, Told); 16]> = answers.filter_map(take).collect();
         drop(slots);
         // The lock is free again before the first listener wakes and perhaps proposes its next command.
         for (slot, answer) in answers {
@@ -130,7 +158,7 @@ impl Pending {
         self.bound.close();
         for slot in self.slots.lock().drain() {
             // As above: a listener that has gone needs no answer.
-            let _ = slot.answer.send(Err(error.clone()));
+            let _ = slot.answer.send((LogIndex(0), Err(error.clone())));
         }
     }
 }
@@ -152,6 +180,10 @@ mod tests {
         let refused = pending.reserve(1).await;
 
         assert!(matches!(refused, Err(ProposeError::Overloaded)));
+        assert_eq!(
+            (pending.refused(), pending.room()),
+            (1, (LIMIT_ENTRIES, LIMIT_ENTRIES))
+        );
     }
 
     #[tokio::test]
@@ -162,7 +194,7 @@ mod tests {
 
         pending.answer(id, Ok(Outcome::Bool(true)));
 
-        assert!(matches!(receiver.await.unwrap(), Ok(Outcome::Bool(true))));
+        assert!(matches!(receiver.await.unwrap().1, Ok(Outcome::Bool(true))));
         assert_eq!(pending.bound.available_permits(), LIMIT_ENTRIES);
     }
 
@@ -175,7 +207,7 @@ mod tests {
         pending.answer_rest(&ProposeError::OutcomeUnknown);
 
         assert!(matches!(
-            receiver.await.unwrap(),
+            receiver.await.unwrap().1,
             Err(ProposeError::OutcomeUnknown)
         ));
         assert!(matches!(

@@ -91,6 +91,11 @@ impl Timers {
         self.wake_if_earlier(&guarded);
     }
 
+    /// Sessions that this leader watches over.
+    pub(crate) fn timed_sessions(&self) -> usize {
+        self.guarded.lock().manager.timed_sessions()
+    }
+
     /// Renews a session.
     pub(crate) fn renew(&self, id: SessionId) -> Renewal {
         self.guarded.lock().manager.renew(id, self.clock.now())
@@ -227,7 +232,10 @@ fn propose(shared: &Shared, due: Due) {
     for id in due.expired {
         let id = id.0.to_vec().into();
         // Refused when the queue is full: the manager asks again after a while.
-        let _ = shared.propose_unheard(due.term, Command::SessionDestroy(SessionDestroy { id }));
+        let destroy = Command::SessionDestroy(SessionDestroy { id });
+        if shared.propose_unheard(due.term, destroy).is_ok() {
+            shared.metrics.sessions_expired.one();
+        }
     }
     if !due.delays.is_empty() {
         // As above.

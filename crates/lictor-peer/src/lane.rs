@@ -4,6 +4,7 @@
 //! between a loss and the next connection is refused at once, so that nothing old is sent late.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -34,10 +35,19 @@ pub(crate) struct Peer {
     pub(crate) append: Outbox<Bytes>,
     pub(crate) caller: rpc::Caller,
     pub(crate) contact: Arc<Contact>,
+    pub(crate) sent: Sent,
     /// Ends the pause before the next attempt; one for each of [`KEPT`].
     retry: [Notify; KEPT.len()],
     /// Why there is no connection.
     problem: Mutex<Option<NotSent>>,
+}
+
+/// What became of the raft messages to a peer since the start.
+#[derive(Debug, Default)]
+pub(crate) struct Sent {
+    pub(crate) taken: AtomicU64,
+    pub(crate) full: AtomicU64,
+    pub(crate) unreachable: AtomicU64,
 }
 
 /// Where the connections of a peer go. Each change ends those there are.
@@ -64,6 +74,7 @@ impl Peer {
             append: queue(),
             caller: rpc::Caller::new(limits),
             contact: Arc::new(Contact::new()),
+            sent: Sent::default(),
             retry: Default::default(),
             problem: Mutex::new(None),
         }

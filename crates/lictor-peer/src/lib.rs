@@ -57,5 +57,5 @@ pub use config::{ClusterId, Config, Identity, Limits, Remote};
 pub use contact::PeerHealth;
 pub use error::{CallError, Dropped, Lost, NotSent, SecurityError};
 pub use handler::Handler;
-pub use peers::Peers;
+pub use peers::{PeerTraffic, Peers};
 pub use security::{CLUSTER_KEY_MIN_BYTES, Security};

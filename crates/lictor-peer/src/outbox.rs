@@ -75,6 +75,11 @@ impl<T: Weigh> Outbox<T> {
         Ok(())
     }
 
+    /// How many are there, and how many there may be.
+    pub(crate) fn depth(&self) -> (usize, usize) {
+        (self.queue.lock().items.len(), self.max_len)
+    }
+
     /// Waits until something is there. Cancel safe. For one waiter.
     pub(crate) async fn filled(&self) {
         while self.queue.lock().items.is_empty() {

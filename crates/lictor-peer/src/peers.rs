@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -23,6 +24,23 @@ use crate::lane::{KEPT, Peer, keep};
 use crate::outbox::NotTaken;
 use crate::rpc;
 use crate::security::Mode;
+
+/// What goes to a peer. Queues have their length and the most that it may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeerTraffic {
+    /// Raft messages that were taken since the start. Some of them may have been lost on the way.
+    pub sent: u64,
+    /// Raft messages that found their queue full.
+    pub dropped_full: u64,
+    /// Raft messages that found no connection.
+    pub dropped_unreachable: u64,
+    /// Small raft messages that wait.
+    pub urgent: (usize, usize),
+    /// Other raft messages that wait.
+    pub append: (usize, usize),
+    /// Calls that wait to be sent.
+    pub calls: (usize, usize),
+}
 
 /// The connections to and from the other servers. A clone is the same transport.
 #[derive(Debug, Clone)]
@@ -163,6 +181,20 @@ impl Peers {
         self.0.peer(peer).map(|peer| peer.contact.health())
     }
 
+    /// How much goes to each peer.
+    pub fn traffic(&self) -> Vec<(RaftId, PeerTraffic)> {
+        let peers = self.0.peers.read();
+        let of = |peer: &Peer| PeerTraffic {
+            sent: peer.sent.taken.load(Ordering::Relaxed),
+            dropped_full: peer.sent.full.load(Ordering::Relaxed),
+            dropped_unreachable: peer.sent.unreachable.load(Ordering::Relaxed),
+            urgent: peer.urgent.depth(),
+            append: peer.append.depth(),
+            calls: peer.caller.outbox.depth(),
+        };
+        peers.iter().map(|(id, peer)| (*id, of(peer))).collect()
+    }
+
     /// Queues a raft message; never waits. Messages of one kind stay in order; `urgent` ones, which should be small,
     /// have a connection of their own and so overtake the others.
     ///
@@ -175,10 +207,13 @@ impl Peers {
         let peers = self.0.peers.read();
         let peer = peers.get(&to).ok_or(Dropped::UnknownPeer)?;
         let outbox = if urgent { &peer.urgent } else { &peer.append };
-        outbox.push(message).map_err(|why| match why {
-            NotTaken::Closed => Dropped::Unreachable,
-            NotTaken::Full => Dropped::Full,
-        })
+        let (counted, outcome) = match outbox.push(message) {
+            Ok(()) => (&peer.sent.taken, Ok(())),
+            Err(NotTaken::Closed) => (&peer.sent.unreachable, Err(Dropped::Unreachable)),
+            Err(NotTaken::Full) => (&peer.sent.full, Err(Dropped::Full)),
+        };
+        counted.fetch_add(1, Ordering::Relaxed);
+        outcome
     }
 
     /// Asks a peer. `kind` and `body` mean what the two [`Handler`]s say. The other side is told when the future is

@@ -9,6 +9,9 @@ pub use crate::v1::entry::Command;
 /// The level that this build writes and understands.
 const LEVEL: u32 = 1;
 
+/// Tag and name of every kind of command, as in `command.proto`.
+const KINDS: &[(u32, &str)] = include!(concat!(env!("OUT_DIR"), "/kinds.rs"));
+
 /// Why the bytes of a log entry are not a command that this build can apply.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -61,7 +64,13 @@ impl Command {
         encoded_bytes <= ENTRY_MAX_BYTES
     }
 
-    fn kind(&self) -> u32 {
+    /// All kinds of commands: the tag in the entry, below 128, and the name.
+    pub fn kinds() -> impl Iterator<Item = (u32, &'static str)> {
+        KINDS.iter().copied()
+    }
+
+    /// The tag of the command in the entry.
+    pub fn kind(&self) -> u32 {
         match self {
             Self::KvSet(_) => 16,
             Self::KvDelete(_) => 17,
@@ -107,6 +116,17 @@ mod tests {
         let back = Command::from_entry_bytes(command.clone().to_entry_bytes().into()).unwrap();
 
         assert_eq!(back, Some(command));
+    }
+
+    #[test]
+    fn every_kind_has_a_name_and_a_small_tag() {
+        let kinds: Vec<_> = Command::kinds().collect();
+
+        assert!(
+            kinds.contains(&(16, "kv_set")) && kinds.contains(&(44, "queue_forget")),
+            "{kinds:?}"
+        );
+        assert!(kinds.iter().all(|(tag, _)| *tag < 128));
     }
 
     #[test]

@@ -239,6 +239,8 @@ pub struct Status {
     pub leader: Option<RaftId>,
     /// Whether this member leads.
     pub is_leader: bool,
+    /// Whether this member stands for election.
+    pub is_candidate: bool,
     /// The last committed entry known here.
     pub commit: LogIndex,
     /// The last entry reported applied.

@@ -125,6 +125,8 @@ struct Shared {
     waiters: AtomicUsize,
     limit_waiters: usize,
     woken: AtomicU64,
+    registered: AtomicU64,
+    refused: AtomicU64,
 }
 
 impl Shared {
@@ -152,6 +154,8 @@ impl Registry {
             waiters: AtomicUsize::new(0),
             limit_waiters,
             woken: AtomicU64::new(0),
+            registered: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
         });
         let herds = Herds::start(Arc::clone(&shared))?;
         Ok(Self { shared, herds })
@@ -167,7 +171,11 @@ impl Registry {
         shared
             .waiters
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, room)
-            .map_err(|_| TooManyWaiters)?;
+            .map_err(|_| {
+                shared.refused.fetch_add(1, Ordering::Relaxed);
+                TooManyWaiters
+            })?;
+        shared.registered.fetch_add(1, Ordering::Relaxed);
         let mut waiter = Waiter {
             shared: Arc::clone(shared),
             slot: Arc::default(),
@@ -215,6 +223,21 @@ impl Registry {
     /// Queries that sleep or are about to.
     pub fn waiters(&self) -> usize {
         self.shared.waiters.load(Ordering::Relaxed)
+    }
+
+    /// The most that may sleep.
+    pub fn limit(&self) -> usize {
+        self.shared.limit_waiters
+    }
+
+    /// How many were registered since the start.
+    pub fn registered_total(&self) -> u64 {
+        self.shared.registered.load(Ordering::Relaxed)
+    }
+
+    /// How many were refused at the bound since the start.
+    pub fn refused_total(&self) -> u64 {
+        self.shared.refused.load(Ordering::Relaxed)
     }
 
     /// How many waiters were signalled since the start.

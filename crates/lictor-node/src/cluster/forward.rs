@@ -11,6 +11,7 @@ use lictor_peer::{CallError, Lost};
 use lictor_proto::v1::{ProposeReply, Refusal, RefusalKind, RenewOutcome, RenewReply, propose_reply};
 use lictor_proto::{Command, LogIndex, RaftId, SessionId};
 use lictor_state::Outcome;
+use lictor_telemetry::journey;
 use prost::Message as _;
 
 use super::kind;
@@ -49,12 +50,14 @@ impl Node {
             Telling::Why => kind::PROPOSE_EXPLAINED,
         };
         let call = net.peers.call(leader, kind, entry, deadline);
+        let from = Instant::now();
         let answer = tokio::select! {
             biased;
             answer = call => answer,
             // A leader that was deposed, or stands still, may never answer; whoever asked is better told so now.
             () = self.replaced(leader) => Err(CallError::OutcomeUnknown(Lost::Deadline)),
         };
+        journey::add(journey::Stage::Forward, from.elapsed());
         let body = match answer {
             Ok(body) => body,
             Err(CallError::NotSent(_)) => return Forwarded::NotTaken,

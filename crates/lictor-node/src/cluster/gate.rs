@@ -45,6 +45,11 @@ impl Gate {
         (receiver, is_first && rounds.may_begin())
     }
 
+    /// How many have joined the next round.
+    pub(crate) fn gathering(&self) -> usize {
+        self.0.lock().gathering.len()
+    }
+
     /// Ends the wait of all that have joined, and of all that will.
     pub(crate) fn close(&self) {
         *self.0.lock() = Rounds {

@@ -17,7 +17,7 @@ use crate::pending::Telling;
 use crate::pipeline::Event;
 
 /// Raft messages that may wait for the raft thread; more are dropped, and raft sends them again.
-const INBOX_MAX: usize = 16 * 1024;
+pub(crate) const INBOX_MAX: usize = 16 * 1024;
 
 /// The node as the transport sees it. The node holds the transport, so this holds the node only weakly.
 #[derive(Debug)]
@@ -28,9 +28,11 @@ pub struct PeerHandler {
 
 impl PeerHandler {
     fn tell(&self, event: Event) {
-        if let Some(shared) = self.shared.upgrade() {
+        if let Some(shared) = self.shared.upgrade()
+            && shared.raft.push_if_below(INBOX_MAX, event).is_err()
+        {
             // A full or closed mailbox loses a message, which raft expects of networks.
-            let _ = shared.raft.push_if_below(INBOX_MAX, event);
+            shared.metrics.inbox_refused.one();
         }
     }
 }
@@ -68,6 +70,7 @@ impl Handler for PeerHandler {
         let Some(shared) = self.shared.upgrade() else {
             return;
         };
+        shared.metrics.messages_received.one();
         self.tell(Event::Peer(PeerMessage {
             from,
             to: shared.me,

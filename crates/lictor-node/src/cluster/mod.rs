@@ -39,6 +39,7 @@ pub use enlist::{EnlistError, Newcomer};
 pub use form::{FormError, Formed, Forming, JoinPace, VowStore};
 pub(crate) use forward::Forwarded;
 pub(crate) use gate::Gate;
+pub(crate) use handler::INBOX_MAX;
 pub use handler::PeerHandler;
 pub use keeper::Autopilot;
 pub(crate) use keeper::keep;

@@ -140,6 +140,7 @@ pub(super) async fn send(shared: Arc<Shared>, to: RaftId, head: Bytes, stream: B
         Ok(bytes) => tracing::info!(%to, bytes, took = ?started.elapsed(), "sent a snapshot"),
         Err(error) => tracing::warn!(%to, %error, "a snapshot could not be sent"),
     }
+    shared.metrics.snapshots_sent.one(sent.is_ok());
     shared.pinned.let_go(id);
     // Refused only while stopping.
     let _ = shared.raft.push(Event::SnapshotSent { to, ok: sent.is_ok() });
@@ -209,6 +210,7 @@ pub(crate) async fn install(
             None => Err("its list of members is damaged".to_owned()),
         }
     });
+    shared.metrics.snapshots_received.one(fetched.is_ok());
     let delivered = match fetched {
         Ok((state, roster)) => {
             tracing::info!(%from, %position, took = ?started.elapsed(), "fetched a snapshot");

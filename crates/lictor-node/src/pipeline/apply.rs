@@ -8,7 +8,7 @@ mod rebuild;
 
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use lictor_proto::{Command, LogIndex, RaftId, Term};
@@ -78,7 +78,9 @@ pub(crate) struct ApplyWorker {
     /// The members as of the state.
     roster: Arc<Roster>,
     effects: Effects,
-    answers: Vec<(ProposalId, Answer)>,
+    answers: Vec<(ProposalId, LogIndex, Answer)>,
+    /// When the batch began that is not published yet, and with which entry.
+    began: Option<(Instant, LogIndex)>,
     /// The last entry that was taken off the queue; the state may be ahead of it while it is rebuilt.
     consumed: LogIndex,
     /// The last entry that raft was told of, or knows of by itself.
@@ -112,6 +114,7 @@ impl ApplyWorker {
             roster,
             effects,
             answers,
+            began: None,
             consumed,
             reported: consumed,
             rebuild: Rebuild::None,
@@ -184,6 +187,7 @@ impl ApplyWorker {
             return;
         }
         self.finish_rebuild();
+        self.begin(index, proposal.is_some());
         let telling = proposal.map_or(Telling::Whether, |id| self.shared.pending.telling(id));
         let outcome = self.outcome(index, term, data, telling);
         if self.gave_up {
@@ -191,8 +195,33 @@ impl ApplyWorker {
         }
         self.consumed = index;
         if let Some(id) = proposal {
-            self.answers.push((id, Ok(outcome)));
+            self.answers.push((id, index, Ok(outcome)));
         }
+    }
+
+    /// Takes note of when a batch begins, and of how long the first entry of one that was proposed here came for.
+    fn begin(&mut self, index: LogIndex, is_own: bool) {
+        if self.began.is_some() {
+            return;
+        }
+        let (now, metrics) = (Instant::now(), &self.shared.metrics);
+        self.began = Some((now, index));
+        if is_own && let Some(passage) = metrics.passages.of(index.0, now) {
+            metrics.commit.take(passage.since_taken);
+        }
+    }
+
+    /// Takes note of a batch that was published.
+    fn end(&mut self, applied: LogIndex) {
+        let Some((from, first)) = self.began.take() else {
+            return;
+        };
+        let (to, metrics) = (Instant::now(), &self.shared.metrics);
+        let took = to - from;
+        metrics.apply.take(took);
+        metrics.passages.applied(first.0, applied.0, from, to);
+        tracing::trace!(first = first.0, last = applied.0, ?took, "applied and published");
+        metrics.slow.applied(took, to, first.0, applied.0);
     }
 
     fn outcome(&mut self, index: LogIndex, term: Term, data: Bytes, telling: Telling) -> Outcome {
@@ -210,6 +239,7 @@ impl ApplyWorker {
                 Outcome::Bool(true)
             }
             Ok(Some(command)) => {
+                self.shared.metrics.applied(&command);
                 let outcome = self.state.apply(index, term, &command, &mut self.effects);
                 match telling {
                     Telling::Whether => outcome,
@@ -233,6 +263,7 @@ impl ApplyWorker {
     fn publish_with(&mut self, members: Option<Vec<u8>>) {
         let applied = self.state.applied();
         let shared = &self.shared;
+        shared.metrics.took_effect(&self.effects.events);
         shared
             .timers
             .fold(&self.effects.events, self.state.visible(applied.0));
@@ -245,6 +276,8 @@ impl ApplyWorker {
         shared
             .progress
             .serve_from(applied.0, || shared.timers.lead(&self.state));
+        self.end(applied.0);
+        let shared = &self.shared;
         shared.pending.answer_all(self.answers.drain(..));
         shared.watches.wake(&self.effects.dirty);
         self.effects.dirty.clear();
@@ -379,7 +412,7 @@ impl ApplyWorker {
         let (roster, took) = self.roster.changed(members, entry.index, &entry.data);
         self.roster = Arc::new(roster);
         if let Some(id) = entry.proposal {
-            self.answers.push((id, Ok(Outcome::Bool(took))));
+            self.answers.push((id, entry.index, Ok(Outcome::Bool(took))));
         }
         self.shared.set_roster(Arc::clone(&self.roster));
         self.publish_with(Some(self.roster.encode()));

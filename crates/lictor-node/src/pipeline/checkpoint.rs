@@ -177,8 +177,10 @@ impl<C: Checkpoint> CheckpointThread<C> {
 
     fn install(&mut self, install: &Install) {
         let members = install.members.as_deref();
+        let from = Instant::now();
         let installed = self.until_there_is_room(|checkpoint| checkpoint.install(&install.state, members));
         let Some(applied) = installed else { return };
+        self.shared.metrics.checkpoint_install.take(from.elapsed());
         self.unflushed = Unflushed::default();
         match install.from {
             // Other servers may have to fetch it from here.
@@ -227,6 +229,7 @@ impl<C: Checkpoint> CheckpointThread<C> {
         {
             return;
         }
+        self.shared.metrics.checkpoint_rows.add(set.writes.len() as u64);
         self.unflushed.rows += set.writes.len();
         self.unflushed.bytes += set.writes.iter().map(weight).sum::<usize>();
         self.unflushed.since.get_or_insert_with(Instant::now);
@@ -236,8 +239,10 @@ impl<C: Checkpoint> CheckpointThread<C> {
         if self.unflushed.since.is_none() || self.gave_up {
             return;
         }
+        let from = Instant::now();
         match self.checkpoint.flush() {
             Ok(applied) => {
+                self.shared.metrics.checkpoint_flush.take(from.elapsed());
                 self.unflushed = Unflushed::default();
                 // Refused only while stopping, when the next start cuts the log.
                 let _ = self.shared.raft.push(Event::Flushed(applied));

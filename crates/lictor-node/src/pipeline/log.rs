@@ -1,5 +1,7 @@
 //! The log stage: appends what is queued as one batch with one fsync. Owns the log's writer; nothing else syncs it.
 
+use std::time::Instant;
+
 use lictor_raft::{LogPosition, LogTask, LogWriter};
 
 use super::stage::Worker;
@@ -53,14 +55,47 @@ impl<W: LogWriter> LogWorker<W> {
         let Some(last) = tasks.last().map(|task| task.ready_no) else {
             return;
         };
+        let from = Instant::now();
         if let Err(error) = self.writer.append(tasks) {
             // Never tried again: after a failed fsync nobody knows what the disk holds.
             fatal("writing the raft log failed", &error);
         }
+        self.measure(tasks, from);
         // Refused only while stopping, when nobody waits for the answer any more.
         let _ = self.shared.raft.push(Event::Persisted(last));
         for message in tasks.drain(..).flat_map(|task| task.messages) {
             self.shared.send(message);
         }
+    }
+
+    /// Takes note of a batch that was appended.
+    fn measure(&self, tasks: &[LogTask], from: Instant) {
+        let entries = || tasks.iter().flat_map(|task| &task.entries);
+        let (metrics, to) = (&self.shared.metrics, Instant::now());
+        let took = to - from;
+        if tasks.iter().any(|task| task.must_sync) {
+            metrics.log_sync.take(took);
+        }
+        let (Some(first), Some(last)) = (entries().next(), entries().last()) else {
+            return;
+        };
+        let count = entries().count() as u64;
+        let bytes = entries().map(|entry| entry.data.len()).sum();
+        metrics.log_batches.one();
+        metrics.log_entries.add(count);
+        metrics.log_bytes.add(bytes as u64);
+        for task in tasks {
+            if let (Some(first), Some(last)) = (task.entries.first(), task.entries.last()) {
+                metrics.passages.logged(first.index.0, last.index.0, from, to);
+            }
+        }
+        tracing::trace!(
+            first = first.index.0,
+            last = last.index.0,
+            bytes,
+            ?took,
+            "synced the raft log"
+        );
+        metrics.slow.synced(took, to, count, bytes);
     }
 }

@@ -20,7 +20,7 @@ use lictor_raft::{
 use tokio::sync::oneshot;
 
 pub(crate) use apply::{ApplyWork, ApplyWorker};
-pub(crate) use checkpoint::{BACKLOG_BYTES, CheckpointThread, SPACE_MIN_BYTES};
+pub(crate) use checkpoint::{BACKLOG_BYTES, CheckpointThread, CheckpointWork, SPACE_MIN_BYTES};
 pub(crate) use log::{LogWork, LogWorker};
 pub(crate) use raft::RaftThread;
 pub(crate) use stage::Stage;

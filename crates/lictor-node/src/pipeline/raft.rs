@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use lictor_proto::{LogIndex, RaftId, Term};
 use lictor_raft::{
-    ConfEcho, Core, Input, LogPosition, LogReader, LogWriter, Output, ProposalId, ReadId, RoleChange, Why,
+    ConfEcho, Core, Input, LogPosition, LogReader, LogTask, LogWriter, Output, ProposalId, ReadId,
+    RoleChange, Why,
 };
 use tokio::sync::oneshot;
 
@@ -59,7 +60,7 @@ impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
         let now = Instant::now();
         self.core.handle(Input::Start, self.clock.at(now), &mut outputs);
         self.publish(now);
-        self.carry_out(&mut outputs);
+        self.carry_out(&mut outputs, now);
         loop {
             // It has nobody to hear from: it need not tick, and an idle server sleeps.
             let alone = self.core.is_alone();
@@ -83,7 +84,7 @@ impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
             self.tell(&mut events, now, &mut outputs);
             // Before a message can tell anybody else of a commit (rule R1).
             self.publish(now);
-            self.carry_out(&mut outputs);
+            self.carry_out(&mut outputs, now);
             if self.may_end(now) {
                 break;
             }
@@ -97,7 +98,9 @@ impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
 
     fn publish(&self, now: Instant) {
         let now = self.clock.at(now);
-        self.shared.progress.set_raft(&self.core.status(), now);
+        let status = self.core.status();
+        self.shared.metrics.stands_for_election(status.is_candidate);
+        self.shared.progress.set_raft(&status, now);
     }
 
     /// Whether everything is done that a stop waits for: another leads, and whoever proposed something here knows what
@@ -203,6 +206,9 @@ impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
             }
         }
         if !proposals.is_empty() {
+            let metrics = &self.shared.metrics;
+            metrics.proposals.add(proposals.len() as u64);
+            metrics.proposal_batch.take(proposals.len());
             self.core.handle(Input::Propose(proposals), now, outputs);
         }
     }
@@ -217,7 +223,11 @@ impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
             Event::Transfer(to) => Input::Transfer(to.or_else(|| self.core.best_successor())?),
             Event::Peer(message) => Input::Peer(message),
             Event::Unreachable(member) => Input::Unreachable(member),
-            Event::Read => Input::ReadIndex(self.shared.gate.begin()?),
+            Event::Read => {
+                let round = self.shared.gate.begin()?;
+                self.shared.metrics.read_rounds.one();
+                Input::ReadIndex(round)
+            }
             Event::ChangeMembers { id, term, .. } if term.is_some_and(|term| !self.leads_in(term)) => {
                 self.refuse(id, ProposeError::NoLeader);
                 return None;
@@ -259,10 +269,13 @@ impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
         status.is_leader && status.term == term
     }
 
-    fn carry_out(&mut self, outputs: &mut Vec<Output>) {
+    fn carry_out(&mut self, outputs: &mut Vec<Output>, now: Instant) {
         // Nobody waits for a heartbeat, so it may block on its own disk.
         let alone = self.core.is_alone();
         for output in outputs.drain(..) {
+            if let Output::Append(task) = &output {
+                self.note_append(task, now);
+            }
             // The threads behind end only after this one, so their mailboxes are open.
             let delivered = match output {
                 Output::Append(task) if alone => self.log.do_here_or_send(LogWork::Append(task)).is_ok(),
@@ -327,6 +340,15 @@ impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
 }
 
 impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
+    /// Takes note of entries that were made, in the turn that began at `now`.
+    fn note_append(&self, task: &LogTask, now: Instant) {
+        if let (Some(first), Some(last)) = (task.entries.first(), task.entries.last()) {
+            let (first, last) = (first.index.0, last.index.0);
+            tracing::trace!(first, last, "entries go to the log");
+            self.shared.metrics.passages.taken(first, last, now);
+        }
+    }
+
     fn end_round(&self, id: ReadId, answer: &Result<LogIndex, ReadError>) {
         if self.shared.gate.end(id, answer) {
             // Refused only while stopping.
@@ -342,6 +364,7 @@ impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
             leader,
             "the raft role changed"
         );
+        self.shared.metrics.took_role(&role);
         self.shared.progress.set_role(&role);
         if !role.is_leader {
             self.shared.timers.follow();

@@ -7,6 +7,7 @@
 //! Why the order holds: only one thread sends to a stage, and it takes the short cut only when all that it sent
 //! before is done (`work_done_by_the_sender_never_overtakes_what_was_sent`).
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
@@ -25,7 +26,7 @@ pub(crate) struct Stage<T, W> {
     inbox: Mailbox<T>,
     worker: Mutex<W>,
     /// What was sent and is not done yet.
-    backlog: AtomicUsize,
+    backlog: Arc<AtomicUsize>,
 }
 
 impl<T, W: Worker<T>> Stage<T, W> {
@@ -33,8 +34,13 @@ impl<T, W: Worker<T>> Stage<T, W> {
         Self {
             inbox: Mailbox::new(usize::MAX),
             worker: Mutex::new(worker),
-            backlog: AtomicUsize::new(0),
+            backlog: Arc::default(),
         }
+    }
+
+    /// Counts what was sent and is not done yet.
+    pub(crate) fn backlog(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.backlog)
     }
 
     /// Leaves the item to the stage's thread; gives it back when the stage has ended.
@@ -74,7 +80,6 @@ impl<T, W: Worker<T>> Stage<T, W> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
 
     struct Collect(Vec<u32>);
 

@@ -207,6 +207,10 @@ impl<R: LogReader> Core<R> {
             term: Term(self.raw.raft.term),
             leader: self.leader(),
             is_leader: self.is_leader(),
+            is_candidate: matches!(
+                self.raw.raft.state,
+                StateRole::Candidate | StateRole::PreCandidate
+            ),
             commit: LogIndex(log.committed),
             applied: LogIndex(log.applied),
             first: LogIndex(log.first_index()),

@@ -81,7 +81,7 @@ impl ApplyWorker {
         if skips {
             self.consumed = index;
             if let Some(id) = proposal {
-                self.answers.push((id, Err(ProposeError::OutcomeUnknown)));
+                self.answers.push((id, index, Err(ProposeError::OutcomeUnknown)));
             }
         }
         skips
@@ -118,9 +118,11 @@ impl ApplyWorker {
                 ApplyWork::Entries(entries) => Some(entries),
                 _ => None,
             });
-            let lost = entries.flatten().filter_map(|entry| entry.proposal);
+            let lost = entries
+                .flatten()
+                .filter_map(|entry| Some((entry.proposal?, entry.index)));
             self.answers
-                .extend(lost.map(|id| (id, Err(ProposeError::OutcomeUnknown))));
+                .extend(lost.map(|(id, index)| (id, index, Err(ProposeError::OutcomeUnknown))));
         }
     }
 }
