@@ -17,6 +17,7 @@ use std::time::Duration;
 use lictor_node::{Consistency, Node, ReadMeta, Topic, Waiter};
 use lictor_proto::LogIndex;
 use lictor_state::{Area, State};
+use lictor_telemetry::journey;
 use parking_lot::Mutex;
 use tokio::time::Sleep;
 
@@ -133,6 +134,7 @@ async fn wait(
             }
         }
         let sleep = deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(lengthened(options.wait))));
+        let _asked_to = journey::waiting(journey::Stage::Change);
         tokio::select! {
             biased;
             () = waiter.changed() => {}
@@ -202,6 +204,7 @@ impl<'a> Patience<'a> {
         if shared.is_stopping() {
             return Ok(());
         }
+        let _asked_to = journey::waiting(journey::Stage::Change);
         tokio::select! {
             () = waiter.changed() => {}
             () = sleep.as_mut() => self.is_over = true,

@@ -6,6 +6,7 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::StatusCode;
 use hyper::body::Body;
+use lictor_telemetry::journey;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
@@ -25,7 +26,8 @@ pub(crate) async fn read<B>(mut body: B, limit_bytes: usize, grace: Duration) ->
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    let mut due = Instant::now() + grace;
+    let from = Instant::now();
+    let mut due = from + grace;
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
@@ -55,6 +57,7 @@ where
             rest.extend_from_slice(&data);
         }
     }
+    journey::add(journey::Stage::Body, from.elapsed());
     Ok(if rest.is_empty() { first } else { rest.freeze() })
 }
 

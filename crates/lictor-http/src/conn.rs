@@ -119,6 +119,7 @@ fn timed<S>(stream: S, head: Head, shared: &Shared) -> TokioIo<Timed<S>> {
         head,
         limits.header_timeout,
         limits.write_timeout,
+        Arc::clone(&shared.metrics),
     ))
 }
 

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderName};
 use lictor_node::Consistency;
+use smallvec::SmallVec;
 
 use crate::acl::{Access, Resource};
 use crate::error::ApiError;
@@ -120,7 +121,7 @@ pub(crate) struct Ctx {
     /// Where the parameter ends and the query begins in `target`.
     query_at: u32,
     /// What follows the route in the path, decoded, and then the raw query: one allocation.
-    target: Box<[u8]>,
+    target: Arc<[u8]>,
     /// From the headers; only read while access control is on.
     header_token: Option<Box<str>>,
     body: Option<Incoming>,
@@ -140,8 +141,7 @@ impl Ctx {
         headers: &HeaderMap,
         body: Incoming,
     ) -> Self {
-        let mut target = Vec::with_capacity(param.len() + query.len());
-        target.extend_from_slice(param);
+        let mut target = SmallVec::<[u8; 256]>::from_slice(param);
         target.extend_from_slice(query);
         let header_token = shared.acl.is_enabled().then(|| header_token(headers)).flatten();
         Self {
@@ -152,7 +152,7 @@ impl Ctx {
             facts: HeaderFacts::read(headers),
             // A request's head is at most 64 KiB.
             query_at: u32::try_from(param.len()).unwrap_or(u32::MAX),
-            target: target.into(),
+            target: Arc::from(target.as_slice()),
             header_token,
             body: Some(body),
             agent: None,
@@ -183,7 +183,7 @@ impl Ctx {
             follow: Some(follow),
             facts: self.facts,
             query_at: self.query_at,
-            target: self.target.clone(),
+            target: Arc::clone(&self.target),
             header_token: self.header_token.clone(),
             agent: self.agent.clone(),
             form: None,
@@ -219,6 +219,11 @@ impl Ctx {
 
     pub(crate) fn query(&self) -> Query<'_> {
         Query::new(self.target.get(self.query_at as usize..).unwrap_or_default())
+    }
+
+    /// Parameter and query, to be kept beside the request, and how long the parameter is.
+    pub(crate) fn shared_target(&self) -> (Arc<[u8]>, u32) {
+        (Arc::clone(&self.target), self.query_at)
     }
 
     /// Parameter and query as they were sent: what makes two requests to one endpoint equal.

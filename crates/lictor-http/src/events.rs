@@ -48,6 +48,11 @@ impl Default for Streams {
 }
 
 impl Streams {
+    /// How many there are, and how many there may be.
+    pub(crate) fn depth(&self) -> (usize, usize) {
+        (STREAMS_MAX - self.0.available_permits(), STREAMS_MAX)
+    }
+
     fn enter(&self) -> Result<OwnedSemaphorePermit, ApiError> {
         let entered = Arc::clone(&self.0).try_acquire_owned();
         entered.map_err(|_| {
@@ -85,7 +90,11 @@ pub(crate) async fn serve(
     run: fn(Ctx) -> Answer,
     last_id: Option<HeaderValue>,
 ) -> Result<Reply, ApiError> {
-    let slot = ctx.shared.streams.enter()?;
+    let slot = ctx
+        .shared
+        .streams
+        .enter()
+        .inspect_err(|_| ctx.shared.metrics.streams_refused.one())?;
     // A stream may also begin where a query that waits would.
     let known = match last_id.as_ref().map(HeaderValue::as_bytes) {
         Some(id) if !id.is_empty() => parse_id(id)?,

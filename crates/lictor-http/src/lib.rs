@@ -29,6 +29,7 @@ mod filter;
 mod glob;
 mod json;
 mod list;
+mod metrics;
 mod page;
 mod path;
 mod query;
@@ -42,6 +43,7 @@ mod service;
 #[cfg(test)]
 mod tests;
 mod timed;
+mod trace;
 mod upstream;
 mod wire;
 mod workers;

@@ -120,6 +120,10 @@ impl Reply {
         }
     }
 
+    pub(crate) fn status(&self) -> StatusCode {
+        self.status
+    }
+
     /// 200 with a value as JSON.
     pub(crate) fn json<T: serde::Serialize + ?Sized>(value: &T) -> Self {
         Self::json_bytes(json::to_vec(value))

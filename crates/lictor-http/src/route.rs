@@ -15,7 +15,7 @@ use crate::ctx::Verb::{self, Delete, Get, Post, Put};
 use crate::error::ApiError;
 use crate::reply::Reply;
 use crate::routes::{
-    acl, agent, catalog, coordinate, event, health, kv, kv_watch, locks, modules, operator, prepared,
+    acl, agent, catalog, coordinate, demo, event, health, kv, kv_watch, locks, modules, operator, prepared,
     session, snapshot, status, txn, usage,
 };
 
@@ -23,12 +23,15 @@ use crate::routes::{
 pub(crate) type Answer = Pin<Box<dyn Future<Output = Result<Reply, ApiError>> + Send>>;
 
 /// One endpoint.
+#[derive(Clone, Copy)]
 pub(crate) struct Route {
     /// Ends in a slash if it serves what is below.
     pub(crate) path: &'static str,
     /// In the order that `Allow` shows them.
     pub(crate) verbs: &'static [Verb],
     pub(crate) run: fn(Ctx) -> Answer,
+    /// Its number in the metrics; see [`label`].
+    pub(crate) number: u16,
 }
 
 impl Route {
@@ -97,6 +100,40 @@ macro_rules! to {
     };
 }
 
+/// The number of requests that no route is found for.
+pub(crate) const OTHER: u16 = 0;
+const KV_NUMBER: u16 = 1;
+const FIRST: u16 = 2;
+/// The first number of the routes of Raft-KV-Demo.
+#[expect(clippy::cast_possible_truncation, reason = "there are some hundred")]
+pub(crate) const DEMO_FIRST: u16 = FIRST + LISTED.len() as u16;
+/// How many numbers there are.
+pub(crate) const NUMBERS: usize = DEMO_FIRST as usize + demo::ROUTES_LEN;
+
+/// What the metrics call the route of a number: its path.
+pub(crate) fn label(number: usize) -> &'static str {
+    let listed = number.checked_sub(FIRST.into()).and_then(|at| ROUTES.get(at));
+    match (number, listed) {
+        (0, _) => "other",
+        (1, _) => KV.path,
+        (_, Some(route)) => route.path,
+        (_, None) => demo::label(number - usize::from(DEMO_FIRST)),
+    }
+}
+
+/// All listed routes, each with its number.
+#[expect(clippy::cast_possible_truncation, reason = "there are some hundred")]
+const fn numbered() -> [Route; LISTED.len()] {
+    let mut routes = [LISTED[0]; LISTED.len()];
+    let mut at = 0;
+    while at < LISTED.len() {
+        routes[at] = LISTED[at];
+        routes[at].number = FIRST + at as u16;
+        at += 1;
+    }
+    routes
+}
+
 /// Endpoints that this release does not have yet. They are known, so that methods and redirects are right.
 async fn not_built(ctx: Ctx) -> Result<Reply, ApiError> {
     let text = format!("{} is not supported by this release of Lictor\n", ctx.route);
@@ -104,28 +141,30 @@ async fn not_built(ctx: Ctx) -> Result<Reply, ApiError> {
 }
 
 const fn route(path: &'static str, verbs: &'static [Verb], run: fn(Ctx) -> Answer) -> Route {
-    Route { path, verbs, run }
+    Route {
+        path,
+        verbs,
+        run,
+        number: OTHER,
+    }
 }
 
 const fn later(path: &'static str, verbs: &'static [Verb]) -> Route {
-    Route {
-        path,
-        verbs,
-        run: to!(not_built),
-    }
+    route(path, verbs, to!(not_built))
 }
 
 const fn acl_off(path: &'static str, verbs: &'static [Verb]) -> Route {
-    Route {
-        path,
-        verbs,
-        run: to!(acl::disabled),
-    }
+    route(path, verbs, to!(acl::disabled))
 }
 
-pub(crate) static KV: Route = route("/v1/kv/", &[Get, Put, Delete], kv::serve);
+pub(crate) static KV: Route = Route {
+    number: KV_NUMBER,
+    ..route("/v1/kv/", &[Get, Put, Delete], kv::serve)
+};
 
-pub(crate) static ROUTES: &[Route] = &[
+pub(crate) static ROUTES: [Route; LISTED.len()] = numbered();
+
+const LISTED: &[Route] = &[
     // Transactions, sessions, status.
     route("/v1/txn", &[Put], to!(txn::apply)),
     route("/v1/session/create", &[Put], to!(session::create)),

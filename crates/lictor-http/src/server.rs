@@ -28,6 +28,7 @@ use crate::clients::{Clients, Slot};
 use crate::conn;
 use crate::cors::Cors;
 use crate::events::Streams;
+use crate::metrics::Metrics;
 use crate::reply::Policy;
 use crate::routes::coordinate::Coordinates;
 use crate::routes::event;
@@ -178,6 +179,7 @@ pub(crate) struct Shared {
     /// The way to the servers, of a client agent.
     pub(crate) upstream: Option<Arc<Upstream>>,
     pub(crate) streams: Streams,
+    pub(crate) metrics: Arc<Metrics>,
     clients: Arc<Clients>,
     stopping: AtomicBool,
 }
@@ -238,6 +240,7 @@ pub fn serve(listeners: Vec<Listener>, api: Api, limits: Limits) -> io::Result<H
         rendered: Rendered::default(),
         coordinates: Coordinates::default(),
         streams: Streams::default(),
+        metrics: Arc::new(Metrics::new()),
         stopping: AtomicBool::new(false),
     });
     let (stage, _) = watch::channel(Stage::Serve);
@@ -403,6 +406,7 @@ impl Accepting {
                 tracing::debug!(%error, "TCP_NODELAY was refused");
             }
             let Some(slot) = Clients::enter(&self.shared.clients, canonical(address.ip())) else {
+                self.shared.metrics.refused.one();
                 conn::refuse(&stream);
                 continue;
             };
@@ -419,8 +423,11 @@ impl Accepting {
         T: Future<Output = ()> + Send + 'static,
     {
         let token = self.tasks.token();
+        let metrics = Arc::clone(&self.shared.metrics);
+        metrics.opened.one();
         self.workers.spawn(move || async move {
             serve().await;
+            metrics.closed.one();
             drop(token);
         });
     }

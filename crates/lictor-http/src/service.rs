@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use hyper::body::Incoming;
@@ -20,6 +21,7 @@ use crate::cors::{self, Grant};
 use crate::ctx::{Ctx, Verb};
 use crate::error::ApiError;
 use crate::events;
+use crate::metrics::{self, Asked};
 use crate::page;
 use crate::path::{self, BadPath};
 use crate::query::Query;
@@ -27,15 +29,16 @@ use crate::reply::{Layout, Policy, Reply};
 use crate::route::{self, Answer, Found, Route};
 use crate::routes::{demo, kv};
 use crate::server::Shared;
+use crate::trace::{self, Trace};
 
 /// The answer to one request.
 pub(crate) enum Answering {
     /// Known at once; taken when polled.
     Now(Option<Response<Body>>),
     /// A handler at work, and how its answer goes out.
-    Later(Answer, Layout, Policy, Arc<HeaderMap>, Option<Grant>),
+    Later(Answer, Layout, Policy, Arc<HeaderMap>, Option<Grant>, Trace),
     /// A server is asked.
-    Passed(BoxFuture<'static, Response<Body>>, Option<Grant>),
+    Passed(BoxFuture<'static, Response<Body>>, Option<Grant>, Trace),
 }
 
 impl Answering {
@@ -44,7 +47,7 @@ impl Answering {
         match &mut self {
             Self::Now(Some(response)) => cors::allow(response.headers_mut(), &grant),
             Self::Now(None) => {}
-            Self::Later(.., slot) | Self::Passed(_, slot) => *slot = Some(grant),
+            Self::Later(.., slot, _) | Self::Passed(_, slot, _) => *slot = Some(grant),
         }
         self
     }
@@ -59,17 +62,20 @@ impl Future for Answering {
                 Some(response) => Poll::Ready(response),
                 None => Poll::Pending,
             },
-            Self::Passed(answer, grant) => answer.as_mut().poll(cx).map(|mut response| {
+            Self::Passed(answer, grant, trace) => answer.as_mut().poll(cx).map(|mut response| {
+                trace.end(response.status());
                 if let Some(grant) = grant {
                     cors::allow(response.headers_mut(), grant);
                 }
                 response
             }),
-            Self::Later(answer, layout, policy, configured, grant) => {
-                answer.as_mut().poll(cx).map(|result| {
+            Self::Later(answer, layout, policy, configured, grant, trace) => {
+                let polled = trace.enter(|| answer.as_mut().poll(cx));
+                polled.map(|result| {
                     let reply = result.unwrap_or_else(ApiError::into_reply);
                     let reply = reply.prepared(*layout);
                     let mut response = reply.into_response(HeaderMap::new(), *policy, configured);
+                    trace.end(response.status());
                     if let Some(grant) = grant {
                         cors::allow(response.headers_mut(), grant);
                     }
@@ -91,18 +97,50 @@ pub(crate) enum Caller {
     Agent(Arc<str>),
 }
 
+/// One request as it is counted.
+struct Count {
+    asked: Asked,
+    /// Set if it is timed from here on.
+    began: Option<Instant>,
+    /// Set once the clock was read at its end.
+    took: Option<Duration>,
+}
+
 /// Answers one request.
 pub(crate) fn call(shared: &Arc<Shared>, request: Request<Incoming>, caller: &Caller) -> Answering {
+    let is_plain = request.uri().query().is_none();
+    let mut count = Count {
+        asked: Asked::by(request.method()),
+        began: metrics::begin(is_plain),
+        took: None,
+    };
+    let answering = granted(shared, request, caller, &mut count);
+    // What answers later is counted by its trace.
+    if let Answering::Now(Some(response)) = &answering {
+        let took = count.took.or_else(|| Some(count.began?.elapsed()));
+        let metrics = &shared.metrics;
+        metrics.answered_now(count.asked, response.status(), is_plain, took);
+    }
+    answering
+}
+
+/// Answers a request, with what lets a page of another origin read the answer.
+fn granted(
+    shared: &Arc<Shared>,
+    request: Request<Incoming>,
+    caller: &Caller,
+    count: &mut Count,
+) -> Answering {
     let cors = &shared.options.cors;
     // What pages may do at a client agent is that agent's to say.
     if cors.is_off() || matches!(caller, Caller::Agent(_)) {
-        return answer(shared, request, caller);
+        return answer(shared, request, caller, count);
     }
     let grant = cors.grant(request.headers());
     let answering = if request.method() == Method::OPTIONS {
         preflight(shared, request, grant.is_some())
     } else {
-        answer(shared, request, caller)
+        answer(shared, request, caller, count)
     };
     match grant {
         Some(grant) => answering.granted(grant),
@@ -125,7 +163,7 @@ fn preflight(shared: &Shared, request: Request<Incoming>, is_allowed: bool) -> A
     served(shared, reply, parts.headers)
 }
 
-fn answer(shared: &Arc<Shared>, request: Request<Incoming>, caller: &Caller) -> Answering {
+fn answer(shared: &Arc<Shared>, request: Request<Incoming>, caller: &Caller, count: &mut Count) -> Answering {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path();
     if let Some(clean) = path::cleaned(path) {
@@ -144,7 +182,8 @@ fn answer(shared: &Arc<Shared>, request: Request<Incoming>, caller: &Caller) -> 
     if shared.options.raft_kv_demo
         && let Some(route) = demo::find(&decoded)
     {
-        return answer_demo(shared, route, &parts, body);
+        count.asked.route = route.number;
+        return answer_demo(shared, route, &parts, body, count);
     }
     let (route, param_at) = match route::find(&decoded) {
         Found::Route(route, at) => (route, at),
@@ -159,6 +198,7 @@ fn answer(shared: &Arc<Shared>, request: Request<Incoming>, caller: &Caller) -> 
             return Answering::Now(Some(response));
         }
     };
+    count.asked.route = route.number;
     let query = Query::new(parts.uri.query().unwrap_or_default().as_bytes());
     if !query.is_valid() {
         return served(
@@ -174,7 +214,8 @@ fn answer(shared: &Arc<Shared>, request: Request<Incoming>, caller: &Caller) -> 
     if let Some(upstream) = &shared.upstream
         && upstream.serves(route.path)
     {
-        return Answering::Passed(upstream.pass_on(shared, verb, parts, body), None);
+        let trace = Trace::passed(shared, count.asked, count.began, query.has("index"));
+        return Answering::Passed(upstream.pass_on(shared, verb, parts, body), None, trace);
     }
     let param = &decoded[param_at..];
     let is_stream = verb == Verb::Get && events::are_wanted(&parts.headers);
@@ -183,6 +224,7 @@ fn answer(shared: &Arc<Shared>, request: Request<Incoming>, caller: &Caller) -> 
         && !is_stream
         && let Some(reply) = kv::read_now(shared, param, query, &parts.headers)
     {
+        note_slow_read(shared, count, param, &reply);
         return served(shared, reply, parts.headers);
     }
     let agent = match caller {
@@ -191,12 +233,23 @@ fn answer(shared: &Arc<Shared>, request: Request<Incoming>, caller: &Caller) -> 
     };
     let ctx = context(shared, route, verb, param, &parts, body).of_agent(agent);
     if is_stream {
-        return streamed(route, ctx, &parts.headers);
+        return streamed(route, ctx, &parts.headers, count);
     }
     // From here on nothing may hold on to `parts`: they keep hyper's read buffer alive.
     let layout = ctx.layout();
     let configured = Arc::clone(&shared.options.response_headers);
-    Answering::Later((route.run)(ctx), layout, shared.policy(), configured, None)
+    let trace = Trace::of(shared, count.asked, count.began, ctx.shared_target());
+    Answering::Later((route.run)(ctx), layout, shared.policy(), configured, None, trace)
+}
+
+/// Tells of a read that took long, if it is timed.
+fn note_slow_read(shared: &Shared, count: &mut Count, key: &[u8], reply: &Reply) {
+    count.took = count.began.map(|began| began.elapsed());
+    if let Some(took) = count.took
+        && shared.node.is_slow(took)
+    {
+        trace::note_slow_read(shared, count.asked, key, reply.status(), took);
+    }
 }
 
 fn context(
@@ -241,22 +294,37 @@ fn admitted(
 }
 
 /// A read as a stream of events.
-fn streamed(route: &Route, ctx: Ctx, headers: &HeaderMap) -> Answering {
+fn streamed(route: &Route, ctx: Ctx, headers: &HeaderMap, count: &Count) -> Answering {
     let (layout, policy) = (ctx.layout(), ctx.shared.policy());
     let configured = Arc::clone(&ctx.shared.options.response_headers);
+    let trace = Trace::of(&ctx.shared, count.asked, count.began, ctx.shared_target());
     let answer = Box::pin(events::serve(ctx, route.run, events::last_id(headers)));
-    Answering::Later(answer, layout, policy, configured, None)
+    Answering::Later(answer, layout, policy, configured, None, trace)
 }
 
 /// Answers a request to one of the paths of Raft-KV-Demo.
-fn answer_demo(shared: &Arc<Shared>, route: &'static Route, parts: &Parts, body: Incoming) -> Answering {
+fn answer_demo(
+    shared: &Arc<Shared>,
+    route: &'static Route,
+    parts: &Parts,
+    body: Incoming,
+    count: &Count,
+) -> Answering {
     let Some(verb) = demo::verb(route, &parts.method) else {
         return unserved(wrong_method(route, parts), HeaderMap::new());
     };
     let ctx = context(shared, route, verb, b"", parts, body);
     let layout = ctx.layout();
     let configured = Arc::clone(&shared.options.response_headers);
-    Answering::Later((route.run)(ctx), layout, Policy::Unserved, configured, None)
+    let trace = Trace::of(shared, count.asked, count.began, ctx.shared_target());
+    Answering::Later(
+        (route.run)(ctx),
+        layout,
+        Policy::Unserved,
+        configured,
+        None,
+        trace,
+    )
 }
 
 fn may_write(shared: &Shared, caller: &Caller) -> bool {

@@ -14,6 +14,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
+use crate::metrics::Metrics;
+
 /// How many requests of a connection began and ended; one task reads and writes it.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
@@ -103,16 +105,30 @@ pub(crate) struct Timed<S> {
     head: Head,
     head_due: Due,
     write_due: Due,
+    metrics: Arc<Metrics>,
 }
 
 impl<S> Timed<S> {
-    /// `write_timeout` bounds the time in which a client takes nothing.
-    pub(crate) fn new(io: S, head: Head, head_timeout: Duration, write_timeout: Duration) -> Self {
+    /// `write_timeout` bounds the time in which a client takes nothing. Bytes are counted in `metrics`.
+    pub(crate) fn new(
+        io: S,
+        head: Head,
+        head_timeout: Duration,
+        write_timeout: Duration,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             io,
+            metrics,
             head,
             head_due: Due::new(head_timeout),
             write_due: Due::new(write_timeout),
+        }
+    }
+
+    fn count(&self, written: &Poll<io::Result<usize>>) {
+        if let Poll::Ready(Ok(bytes)) = written {
+            self.metrics.sent(*bytes);
         }
     }
 
@@ -139,6 +155,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Timed<S> {
         let before = buf.filled().len();
         let result = Pin::new(&mut self.io).poll_read(cx, buf);
         let read = result.is_ready().then(|| buf.filled().len() - before);
+        if let Some(bytes @ 1..) = read {
+            self.metrics.received(bytes);
+        }
         if !self.head.is_owed(read) {
             self.head_due.forget();
         } else if result.is_pending() && self.head_due.is_over(cx) {
@@ -151,6 +170,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Timed<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for Timed<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.count(&result);
         self.written(cx, result)
     }
 
@@ -174,6 +194,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Timed<S> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.count(&result);
         self.written(cx, result)
     }
 }
@@ -213,7 +234,8 @@ mod tests {
 
     fn pair(head: Head) -> (Timed<tokio::io::DuplexStream>, tokio::io::DuplexStream) {
         let (server, client) = tokio::io::duplex(64);
-        (Timed::new(server, head, HEAD, WRITE), client)
+        let metrics = Arc::new(Metrics::new());
+        (Timed::new(server, head, HEAD, WRITE, metrics), client)
     }
 
     #[tokio::test(start_paused = true)]

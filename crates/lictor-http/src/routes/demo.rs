@@ -28,7 +28,7 @@ use crate::ctx::Verb::{self, Delete, Get, Post};
 use crate::error::ApiError;
 use crate::query::Query;
 use crate::reply::{Meta, Reply};
-use crate::route::{Answer, Route};
+use crate::route::{Answer, DEMO_FIRST, Route};
 
 /// How long a request waits for a leader, and again for what it asked of that.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -45,18 +45,22 @@ const JSON_ESCAPE_BYTES: usize = 6;
 const X_REASON: HeaderName = HeaderName::from_static("x-lictor-reason");
 
 /// The paths; a slash at the end stands for nothing below it. `Allow` does not count where any method will do.
-static ROUTES: [Route; 4] = [
-    route("/key", key),
-    route("/key/", key),
-    route(JOIN, |ctx| Box::pin(join(ctx))),
-    route(REMOVE, |ctx| Box::pin(remove(ctx))),
+static ROUTES: [Route; ROUTES_LEN] = [
+    route(0, "/key", key),
+    route(1, "/key/", key),
+    route(2, JOIN, |ctx| Box::pin(join(ctx))),
+    route(3, REMOVE, |ctx| Box::pin(remove(ctx))),
 ];
+
+/// How many there are.
+pub(crate) const ROUTES_LEN: usize = 4;
 
 const JOIN: &str = "/join";
 const REMOVE: &str = "/remove";
 
-const fn route(path: &'static str, run: fn(Ctx) -> Answer) -> Route {
+const fn route(number: u16, path: &'static str, run: fn(Ctx) -> Answer) -> Route {
     Route {
+        number: DEMO_FIRST + number,
         path,
         verbs: &[Get, Post, Delete],
         run,
@@ -66,6 +70,11 @@ const fn route(path: &'static str, run: fn(Ctx) -> Answer) -> Route {
 /// Looks up a decoded path.
 pub(crate) fn find(path: &[u8]) -> Option<&'static Route> {
     ROUTES.iter().find(|route| route.path.as_bytes() == path)
+}
+
+/// The path of one of them.
+pub(crate) fn label(number: usize) -> &'static str {
+    ROUTES.get(number).map_or("other", |route| route.path)
 }
 
 /// What a method asks of a route; `None` if the route does not have it.

@@ -23,7 +23,7 @@ async fn support(server: &Server, route: &Route) -> &'static str {
 async fn the_page_on_compatibility_lists_every_endpoint() {
     let server = Server::start().await;
     let mut expected = Vec::new();
-    for route in [&KV].into_iter().chain(ROUTES) {
+    for route in [&KV].into_iter().chain(&ROUTES) {
         let verbs: Vec<_> = route.verbs.iter().map(|verb| verb.name()).collect();
         let support = support(&server, route).await;
         expected.push(format!("| `{}` | {} | {support} |", route.path, verbs.join(", ")));

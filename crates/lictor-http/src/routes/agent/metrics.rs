@@ -1,134 +1,192 @@
-//! `GET /v1/agent/metrics`: the gauges that the server keeps anyway, in the form of Consul's telemetry or for Prometheus.
+//! `GET /v1/agent/metrics`: all that this server counts, in the form of Consul's telemetry or for Prometheus.
 
-use std::fmt::Write as _;
+mod process;
+
 use std::time::SystemTime;
 
-use hyper::StatusCode;
+use bytes::Bytes;
+use hyper::header::HeaderValue;
+use lictor_node::Queue;
 use lictor_state::Area;
-use serde_json::json;
+use lictor_telemetry::{Kind, Page};
 
-use super::info::{hostname, kib_of, may_read};
+use self::process::Process;
+use super::info::{hostname, may_read};
 use crate::ctx::Ctx;
 use crate::error::ApiError;
 use crate::reply::Reply;
+use crate::server::Shared;
 
-/// A name in Consul's form, what it is, and its value.
-type Gauge = (&'static str, &'static str, u64);
+/// The text format of Prometheus.
+const TEXT_FORMAT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 
 /// `?format=prometheus` answers in the text format of Prometheus.
 pub(crate) async fn metrics(ctx: Ctx) -> Result<Reply, ApiError> {
     may_read(&ctx)?;
-    let process = tokio::task::spawn_blocking(|| (hostname(), resident_bytes())).await;
-    let (hostname, resident) = process.map_err(|error| ApiError::internal(error.to_string()))?;
-    let gauges = gauges(&ctx, resident);
+    let process = tokio::task::spawn_blocking(|| (hostname(), Process::read())).await;
+    let (hostname, process) = process.map_err(|error| ApiError::internal(error.to_string()))?;
+    let page = page(&ctx.shared, &process).await;
     if ctx.query().text("format").as_deref() == Some("prometheus") {
-        return Ok(Reply::text(StatusCode::OK, prometheus(&gauges)));
+        return Ok(Reply::file(TEXT_FORMAT, Bytes::from(page.prometheus())));
     }
-    // Gauges carry the host's name, as Consul's do.
-    let shown =
-        |(name, _, value)| json!({"Name": format!("consul.{hostname}.{name}"), "Value": value, "Labels": {}});
-    Ok(Reply::json(&json!({
-        "Timestamp": lictor_agent::timestamp(SystemTime::now()),
-        "Gauges": gauges.map(shown),
-        "Points": [],
-        "Counters": [],
-        "Samples": [],
-    })))
+    let now = lictor_agent::timestamp(SystemTime::now());
+    Ok(Reply::json(&page.json(
+        &now,
+        &hostname,
+        ctx.shared.metrics.uptime(),
+    )))
 }
 
-fn gauges(ctx: &Ctx, resident_bytes: u64) -> [Gauge; 14] {
-    let status = ctx.shared.node.status();
-    let view = ctx.shared.node.view();
-    let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
-    [
-        ("kv.entries", "Keys.", count(view.kv_len())),
+/// Everything, as of now.
+pub(crate) async fn page(shared: &Shared, process: &Process) -> Page {
+    let mut page = Page::default();
+    add_state(&mut page, shared);
+    add_watches(&mut page, shared);
+    shared.node.add_metrics(&mut page).await;
+    shared.metrics.add_to(&mut page);
+    add_queues(&mut page, shared);
+    let slow = shared.node.slow_work().into_iter();
+    page.counters(
+        "lictor.slow_operations_total",
+        "Operations that took longer than slow_operation_threshold.",
+        "operation",
+        slow.chain([("request", shared.metrics.slow.get())]),
+    );
+    page.gauge(
+        "consul.runtime.alloc_bytes",
+        "Memory that the process holds.",
+        process.resident_bytes,
+    );
+    process.add_to(&mut page);
+    let build = page.family(
+        Kind::Gauge,
+        "lictor.build_info",
+        "1, with the version of this server.",
+    );
+    build.count(&[("version", env!("CARGO_PKG_VERSION"))], 1);
+    page
+}
+
+/// What the state holds and where consensus stands.
+fn add_state(page: &mut Page, shared: &Shared) {
+    let (status, view) = (shared.node.status(), shared.node.view());
+    let count = |count: usize| count as u64;
+    let keys = count(view.kv_len());
+    let gauges = [
+        ("consul.kv.entries", "Keys.", keys),
         (
-            "raft.appliedIndex",
+            "consul.state.kv_entries",
+            "Keys, by the name that Consul has for it.",
+            keys,
+        ),
+        (
+            "consul.raft.appliedIndex",
             "Index of the last entry that was applied.",
             status.applied.0,
         ),
         (
-            "raft.commitIndex",
+            "consul.raft.applied_index",
+            "The same, by the name that Consul has for it.",
+            status.applied.0,
+        ),
+        (
+            "consul.raft.commitIndex",
             "Index of the last entry that is committed.",
             status.commit.0,
         ),
         (
-            "raft.lastIndex",
+            "consul.raft.lastIndex",
             "Index of the last entry in the log.",
             status.last.0,
         ),
-        ("raft.term", "Term of the Raft log.", status.term.0),
         (
-            "runtime.alloc_bytes",
-            "Memory that the process holds.",
-            resident_bytes,
+            "consul.raft.last_index",
+            "The same, by the name that Consul has for it.",
+            status.last.0,
         ),
+        ("consul.raft.term", "Term of the Raft log.", status.term.0),
         (
-            "server.isLeader",
+            "consul.server.isLeader",
             "1 if this server leads.",
             status.is_leader.into(),
         ),
         (
-            "state.checks",
+            "consul.state.checks",
             "Checks in the catalog.",
             count(view.checks().count()),
         ),
         (
-            "state.nodes",
+            "consul.state.nodes",
             "Nodes in the catalog.",
             count(view.nodes().count()),
         ),
         (
-            "state.service_instances",
+            "consul.state.service_instances",
             "Services in the catalog.",
             count(view.services().count()),
         ),
         (
-            "state.services.index",
+            "consul.state.services.index",
             "Index of the last change of services.",
             view.area_index(Area::Services).0,
         ),
-        ("state.sessions", "Sessions.", count(view.sessions().count())),
         (
-            "watches.waiting",
-            "Blocking queries that wait.",
-            count(ctx.shared.node.watches().waiters()),
+            "consul.state.sessions",
+            "Sessions.",
+            count(view.sessions().count()),
         ),
-        (
-            "watches.woken",
-            "Blocking queries that were woken since the start.",
-            ctx.shared.node.watches().woken_total(),
-        ),
-    ]
-}
-
-/// Dots are underscores there, and every name has its help and type in front.
-fn prometheus(gauges: &[Gauge]) -> String {
-    let mut text = String::with_capacity(gauges.len() * 128);
+    ];
     for (name, help, value) in gauges {
-        let name = format!("consul_{}", name.replace('.', "_"));
-        // Writing to a text does not fail.
-        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}");
+        page.gauge(name, help, value);
     }
-    text
 }
 
-/// The memory that this process holds.
-fn resident_bytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    kib_of(&status, "VmRSS") * 1024
+fn add_watches(page: &mut Page, shared: &Shared) {
+    let watches = shared.node.watches();
+    let waiting = watches.waiters() as u64;
+    page.gauge("consul.watches.waiting", "Blocking queries that wait.", waiting);
+    page.gauge(
+        "consul.rpc.queries_blocking",
+        "The same, by the name that Consul has for it.",
+        waiting,
+    );
+    page.counter(
+        "lictor.watches.woken_total",
+        "Times that a blocking query was woken by a change.",
+        watches.woken_total(),
+    );
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn prometheus_gets_help_type_and_value_of_each() {
-        let text = prometheus(&[("raft.term", "Term.", 7), ("kv.entries", "Keys.", 0)]);
-
-        let expected = "# HELP consul_raft_term Term.\n# TYPE consul_raft_term gauge\nconsul_raft_term 7\n\
-                        # HELP consul_kv_entries Keys.\n# TYPE consul_kv_entries gauge\nconsul_kv_entries 0\n";
-        assert_eq!(text, expected);
-    }
+/// Every queue in one metric.
+fn add_queues(page: &mut Page, shared: &Shared) {
+    let (streams, streams_max) = shared.streams.depth();
+    let streams = Queue {
+        name: "event_streams",
+        depth: streams,
+        limit: Some(streams_max),
+        refused: Some(shared.metrics.streams_refused.get()),
+    };
+    let queues: Vec<_> = shared.node.queues().into_iter().chain([streams]).collect();
+    page.gauges(
+        "lictor.queue.depth",
+        "How many are in a queue.",
+        "queue",
+        queues.iter().map(|queue| (queue.name, queue.depth as u64)),
+    );
+    page.gauges(
+        "lictor.queue.capacity",
+        "How many may be in a queue. One without has the bound of proposals or of connections.",
+        "queue",
+        queues
+            .iter()
+            .filter_map(|queue| Some((queue.name, queue.limit? as u64))),
+    );
+    page.counters(
+        "lictor.queue.refused_total",
+        "How many found a queue full and were turned away.",
+        "queue",
+        queues
+            .iter()
+            .filter_map(|queue| Some((queue.name, queue.refused?))),
+    );
 }

@@ -10,6 +10,7 @@ use lictor_node::{Consistency, Entered, Place, ProposeError, QueueAsk, QueueAtte
 use lictor_proto::Command;
 use lictor_proto::v1::{QueueRelease, QueueRenew};
 use lictor_state::QueueAnswer;
+use lictor_telemetry::journey;
 use tokio::time::Sleep;
 
 use super::{Code, Failed, Params, Refused, answer, form, plain};
@@ -159,6 +160,7 @@ async fn wait(ctx: &Ctx, mut attempt: QueueAttempt, mut patience: Patience) -> R
             attempt.stay();
             return Err(ProposeError::Stopping.into());
         }
+        let _asked_to = journey::waiting(journey::Stage::Change);
         tokio::select! {
             biased;
             heard = attempt.changed() => heard.map_err(crate::error::ApiError::from)?,
