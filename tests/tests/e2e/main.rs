@@ -18,6 +18,7 @@ mod kv;
 mod lifecycle;
 mod lists;
 mod locks;
+mod observability;
 mod origins;
 mod prepared;
 mod sessions;

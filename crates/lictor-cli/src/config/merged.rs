@@ -53,6 +53,7 @@ pub(crate) struct Merged {
     pub(crate) services: Vec<Value>,
     pub(crate) session_ttl_min: Option<String>,
     pub(crate) skip_leave_on_interrupt: Option<bool>,
+    pub(crate) slow_operation_threshold: Option<String>,
     pub(crate) start_join: Vec<String>,
     pub(crate) tls: MergedTls,
     pub(crate) ui: Option<bool>,

@@ -33,6 +33,8 @@ const CHECK_OUTPUT_MAX_SIZE: usize = 4096;
 const HTTPS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Consul: `performance.leave_drain_time`.
 const LEAVE_DRAIN_TIME: Duration = Duration::from_secs(5);
+/// `slow_operation_threshold`: far above what healthy disks and networks need, far below what clients wait for.
+const SLOW_AFTER: Duration = Duration::from_secs(1);
 /// Bounds an operator may not leave, so that one setting cannot make every request a threat to memory. A value goes
 /// into a log entry, which has a bound of its own.
 const VALUE_MAX_BYTES: usize = limits::ENTRY_MAX_BYTES / 2;
@@ -122,6 +124,11 @@ pub(crate) fn resolve(
             level: log_level(raw.log_level.as_deref().unwrap_or("info"))?,
             json: raw.log_json.unwrap_or(false),
             file: raw.log_file,
+            slow_after: duration(
+                "slow_operation_threshold",
+                raw.slow_operation_threshold.as_deref(),
+                SLOW_AFTER,
+            )?,
         },
         pid_file: raw.pid_file,
         absent_keys,
@@ -731,6 +738,7 @@ mod tests {
     fn what_http_is_told_is_taken_over() {
         let config = dev(&json!({
             "session_ttl_min": "0s",
+            "slow_operation_threshold": "250ms",
             "http_config": {
                 "response_headers": {"X-A": "b"}, "block_endpoints": ["/v1/agent"],
                 "allow_write_http_from": ["127.0.0.5/8", "::1/128"],
@@ -744,6 +752,7 @@ mod tests {
         .expect("valid");
 
         assert_eq!(config.limits.session_ttl_min, limits::SESSION_TTL_MIN);
+        assert_eq!(config.log.slow_after, Duration::from_millis(250));
         assert_eq!(config.response_headers["x-a"], "b");
         assert_eq!(config.block_endpoints, ["/v1/agent"]);
         assert_eq!(config.limits.https_handshake_timeout, Duration::from_secs(7));

@@ -243,4 +243,6 @@ pub struct LogSettings {
     pub json: bool,
     /// A file to append to, besides standard error.
     pub file: Option<PathBuf>,
+    /// Operations that take so long are told of; zero stands for none.
+    pub slow_after: Duration,
 }

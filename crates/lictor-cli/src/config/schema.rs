@@ -120,6 +120,7 @@ pub(crate) const ROOT: &[Key] = &[
     key("services", Definitions("services")),
     key("session_ttl_min", Duration),
     key("skip_leave_on_interrupt", Bool),
+    key("slow_operation_threshold", Duration),
     key("start_join", Texts),
     key("tls", Object(TLS)),
     key("ui", Bool),

@@ -30,6 +30,7 @@ pub(crate) async fn run(start: Start) -> anyhow::Result<()> {
     }
     let member = Member::open(config, &dir).await?;
     let node = member.node.clone();
+    node.set_slow_after(config.log.slow_after);
     let agent = Agent::start(node.clone(), agent_config(&start, &dir)?)?;
     let joining = demo::join(config.demo.clone(), node.clone());
     let forming = if member.can_begin() {
@@ -58,7 +59,7 @@ pub(crate) async fn run(start: Start) -> anyhow::Result<()> {
     };
     let http = lictor_http::serve(listeners, api, limits(config)).context("cannot start serving HTTP")?;
     start.ready();
-    let stopped = serve_until_stop(&start, &agent, Some(forming)).await;
+    let stopped = serve_until_stop(&start, &node, &agent, Some(forming)).await;
 
     http.shutdown().await;
     agent.stop().await;
@@ -84,6 +85,7 @@ async fn run_client(start: &Start, dir: &DataDir, listeners: Vec<Listener>) -> a
     let agent_config = agent_config(start, dir)?;
     let me = lictor_agent::node_row(&cluster::identity(config, dir), &agent_config);
     let (node, peers) = cluster::client(config, dir, me)?;
+    node.set_slow_after(config.log.slow_after);
     let agent = Agent::start(node.clone(), agent_config)?;
     let registering = agent.clone();
     tokio::spawn(async move { registering.register_self().await });
@@ -95,7 +97,7 @@ async fn run_client(start: &Start, dir: &DataDir, listeners: Vec<Listener>) -> a
     };
     let http = lictor_http::serve(listeners, api, limits(config)).context("cannot start serving HTTP")?;
     start.ready();
-    let stopped = serve_until_stop(start, &agent, None).await;
+    let stopped = serve_until_stop(start, &node, &agent, None).await;
 
     http.shutdown().await;
     agent.stop().await;
@@ -125,6 +127,7 @@ async fn register(node: Node, agent: Agent) {
 /// Serves until a stop is asked for, or the way into a cluster fails.
 async fn serve_until_stop(
     start: &Start,
+    node: &Node,
     agent: &Agent,
     mut forming: Option<JoinHandle<anyhow::Result<()>>>,
 ) -> anyhow::Result<Leave> {
@@ -151,6 +154,7 @@ async fn serve_until_stop(
             }
             reload = control.reload_requested() => {
                 log_level.set(reload.config.log.level);
+                node.set_slow_after(reload.config.log.slow_after);
                 let outcome = match definitions(&reload.config) {
                     Ok(definitions) => agent.reload(definitions).await.map_err(|error| error.to_string()),
                     Err(error) => Err(error),

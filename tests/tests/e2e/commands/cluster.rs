@@ -220,6 +220,10 @@ fn a_support_bundle_is_gathered() -> Result<()> {
     let args = ["debug", "-duration=10s", "-interval=5s", "-archive=false", &name];
     let debug = Program::own(&server)?.start(&args)?;
     super::await_file(&output.join("metrics.json"), "\"Gauges\"")?;
+    super::await_file(
+        &output.join("metrics-0.prom"),
+        "# TYPE lictor_http_requests_total counter",
+    )?;
 
     debug.signal(Signal::INT)?;
 

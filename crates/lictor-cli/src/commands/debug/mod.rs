@@ -3,6 +3,7 @@
 //! ```text
 //! agent.json, host.json, members.json, raft.json   once, at the start
 //! metrics.json                                     one line each interval
+//! metrics-N.prom                                   the same in the text format of Prometheus, a file each interval
 //! consul.log                                       the log as it is written, at the finest level
 //! index.json                                       what was gathered, when, and what could not be
 //! ```
@@ -241,12 +242,28 @@ async fn read_metrics(client: &mut Client, bundle: &mut Bundle, round: u64, ui: 
             bundle
                 .append("metrics.json", line.as_bytes())
                 .map_err(cannot_write)?;
+            read_prometheus(client, bundle, round, ui).await?;
             let now = OffsetDateTime::from(SystemTime::now());
             let now = now.format(&Rfc3339).unwrap_or_default();
             ui.tell(format_args!("==> Capture successful {now} ({round})"))?;
             Ok(())
         }
         Err(error) => missed("metrics", &error, bundle, ui),
+    }
+}
+
+/// The same metrics, and more of each histogram, for tools that read the text format of Prometheus.
+async fn read_prometheus(client: &mut Client, bundle: &mut Bundle, round: u64, ui: &mut Ui<'_>) -> Outcome {
+    let call = Call::get("agent/metrics").with("format", "prometheus");
+    let answer = match client.send(call).await {
+        Ok(answer) => answer.found(),
+        Err(error) => Err(error),
+    };
+    match answer {
+        Ok(answer) => bundle
+            .write(&format!("metrics-{round}.prom"), &answer.body)
+            .map_err(cannot_write),
+        Err(error) => missed("metrics in the format of Prometheus", &error, bundle, ui),
     }
 }
 
