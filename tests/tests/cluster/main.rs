@@ -11,6 +11,7 @@ mod fair_locks;
 mod faults;
 mod forming;
 mod members;
+mod metrics;
 mod partitions;
 mod serving;
 mod sessions;

@@ -324,7 +324,11 @@ fn what_is_slow_is_told_within_bounds() -> Result<()> {
         ..Options::default()
     })?;
 
-    server.put("/v1/kv/slow/%22%0akey", "v")?;
+    // Of many only some are told.
+    until("a request to be told of", LONG, || {
+        server.put("/v1/kv/slow/%22%0akey", "v")?;
+        Ok(server.log().contains("slow/"))
+    })?;
     for number in 0..200 {
         server.put(&format!("/v1/kv/storm/{number}"), "v")?;
     }
