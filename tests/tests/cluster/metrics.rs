@@ -35,14 +35,15 @@ fn a_leader_tells_of_its_followers_and_a_follower_of_its_leader() -> Result<()> 
         until("a write to be told of", LONG, || {
             cluster.server(follower).put("/v1/kv/through-a-follower", "v")?;
             let log = cluster.server(follower).log();
-            Ok(log
-                .lines()
-                .any(|line| line.contains("through-a-follower") && line.contains("forward=")))
+            let mut lines = log.lines();
+            let is_told = lines.any(|line| line.contains("through-a-follower") && line.contains("forward="));
+            Ok(is_told.then_some(()))
         })?;
 
         until("both followers to have everything", LONG, || {
             let lags = values(cluster, leader, "lictor_raft_follower_lag_entries")?;
-            Ok(lags.len() == 2 && lags.iter().all(|lag| *lag < 0.5))
+            let are_up = lags.len() == 2 && lags.iter().all(|lag| *lag < 0.5);
+            Ok(are_up.then_some(()))
         })?;
         for (metric, of) in [
             ("lictor_raft_messages_sent_total", leader),

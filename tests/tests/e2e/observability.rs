@@ -234,8 +234,8 @@ fn sessions_and_watches_are_counted() -> Result<()> {
     let index = server.get("/v1/kv/w")?.index()?;
     let watch = server.watch(format!("/v1/kv/w?index={index}&wait=60s"));
     until("the query to wait", LONG, || {
-        let page = Page::of(&server)?;
-        Ok(page.value("lictor_queue_depth{queue=\"watches\"}") > 0.5)
+        let waiting = |page: &Page| page.value("lictor_queue_depth{queue=\"watches\"}");
+        Ok((waiting(&Page::of(&server)?) > waiting(&before) + 0.5).then_some(()))
     })?;
     server.put("/v1/kv/w", "2")?;
     assert_eq!(watch.join().expect("no panic")?.status, 200);
@@ -264,20 +264,30 @@ fn connections_that_are_refused_are_counted() -> Result<()> {
         hcl: "limits { http_max_conns_per_client = 3 }".to_owned(),
         ..Options::default()
     })?;
-    let held = [
-        server.client().connect()?,
-        server.client().connect()?,
-        server.client().connect()?,
-    ];
-    server.await_open_connections(3)?;
-    assert_eq!(server.client().get("/v1/status/leader")?.status, 429);
+    let (mut held, mut refused) = (Vec::new(), 0_u32);
+    for _ in 0..6 {
+        let mut client = server.client();
+        // Whoever is refused may see the end of the connection before the answer.
+        let is_in = client
+            .get("/v1/status/leader")
+            .is_ok_and(|answer| answer.status == 200);
+        if is_in {
+            held.push(client);
+        } else {
+            refused += 1;
+        }
+    }
+    assert!(refused > 0, "{} are in", held.len());
     drop(held);
-    server.await_open_connections(0)?;
 
-    let page = Page::of(&server)?;
-
-    let refused = page.value("lictor_http_connections_refused_total");
-    assert!((refused - 1.0).abs() < 0.5, "{refused}");
+    // Their places come back when the server has noticed.
+    let page = until("room for one more", LONG, || {
+        let page = Page::of(&server).ok();
+        refused += u32::from(page.is_none());
+        Ok(page)
+    })?;
+    let counted = page.value("lictor_http_connections_refused_total");
+    assert!((counted - f64::from(refused)).abs() < 0.5, "{counted}, {refused}");
     Ok(())
 }
 
@@ -289,7 +299,8 @@ fn the_json_has_the_shape_of_consuls() -> Result<()> {
     until("a sample of a write", LONG, || {
         let metrics = server.get("/v1/agent/metrics")?.json()?;
         let samples = metrics["Samples"].as_array().cloned().unwrap_or_default();
-        Ok(samples.iter().any(|sample| sample["Name"] == "consul.kvs.apply"))
+        let is_there = samples.iter().any(|sample| sample["Name"] == "consul.kvs.apply");
+        Ok(is_there.then_some(()))
     })?;
 
     let metrics = server.get("/v1/agent/metrics")?.json()?;
@@ -326,8 +337,8 @@ fn what_is_slow_is_told_within_bounds() -> Result<()> {
 
     // Of many only some are told.
     until("a request to be told of", LONG, || {
-        server.put("/v1/kv/slow/%22%0akey", "v")?;
-        Ok(server.log().contains("slow/"))
+        server.put("/v1/kv/slow/%22key", "v")?;
+        Ok(server.log().contains("slow/").then_some(()))
     })?;
     for number in 0..200 {
         server.put(&format!("/v1/kv/storm/{number}"), "v")?;
