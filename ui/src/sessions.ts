@@ -25,7 +25,15 @@ export function useSessions(): Watched<Session[]> {
 }
 
 /** A key that is held, or that its lock-delay keeps from being taken: then there is no session. */
-export type Lock = { Key: string; Session: string; LockDelay: number; LockIndex: number; ModifyIndex: number };
+export type Lock = {
+  Key: string;
+  Session: string;
+  LockDelay: number;
+  LockIndex: number;
+  ModifyIndex: number;
+  /** The sessions in line for it, the next first. */
+  Waiting?: string[];
+};
 
 /** Null where the server cannot tell, as a Consul. */
 function readLocks(answer: Answer): Lock[] | null {

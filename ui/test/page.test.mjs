@@ -175,6 +175,20 @@ test("the view of locks follows holders and releases them", async () => {
   await shown("This session has ended.", entry());
 });
 
+test("those in line for a key's lock are counted", async () => {
+  const [first, next] = [await server.session({ LockDelay: "0s" }), await server.session({ LockDelay: "0s" })];
+  await server.put("line/lock", "", `?acquire=${first}`);
+  const waits = server.put("line/lock", "", `?acquire=${next}&queue&wait=60s`);
+  await page.goto(at("locks"));
+  const row = page.getByRole("table", { name: "Locks" }).getByRole("row", { name: "line/lock" });
+  await row.getByText("1 waiting").waitFor();
+
+  await server.put("line/lock", "", `?release=${first}`);
+
+  await row.getByText("1 waiting").waitFor({ state: "detached" });
+  await waits;
+});
+
 test("a lock-delay is counted down where the lock was", async () => {
   const id = await server.session({ Name: "short", LockDelay: "30s" });
   await server.put("delayed/lock", "", `?acquire=${id}`);

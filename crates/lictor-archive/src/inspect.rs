@@ -165,6 +165,7 @@ fn table_name(table: Table) -> &'static str {
         Table::PreparedQuery => "PreparedQuery",
         Table::Queue | Table::QueueFree => "FairLock",
         Table::KvTtl => "KVTTL",
+        Table::LockWait => "LockWait",
         Table::Meta => "Meta",
     }
 }

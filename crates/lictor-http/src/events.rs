@@ -100,6 +100,7 @@ pub(crate) async fn serve(
         Some(id) if !id.is_empty() => parse_id(id)?,
         _ => ctx.read_options()?.min_index,
     };
+    let seen = applied(&ctx);
     let first = run(ctx.following(Follow::Now(known))).await?;
     let Some(meta) = first.meta().filter(|_| first.is_read()) else {
         return Ok(first);
@@ -116,9 +117,10 @@ pub(crate) async fn serve(
         ctx,
         run,
         pieces,
+        seen: Seen::new(index, seen),
         _slot: slot,
     };
-    tokio::spawn(stream.run((known == 0 || known != index).then_some((text, is_full)), index));
+    tokio::spawn(stream.run((known == 0 || known != index).then_some((text, is_full))));
     let reply = Reply::flow(Flow::new(body)).with_meta(meta);
     Ok(reply
         .with_header(header::CONTENT_TYPE, HeaderValue::from_static(EVENT_STREAM))
@@ -134,30 +136,61 @@ struct Stream {
     ctx: Ctx,
     run: fn(Ctx) -> Answer,
     pieces: mpsc::Sender<io::Result<Bytes>>,
+    seen: Seen,
     _slot: OwnedSemaphorePermit,
+}
+
+/// What a stream has told.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    /// The index of the last event.
+    told: u64,
+    /// All that happened up to this index was told. Where nothing happens to what a stream of changes is about, it grows
+    /// nevertheless, so that what is forgotten elsewhere does not matter here.
+    through: u64,
+}
+
+impl Seen {
+    fn new(told: u64, applied: u64) -> Self {
+        let through = told.max(applied);
+        Self { told, through }
+    }
+}
+
+/// The index of the state now: a read that begins after it shows all up to it.
+fn applied(ctx: &Ctx) -> u64 {
+    let state = ctx.shared.node.view();
+    state.visible(state.applied().0).0
 }
 
 /// The client is gone, or takes nothing.
 struct Gone;
 
 impl Stream {
-    async fn run(self, first: Option<(Text, bool)>, index: u64) {
+    async fn run(mut self, first: Option<(Text, bool)>) {
         // However it ends, there is nobody to tell.
-        let _ = self.tell_all(first, index).await;
+        let _ = self.tell_all(first).await;
     }
 
-    async fn tell_all(&self, first: Option<(Text, bool)>, mut index: u64) -> Result<(), Gone> {
+    async fn tell_all(&mut self, first: Option<(Text, bool)>) -> Result<(), Gone> {
         match first {
-            Some((text, is_full)) => self.tell(index, text, is_full).await?,
+            Some((text, is_full)) => self.tell(self.seen.told, text, is_full).await?,
             // So that the client sees at once that the stream stands.
             None => self.send(Bytes::from_static(b":\n\n")).await?,
         }
         while !self.ctx.shared.is_stopping() {
-            let read = (self.run)(self.ctx.following(Follow::Change(index)));
+            let now = applied(&self.ctx);
+            let since = if self.ctx.query().has("changed") {
+                self.seen.through
+            } else {
+                self.seen.told
+            };
+            let read = (self.run)(self.ctx.following(Follow::Change(since)));
             let answer = tokio::select! {
                 answer = read => answer,
                 () = self.pieces.closed() => return Err(Gone),
             };
+            self.seen.through = self.seen.through.max(now);
             let reply = answer.unwrap_or_else(ApiError::into_reply);
             if reply.is_unchanged() {
                 self.send(Bytes::from_static(b":\n\n")).await?;
@@ -174,11 +207,11 @@ impl Stream {
                     .send(Bytes::from_static(b"event: error\ndata: null\n\n"))
                     .await;
             };
-            if now == index {
+            if now == self.seen.told {
                 self.send(Bytes::from_static(b":\n\n")).await?;
             } else {
                 self.tell(now, text, is_full).await?;
-                index = now;
+                self.seen = Seen::new(now, self.seen.through);
             }
         }
         Ok(())

@@ -14,6 +14,7 @@
 //! Reads take no hop: they look at the published [`lictor_state::State`] on the caller's own thread.
 
 mod cluster;
+mod lines;
 mod linger;
 mod mailbox;
 mod memory;
@@ -34,6 +35,7 @@ pub use cluster::{
     Tunnel, VowStore,
 };
 pub use lictor_watch::{Registry, TooManyWaiters, Topic, Waiter};
+pub use lines::{LockAttempt, LockEntered, LockPlace};
 pub use linger::Linger;
 pub use memory::MemCheckpoint;
 pub use metrics::Queue;

@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use lictor_peer::{Dropped, Peers};
 use lictor_proto::limits::SESSION_TTL_MIN;
-use lictor_proto::v1::{KvLock, MembersContext, ServerRow, SessionCreate, SessionRow};
+use lictor_proto::v1::{KvLock, MembersContext, ServerRow, SessionCreate, SessionRow, SessionTtlMinSet};
 use lictor_proto::{Command, LogIndex, RaftId, SessionId, Term};
 use lictor_raft::{LogPosition, LogStore, MemberChange, PeerMessage, Proposal, ProposalId, StateMark};
 use lictor_session::Renewal;
@@ -89,7 +89,7 @@ pub(crate) struct Shared {
     pub(crate) upstream: OnceLock<Arc<Upstream>>,
     /// As configured here; what was set for all servers goes before it.
     pub(crate) autopilot: ArcSwap<Autopilot>,
-    /// The shortest TTL of a session, which counts while this server leads.
+    /// The shortest TTL of a session as configured here; all servers go by that of the leader, which is in the state.
     session_ttl_min: Mutex<Duration>,
     /// While this server leads: since when each server is healthy without a break.
     pub(crate) healthy_since: Mutex<BTreeMap<RaftId, Instant>>,
@@ -257,7 +257,8 @@ impl Node {
         })))
     }
 
-    /// Sets the shortest TTL that a session may have. While this server leads it counts on all servers.
+    /// Sets the shortest TTL that a session may have. While this server leads it becomes that of all servers, before the
+    /// next session is made.
     pub fn set_session_ttl_min(&self, least: Duration) {
         *self.0.session_ttl_min.lock() = least;
     }
@@ -457,7 +458,8 @@ impl Node {
             });
         }
         if let Command::SessionCreate(SessionCreate { session: Some(row) }) = &command {
-            session_ttl::check(row, *self.0.session_ttl_min.lock())?;
+            self.share_session_ttl_min().await?;
+            session_ttl::check(row, self.view().session_ttl_min())?;
         }
         shared.progress.check_disk()?;
         if let Err(refused) = shared.timers.check_locks(&mut command) {
@@ -482,6 +484,17 @@ impl Node {
         let (id, answer) = shared.pending.enter(permit, telling);
         self.ask_raft(Event::Propose(Proposal { id, data }), id, answer)
             .await
+    }
+
+    /// Sees to it that the limit that this leader was configured with is the one in the state.
+    async fn share_session_ttl_min(&self) -> Result<(), ProposeError> {
+        let mine = *self.0.session_ttl_min.lock();
+        if self.view().session_ttl_min() == mine {
+            return Ok(());
+        }
+        let ms = u64::try_from(mine.as_millis()).unwrap_or(u64::MAX);
+        let set = Command::SessionTtlMinSet(SessionTtlMinSet { ms });
+        self.propose_in(self.0.progress.term(), set).await.map(|_| ())
     }
 
     /// Proposes a command that follows from what this server knew as the leader of this term; in another it must not.

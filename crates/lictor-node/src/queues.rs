@@ -4,11 +4,12 @@
 //! client ──> enter_queue ──QueueEnter──> log ──> apply: granted, or waits
 //!              │ Attempt: registered with the watch registry, counted here
 //!              ├ granted by apply ──────────────> woken, answers
-//!              └ gone, or out of patience ──────> left ──> the leader's timers end the entry if nobody else waits
+//!              └ gone, or out of patience ──────> left ──> the leader's timers end the entry if all who came have left
 //! a follower's reporter ──who waits, who left──> leader's timers      (see `cluster/waits.rs`)
 //! ```
 //! That somebody waits is known to the timers of the leader alone and is not logged. On the leader they look it up here
-//! when a wait is about to lapse; other servers report it.
+//! when a wait is about to lapse; other servers report it. An entry counts all requests that came to it; here those of
+//! this server are counted that left it without the lock, for as long as the entry is there.
 //!
 //! Lock order: the timers' manager, then the callers here.
 
@@ -21,7 +22,7 @@ use bytes::Bytes;
 use lictor_proto::limits::QUEUE_WAIT_TTL;
 use lictor_proto::v1::{QueueEnter, QueueReport, QueueReportReply};
 use lictor_proto::{Command, RaftId};
-use lictor_state::{Area, Outcome, QueueAnswer, State};
+use lictor_state::{Area, Effect, Explained, Outcome, QueueAnswer, State};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 use uuid::Uuid;
@@ -100,6 +101,8 @@ struct Inner {
     standing: BTreeMap<u64, Standing>,
     /// Entries that all clients of this server have left, until they are gone.
     left: BTreeMap<u64, Left>,
+    /// From so many on, those that are gone are looked for.
+    left_room: usize,
     /// Entries, by the name of their lock, of which a client was told that it has the lock, until they are gone: they end
     /// by their lease alone, whoever else comes to them and leaves.
     answered: BTreeMap<u64, Bytes>,
@@ -107,6 +110,8 @@ struct Inner {
     answered_room: usize,
     /// When the reporter comes by itself.
     report_every_ms: u64,
+    /// Requests for locks of keys that are under way, and what they were given.
+    locks: BTreeMap<Bytes, Option<Explained>>,
 }
 
 /// Clients of this server at one entry.
@@ -114,13 +119,18 @@ struct Inner {
 struct Standing {
     attempts: usize,
     ttl_ms: u64,
+    /// Those who ever came, and were not told that they have the lock.
+    came: u64,
 }
 
 #[derive(Debug)]
 struct Left {
     name: Bytes,
+    came: u64,
     /// To be told whether the entry is taken out.
     told: Option<oneshot::Sender<bool>>,
+    /// Whether the leader knows; the next will have to be told.
+    is_noted: bool,
 }
 
 impl Callers {
@@ -133,18 +143,20 @@ impl Callers {
         Arc::clone(&self.changed)
     }
 
-    fn add(&self, index: u64, ttl_ms: u64) {
+    pub(crate) fn add(&self, index: u64, ttl_ms: u64) {
         let mut inner = self.inner.lock();
         let every_ms = report_every_ms(ttl_ms);
         let is_sooner = inner.report_every_ms == 0 || every_ms < inner.report_every_ms;
         // Whoever left before is told that the entry stays: somebody waits for it again.
-        let came_back = inner.left.remove(&index).is_some();
-        inner
-            .standing
-            .entry(index)
-            .or_insert(Standing { attempts: 0, ttl_ms })
-            .attempts += 1;
-        if came_back {
+        let came_before = inner.left.remove(&index).map_or(0, |left| left.came);
+        let standing = inner.standing.entry(index).or_insert(Standing {
+            attempts: 0,
+            ttl_ms,
+            came: came_before,
+        });
+        standing.attempts += 1;
+        standing.came += 1;
+        if came_before > 0 {
             self.changed.notify_one();
         }
         if is_sooner {
@@ -153,18 +165,16 @@ impl Callers {
         }
     }
 
-    /// One client less. Answers whether it was the last, and none was ever told that it has the lock.
-    fn remove(&self, index: u64) -> bool {
+    /// One client less. If it was the last, and none was ever told that it has the lock: how many have come.
+    pub(crate) fn remove(&self, index: u64) -> Option<u64> {
         let mut inner = self.inner.lock();
-        let Some(standing) = inner.standing.get_mut(&index) else {
-            return false;
-        };
+        let standing = inner.standing.get_mut(&index)?;
         standing.attempts -= 1;
-        let is_last = standing.attempts == 0;
-        if is_last {
-            inner.standing.remove(&index);
+        if standing.attempts > 0 {
+            return None;
         }
-        is_last && !inner.answered.contains_key(&index)
+        let came = inner.standing.remove(&index).map(|standing| standing.came);
+        came.filter(|_| !inner.answered.contains_key(&index))
     }
 
     /// The same for one that was told that it has the lock, or may have it.
@@ -181,19 +191,55 @@ impl Callers {
 
     fn note_left(&self, index: u64, left: Left, state: &State) {
         let mut inner = self.inner.lock();
-        if inner.left.len() >= KEPT_MAX {
+        if inner.left.len() >= inner.left_room {
             inner.prune(state);
+            inner.left_room = (2 * inner.left.len()).max(KEPT_MAX);
         }
         inner.left.insert(index, left);
+    }
+
+    /// A request for the lock of a key is under way: what it is given will be known by [`Self::granted`].
+    pub(crate) fn expect(&self, request: Bytes) {
+        self.inner.lock().locks.insert(request, None);
+    }
+
+    /// Nobody wants to know any more.
+    pub(crate) fn forget(&self, request: &Bytes) {
+        self.inner.lock().locks.remove(request);
+    }
+
+    /// What a request was given. Known before the state is published that shows it.
+    pub(crate) fn granted(&self, request: &Bytes) -> Option<Explained> {
+        self.inner.lock().locks.get(request)?.clone()
+    }
+
+    /// Told by apply of what it did.
+    pub(crate) fn note(&self, effects: &[Effect]) {
+        for effect in effects {
+            if let Effect::LockGranted { request, granted, .. } = effect
+                && let Some(told) = self.inner.lock().locks.get_mut(request)
+            {
+                *told = Some(granted.clone());
+            }
+        }
+    }
+
+    /// Another server leads, or this one: it has to be told of all that was left.
+    pub(crate) fn leader_changed(&self) {
+        for left in self.inner.lock().left.values_mut() {
+            left.is_noted = false;
+        }
     }
 
     /// What the leader is to be told.
     pub(crate) fn report(&self, state: &State) -> QueueReport {
         let mut inner = self.inner.lock();
         inner.prune(state);
+        let left = || inner.left.iter().filter(|(_, left)| !left.is_noted);
         QueueReport {
             waiting: inner.standing.keys().copied().collect(),
-            left: inner.left.keys().copied().collect(),
+            left: left().map(|(index, _)| *index).collect(),
+            left_callers: left().map(|(_, left)| left.came).collect(),
         }
     }
 
@@ -209,9 +255,7 @@ impl Callers {
                 // Whoever left may not care.
                 let _ = told.send(is_going);
             }
-            if !is_going {
-                inner.left.remove(index);
-            }
+            left.is_noted = true;
         }
     }
 
@@ -221,7 +265,7 @@ impl Callers {
         let ttls = inner.standing.values().map(|standing| standing.ttl_ms);
         let every_ms = ttls.map(report_every_ms).min().unwrap_or(0);
         inner.report_every_ms = every_ms;
-        if !inner.left.is_empty() {
+        if inner.left.values().any(|left| !left.is_noted) {
             return Some(Duration::from_millis(REPORT_EVERY_MIN_MS));
         }
         (every_ms > 0).then(|| Duration::from_millis(every_ms))
@@ -231,15 +275,18 @@ impl Callers {
 impl Inner {
     /// Forgets what was left or answered and is gone. What this server has not applied yet may still come.
     fn prune(&mut self, state: &State) {
-        let stands =
-            |name: &Bytes, index: u64| state.queue_entry(name, index).is_some() || !is_applied(state, index);
+        let stands = |name: &Bytes, index: u64| {
+            state.queue_entry(name, index).is_some()
+                || state.lock_wait(name, index).is_some()
+                || !is_applied(state, index)
+        };
         self.left.retain(|index, left| stands(&left.name, *index));
         self.answered.retain(|index, name| stands(name, *index));
     }
 }
 
 /// Whether a state is as new as the entry of that index.
-fn is_applied(state: &State, index: u64) -> bool {
+pub(crate) fn is_applied(state: &State, index: u64) -> bool {
     state.visible(state.applied().0).0 >= index
 }
 
@@ -279,9 +326,8 @@ impl Node {
             ttl_ms,
             request: Bytes::copy_from_slice(Uuid::new_v4().as_bytes()),
             at_once,
-            server: self.raft_id().0,
         });
-        let answer = self.propose_until_known(command).await?;
+        let answer = as_queue(self.propose_until_known(command).await?)?;
         let (QueueAnswer::Granted { index } | QueueAnswer::Waits { index }) = answer else {
             return Ok(match answer {
                 QueueAnswer::Held { index } => Entered::Held { index },
@@ -299,10 +345,10 @@ impl Node {
     }
 
     /// Proposes a command that finds what it did before, and so may be proposed again where that is not known.
-    async fn propose_until_known(&self, command: Command) -> Result<QueueAnswer, ProposeError> {
+    pub(crate) async fn propose_until_known(&self, command: Command) -> Result<Outcome, ProposeError> {
         let deadline = Instant::now() + LEADER_WAIT;
         loop {
-            match self.propose_queue(command.clone()).await {
+            match self.propose(command.clone()).await {
                 Err(ProposeError::OutcomeUnknown) if Instant::now() < deadline => {
                     tokio::time::sleep(RETRY_PAUSE).await;
                 }
@@ -316,15 +362,19 @@ impl Node {
     /// # Errors
     /// As for [`Self::propose`].
     pub async fn propose_queue(&self, command: Command) -> Result<QueueAnswer, ProposeError> {
-        match self.propose(command).await? {
-            Outcome::Queue(answer) => Ok(answer),
-            outcome => {
-                tracing::error!(
-                    ?outcome,
-                    "a command on a fair queue was answered in another's terms"
-                );
-                Err(ProposeError::OutcomeUnknown)
-            }
+        as_queue(self.propose(command).await?)
+    }
+}
+
+fn as_queue(outcome: Outcome) -> Result<QueueAnswer, ProposeError> {
+    match outcome {
+        Outcome::Queue(answer) => Ok(answer),
+        outcome => {
+            tracing::error!(
+                ?outcome,
+                "a command on a fair queue was answered in another's terms"
+            );
+            Err(ProposeError::OutcomeUnknown)
         }
     }
 }
@@ -411,21 +461,27 @@ impl Drop for QueueAttempt {
 impl Shared {
     /// A client of this server leaves an entry. Answers whether the entry ends with it, if that is known here; `told`
     /// hears it later otherwise.
-    fn leave_queue(&self, name: &Bytes, index: u64, told: Option<oneshot::Sender<bool>>) -> Option<bool> {
-        if !self.callers.remove(index) {
+    pub(crate) fn leave_queue(
+        &self,
+        name: &Bytes,
+        index: u64,
+        told: Option<oneshot::Sender<bool>>,
+    ) -> Option<bool> {
+        let Some(came) = self.callers.remove(index) else {
             return Some(false);
-        }
-        let is_going = self.timers.queue_left(self.me, index);
-        if is_going == Some(false) {
-            return is_going;
-        }
+        };
+        let is_going = self.timers.queue_left(self.me, index, came);
         // Kept until it is gone: the next leader has to hear of it if this one does not get it done.
         let left = Left {
             name: name.clone(),
+            came,
             told,
+            is_noted: is_going.is_some(),
         };
         self.callers.note_left(index, left, &self.view.load());
-        self.callers.changed.notify_one();
+        if is_going.is_none() {
+            self.callers.changed.notify_one();
+        }
         is_going
     }
 
@@ -459,27 +515,73 @@ mod tests {
         callers.add(1, 1_000);
 
         callers.remove_answered(&name, 1, &state);
-        assert!(!callers.remove(1), "the other has the lock");
+        assert_eq!(callers.remove(1), None, "the other has the lock");
 
         callers.add(1, 1_000);
-        assert!(
-            !callers.remove(1),
+        assert_eq!(
+            callers.remove(1),
+            None,
             "whoever comes to it later leaves nothing either"
         );
         callers.add(2, 1_000);
-        assert!(callers.remove(2));
+        assert_eq!(callers.remove(2), Some(1));
         assert!(!callers.is_waited_for(2));
+    }
+
+    fn left(came: u64, told: Option<oneshot::Sender<bool>>) -> Left {
+        Left {
+            name: Bytes::new(),
+            came,
+            told,
+            is_noted: false,
+        }
+    }
+
+    #[test]
+    fn those_who_came_are_counted_as_long_as_the_entry_is_there() {
+        let (callers, state) = (Callers::default(), State::default());
+        callers.add(5, 1_000);
+        callers.add(5, 1_000);
+        assert_eq!(callers.remove(5), None, "one is there");
+        assert_eq!(callers.remove(5), Some(2));
+        callers.note_left(5, left(2, None), &state);
+
+        callers.add(5, 1_000);
+
+        assert_eq!(callers.remove(5), Some(3));
+    }
+
+    #[test]
+    fn what_a_request_was_given_is_known_while_somebody_wants_to_know() {
+        let callers = Callers::default();
+        let granted = Explained {
+            done: true,
+            ..Explained::refused(None)
+        };
+        let [mine, other] = [&b"mine"[..], b"other"].map(Bytes::from_static);
+        let effects = [&mine, &other].map(|request| Effect::LockGranted {
+            request: request.clone(),
+            place: None,
+            granted: granted.clone(),
+        });
+        callers.expect(mine.clone());
+        assert_eq!(callers.granted(&mine), None);
+
+        callers.note(&effects);
+
+        assert_eq!(
+            (callers.granted(&mine), callers.granted(&other)),
+            (Some(granted), None)
+        );
+        callers.forget(&mine);
+        assert_eq!(callers.granted(&mine), None);
     }
 
     #[test]
     fn an_entry_that_was_left_and_is_waited_for_again_is_not_reported_as_left() {
         let (callers, state) = (Callers::default(), State::default());
         let (told, mut is_going) = oneshot::channel();
-        let left = Left {
-            name: Bytes::new(),
-            told: Some(told),
-        };
-        callers.inner.lock().left.insert(5, left);
+        callers.inner.lock().left.insert(5, left(1, Some(told)));
 
         callers.add(5, 1_000);
 
@@ -491,33 +593,27 @@ mod tests {
     #[test]
     fn what_was_left_is_reported_until_it_is_gone_or_others_wait_for_it() {
         let (callers, mut state) = (Callers::default(), State::default());
-        state.apply_empty(LogIndex(8), Term(1));
         assert_eq!(callers.next_report(), None);
         callers.add(3, 30_000);
         assert_eq!(callers.next_report(), Some(Duration::from_secs(10)));
 
         let (told, mut is_going) = oneshot::channel();
-        let left = |told| Left {
-            name: Bytes::new(),
-            told,
-        };
-        callers.inner.lock().left.insert(7, left(Some(told)));
+        callers.inner.lock().left.insert(7, left(2, Some(told)));
         assert_eq!(
             callers.next_report(),
             Some(Duration::from_millis(REPORT_EVERY_MIN_MS))
         );
-        let report = QueueReport {
-            waiting: vec![3],
-            left: vec![7],
-        };
+        let report = callers.report(&state);
+        assert_eq!((&report.left[..], &report.left_callers[..]), (&[7][..], &[2][..]));
         let reply = |going| QueueReportReply { leads: true, going };
         callers.reported(&report, &reply(vec![7]));
         assert_eq!(is_going.try_recv(), Ok(true));
-        assert_eq!(callers.inner.lock().left.len(), 1);
-        callers.reported(&report, &reply(Vec::new()));
-        assert!(callers.inner.lock().left.is_empty());
+        assert_eq!(callers.report(&state).left, [] as [u64; 0], "the leader knows");
+        assert_eq!(callers.next_report(), Some(Duration::from_secs(10)));
+        callers.leader_changed();
+        assert_eq!(callers.report(&state).left, [7], "another does not");
 
-        callers.inner.lock().left.insert(8, left(None));
+        state.apply_empty(LogIndex(8), Term(1));
         assert!(callers.report(&state).left.is_empty(), "no such entry is there");
         assert_eq!(callers.report(&state).waiting, [3]);
     }

@@ -1,4 +1,4 @@
-//! The TTL that a session may have: the leader's configuration decides for all servers.
+//! The TTL that a session may have: the leader's configuration decides for all servers, by the replicated state.
 
 use std::time::Duration;
 

@@ -106,10 +106,10 @@ impl Timers {
     pub(crate) fn queue_report(&self, from: RaftId, report: &QueueReport) -> Option<Vec<u64>> {
         let mut guarded = self.guarded.lock();
         let (now, manager) = (self.clock.now(), &mut guarded.manager);
-        manager.queue_waited_for(from, report.waiting.iter().copied(), now);
+        manager.queue_waited_for(report.waiting.iter().copied(), now);
         let mut going = Vec::new();
-        for &index in &report.left {
-            if manager.queue_left(from, index, now)? {
+        for (&index, &callers) in report.left.iter().zip(&report.left_callers) {
+            if manager.queue_left(from, index, callers, now)? {
                 going.push(index);
             }
         }
@@ -118,10 +118,10 @@ impl Timers {
     }
 
     /// The same for one entry that clients of this server have left.
-    pub(crate) fn queue_left(&self, me: RaftId, index: u64) -> Option<bool> {
+    pub(crate) fn queue_left(&self, me: RaftId, index: u64, callers: u64) -> Option<bool> {
         let mut guarded = self.guarded.lock();
         let now = self.clock.now();
-        let is_going = guarded.manager.queue_left(me, index, now);
+        let is_going = guarded.manager.queue_left(me, index, callers, now);
         self.wake_if_earlier(&guarded);
         is_going
     }
@@ -129,7 +129,10 @@ impl Timers {
     /// Refuses lock verbs on keys whose lock-delay runs, and notes in the command up to where delays were known
     /// (rule R15).
     pub(crate) fn check_locks(&self, command: &mut Command) -> Result<(), ProposeError> {
-        if !matches!(command, Command::KvLock(_) | Command::Txn(_)) {
+        if !matches!(
+            command,
+            Command::KvLock(_) | Command::KvLockEnter(_) | Command::Txn(_)
+        ) {
             return Ok(());
         }
         let guarded = self.guarded.lock();

@@ -264,6 +264,10 @@ async fn the_leader_decides_on_the_shortest_ttl_whoever_is_asked() {
         matches!(taken, Outcome::Failed(ApplyError::MissingNode)),
         "{taken:?}"
     );
+    for server in [leader, follower] {
+        let known = servers[server].node.view().session_ttl_min();
+        assert_eq!(known, Duration::from_secs(1), "it is replicated");
+    }
     for server in servers {
         server.stop().await;
     }

@@ -95,6 +95,8 @@ impl Command {
             Self::QueueRelease(_) => 42,
             Self::QueueDrop(_) => 43,
             Self::QueueForget(_) => 44,
+            Self::KvLockEnter(_) => 45,
+            Self::SessionTtlMinSet(_) => 46,
         }
     }
 }

@@ -44,3 +44,5 @@ pub const QUEUE_NAME_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 pub const QUEUE_NAME_BIN: Duration = Duration::from_secs(60 * 60);
 /// How long an entry of a fair queue whose lease never lapses still waits once nobody says that it is waited for.
 pub const QUEUE_WAIT_TTL: Duration = Duration::from_secs(60);
+/// How long the place of a session in line for a key's lock is kept once nobody says that it is waited for.
+pub const LOCK_WAIT_TTL: Duration = Duration::from_secs(10);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lictor_proto::v1::{KvTxnOp, KvVerb, SessionRow, Txn, txn_op};
+use lictor_proto::v1::{self, KvTxnOp, KvVerb, SessionRow, Txn, txn_op};
 use lictor_proto::{Command, ConsulIndex, MonoTime, SessionId};
 use lictor_state::{Effect, QueueLease, State};
 
@@ -25,7 +25,11 @@ impl Armed {
             delays: state.lock_delays().cloned().collect(),
             ttls: state.kv_ttls().cloned().collect(),
             tombstone: unreaped.then_some(ConsulIndex(indexes.tombstones)),
-            queues: state.queue_entries().map(|row| QueueLease::new(row, 0)).collect(),
+            queues: state
+                .queue_entries()
+                .map(|row| QueueLease::new(row))
+                .chain(state.lock_waits().map(|row| QueueLease::of_wait(row)))
+                .collect(),
             free_queue: state.newest_free_queue(),
             index: state.visible(state.applied().0),
         }
@@ -59,6 +63,8 @@ impl SessionManager {
                 }
                 Effect::QueueLease(lease) => self.queue_lease(lease, now),
                 Effect::QueueGone { index } => self.queue_gone(*index),
+                // The end of its place says all that matters here.
+                Effect::LockGranted { .. } => {}
                 Effect::QueueFree { index } => self.queue_free(ConsulIndex(*index), now),
                 Effect::KvTtl {
                     key,
@@ -81,6 +87,11 @@ impl SessionManager {
             Command::KvLock(lock) => {
                 let checked = self.check_lock(&lock.key, now);
                 lock.checked_at = checked.ok_or_else(|| vec![0])?.0;
+                Ok(())
+            }
+            // While a delay runs it stands in line.
+            Command::KvLockEnter(v1::KvLockEnter { lock: Some(lock), .. }) => {
+                lock.checked_at = self.check_lock(&lock.key, now).unwrap_or_default().0;
                 Ok(())
             }
             Command::Txn(txn) => self.check_txn(txn, now),

@@ -45,8 +45,10 @@
 //! * A lock is let through only with the index up to which all delays are known here. Apply refuses it if one
 //!   was set later, so no lock in flight slips past a delay
 //!   (`r15_a_lock_carries_the_index_up_to_which_delays_are_known`).
-//! * An entry of a fair queue that nobody waits for goes at once, but not while a server may still say that its clients
-//!   do: a new leader gives all of them time to (`a_new_leader_hears_all_servers_before_it_ends_a_wait`).
+//! * An entry of a fair queue goes at once when all requests that ever came to it are known to have left without the
+//!   lock. The log counts those that came, each server those of its own that left: so a request that is still on its
+//!   way, and one that was answered by a server of which nobody hears, keep the entry, whoever leads
+//!   (`an_entry_goes_when_all_who_came_are_known_to_have_left`).
 
 mod bins;
 mod delays;

@@ -157,23 +157,19 @@ impl SessionManager {
         }
     }
 
-    /// Clients of a server wait for these entries of fair queues.
-    pub fn queue_waited_for(
-        &mut self,
-        server: RaftId,
-        indexes: impl IntoIterator<Item = u64>,
-        now: MonoTime,
-    ) {
+    /// Clients of some server wait for these entries of fair queues.
+    pub fn queue_waited_for(&mut self, indexes: impl IntoIterator<Item = u64>, now: MonoTime) {
         if let Some(leading) = &mut self.leading {
-            leading.queues.waited_for(server, indexes, now);
+            leading.queues.waited_for(indexes, now);
         }
     }
 
-    /// No client of a server waits for an entry of a fair queue any more, and none of them was told that it has the
-    /// lock. Answers whether [`Self::queues_expired`] takes it out therefore; `None` on a server that does not lead.
-    pub fn queue_left(&mut self, server: RaftId, index: u64, now: MonoTime) -> Option<bool> {
+    /// All clients of a server that came to an entry of a fair queue, `callers` of them since it was there, have left it,
+    /// and none of them was told that it has the lock. Answers whether [`Self::queues_expired`] takes it out therefore;
+    /// `None` on a server that does not lead.
+    pub fn queue_left(&mut self, server: RaftId, index: u64, callers: u64, now: MonoTime) -> Option<bool> {
         let leading = self.leading.as_mut()?;
-        Some(leading.queues.left(server, index, now))
+        Some(leading.queues.left(server, index, callers, now))
     }
 
     /// All that apply reported up to this visible index was handed in.

@@ -1,7 +1,10 @@
-//! Leases of entries in fair queues: how long a lock is held, and who waits for it.
+//! Leases of entries in fair queues, and of places in line for the locks of keys: how long a lock is held, and who waits
+//! for it.
 //!
 //! An entry that waits lives while some server says that a client of it waits there; one that holds the lock lives
-//! for its TTL, whoever is there. The last server whose clients leave an entry that none of them was given ends it.
+//! for its TTL, whoever is there. An entry counts the requests that came to it, and each server says how many of its own
+//! left without having been told that they have the lock. Once those are all, nobody can be there or believe to hold the
+//! lock, and the entry ends at once, whoever leads by then.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -16,8 +19,6 @@ use crate::{NAMES_MAX_BYTES, PROPOSE_AGAIN_MS, slot};
 
 /// Deadlines looked at in one turn, so that many renewed leases cannot hold the caller up.
 const STEPS_PER_TURN_MAX: usize = 4_096;
-/// By then every server has told a new leader whom its clients wait for.
-const REPORTED_AFTER_MS: u64 = 2_000;
 const NEVER: MonoTime = MonoTime(u64::MAX);
 
 /// All entries of fair queues.
@@ -25,8 +26,6 @@ const NEVER: MonoTime = MonoTime(u64::MAX);
 pub(crate) struct Queues {
     entries: HashMap<u64, Entry>,
     due: BTreeSet<(MonoTime, u64)>,
-    /// Since when this server leads.
-    since: MonoTime,
     stall: Stall,
 }
 
@@ -37,12 +36,8 @@ struct Entry {
     callers: u64,
     ttl_ms: u64,
     holds: bool,
-    /// Those whose clients came for it and did not all leave, as far as this leader has heard.
-    servers: Vec<RaftId>,
-    /// Whether this leader saw all of them come.
-    saw_all: bool,
-    /// Nobody waits for it any more, and it is to go.
-    is_abandoned: bool,
+    /// How many of a server's clients came for it and left without the lock, if all of them did.
+    left: Vec<(RaftId, u64)>,
     /// When it lapses.
     deadline: MonoTime,
     /// Where it stands in `due`, at the deadline or earlier; [`NEVER`] if it does not.
@@ -57,9 +52,7 @@ impl Entry {
             callers: 0,
             ttl_ms: 0,
             holds: false,
-            servers: Vec::new(),
-            saw_all: lease.callers == 1 && lease.server.is_some(),
-            is_abandoned: false,
+            left: Vec::new(),
             deadline: NEVER,
             armed: NEVER,
         }
@@ -76,19 +69,20 @@ impl Entry {
         }
     }
 
-    fn add(&mut self, server: RaftId) {
-        if !self.servers.contains(&server) {
-            self.servers.push(server);
-        }
+    /// Whether all who came for it have left, and it is to go.
+    fn is_abandoned(&self) -> bool {
+        let left: u64 = self.left.iter().map(|(_, callers)| *callers).sum();
+        left >= self.callers
     }
 
     fn to_drop(&self, index: u64) -> QueueDropRef {
+        let is_abandoned = self.is_abandoned();
         QueueDropRef {
             name: self.name.clone(),
             index,
-            // A grant that comes first is no reason to keep what nobody waits for.
-            lease: (!self.is_abandoned).then_some(self.lease),
-            callers: self.is_abandoned.then_some(self.callers),
+            // A grant that comes first is no reason to keep what nobody waits for; one more caller is.
+            lease: (!is_abandoned).then_some(self.lease),
+            callers: is_abandoned.then_some(self.callers),
         }
     }
 }
@@ -99,7 +93,6 @@ impl Queues {
         let mut queues = Self {
             entries: HashMap::new(),
             due: BTreeSet::new(),
-            since: now,
             stall: Stall::new(now),
         };
         for lease in leases {
@@ -116,16 +109,9 @@ impl Queues {
         entry.callers = lease.callers;
         entry.ttl_ms = lease.ttl_ms;
         entry.holds = lease.holds;
-        if let Some(server) = lease.server {
-            entry.add(server);
+        if !entry.is_abandoned() {
+            entry.deadline = entry.full(now);
         }
-        // One that was given the lock may be somebody's whom this leader does not know of.
-        entry.is_abandoned &= entry.servers.is_empty() && (entry.saw_all || !entry.holds);
-        entry.deadline = if entry.is_abandoned {
-            entry.deadline
-        } else {
-            entry.full(now)
-        };
         self.arm(index);
     }
 
@@ -136,42 +122,34 @@ impl Queues {
         }
     }
 
-    /// Clients of a server wait for these entries.
-    pub(crate) fn waited_for(
-        &mut self,
-        server: RaftId,
-        indexes: impl IntoIterator<Item = u64>,
-        now: MonoTime,
-    ) {
+    /// Somebody's clients wait for these entries.
+    pub(crate) fn waited_for(&mut self, indexes: impl IntoIterator<Item = u64>, now: MonoTime) {
         for index in indexes {
-            if let Some(entry) = self.entries.get_mut(&index).filter(|entry| !entry.holds) {
-                entry.add(server);
-                entry.is_abandoned = false;
+            let found = self.entries.get_mut(&index);
+            if let Some(entry) = found.filter(|entry| !entry.holds && !entry.is_abandoned()) {
                 // Its place in `due` is put right when it comes up.
                 entry.deadline = entry.full(now);
             }
         }
     }
 
-    /// The clients of a server that came for an entry have all left, and none of them was told that it has the lock.
-    /// Answers whether that ends it.
-    pub(crate) fn left(&mut self, server: RaftId, index: u64, now: MonoTime) -> bool {
+    /// The clients of a server that came for an entry have all left, `callers` of them until now, and none of them was told
+    /// that it has the lock. Answers whether that ends it.
+    pub(crate) fn left(&mut self, server: RaftId, index: u64, callers: u64, now: MonoTime) -> bool {
         let Some(entry) = self.entries.get_mut(&index) else {
             return false;
         };
-        entry.servers.retain(|other| *other != server);
-        if !entry.servers.is_empty() || (entry.holds && !entry.saw_all) {
-            return false;
+        // What a server said before may come late, and then says less.
+        match entry.left.iter_mut().find(|(other, _)| *other == server) {
+            Some((_, known)) => *known = callers.max(*known),
+            None => entry.left.push((server, callers)),
         }
-        entry.is_abandoned = true;
-        let known_at = if entry.saw_all {
-            now
-        } else {
-            self.since.plus_ms(REPORTED_AFTER_MS)
-        };
-        entry.deadline = known_at.max(now);
-        self.arm(index);
-        true
+        let is_going = entry.is_abandoned();
+        if is_going {
+            entry.deadline = now;
+            self.arm(index);
+        }
+        is_going
     }
 
     /// At most `max` entries that lapsed, which are to be taken out. `is_waited_for` says whether a client of this
@@ -194,7 +172,7 @@ impl Queues {
             let Some(entry) = self.entries.get_mut(&index) else {
                 continue;
             };
-            if !entry.holds && !entry.is_abandoned && is_waited_for(index) {
+            if !entry.holds && !entry.is_abandoned() && is_waited_for(index) {
                 entry.deadline = entry.full(now);
             }
             entry.armed = if entry.deadline <= now {
@@ -221,7 +199,7 @@ impl Queues {
         self.due.remove(&(entry.armed, index));
         entry.armed = match entry.deadline {
             NEVER => NEVER,
-            deadline if entry.is_abandoned => deadline,
+            deadline if entry.is_abandoned() => deadline,
             deadline => slot(deadline),
         };
         if entry.armed != NEVER {

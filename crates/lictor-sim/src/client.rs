@@ -1,14 +1,15 @@
-//! Clients, each with one request at a time: registers and counters, transfers in transactions, locks, watches.
+//! Clients, each with one request at a time: registers and counters, transfers in transactions, locks, fair locks, watches.
 
 mod bank;
 mod locks;
+mod queues;
 mod registers;
 mod watchers;
 
 use lictor_raft::SplitMix;
 
 use crate::check::linear::Operation;
-use crate::check::{Checked, Locks};
+use crate::check::{Checked, Locks, Queues};
 use crate::request::{Reply, Request};
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -36,6 +37,7 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) random: &'a mut SplitMix,
     pub(crate) histories: &'a mut Histories,
     pub(crate) locks: &'a mut Locks,
+    pub(crate) queues: &'a mut Queues,
 }
 
 /// A client's mind.
@@ -44,15 +46,17 @@ pub(crate) enum Client {
     Bank(Bank),
     Locks(Box<locks::Locker>),
     Watcher(Box<watchers::Watcher>),
+    Queues(Box<queues::Queuer>),
 }
 
 impl Client {
     /// The `number`th client of a run.
     pub(crate) fn new(number: usize) -> Self {
-        match number % 5 {
+        match number % 6 {
             0 | 1 => Self::Registers(Registers::default()),
             2 => Self::Locks(Box::default()),
             3 => Self::Watcher(Box::default()),
+            4 => Self::Queues(Box::default()),
             _ => Self::Bank(Bank::default()),
         }
     }
@@ -64,6 +68,7 @@ impl Client {
             Self::Bank(client) => Some(client.ask(around)),
             Self::Locks(client) => client.ask(around),
             Self::Watcher(client) => Some(client.ask(around)),
+            Self::Queues(client) => client.ask(around),
         }
     }
 
@@ -77,6 +82,7 @@ impl Client {
             Self::Bank(client) => client.hear(reply),
             Self::Locks(client) => client.hear(reply, around),
             Self::Watcher(client) => client.hear(reply),
+            Self::Queues(client) => client.hear(reply, around),
         }
     }
 }

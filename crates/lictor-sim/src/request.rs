@@ -90,6 +90,11 @@ pub(crate) enum Body {
         pin: u64,
         rows: Option<Bytes>,
     },
+    /// Who waits in queues at a server, and how many came to those that all have left.
+    Report {
+        waiting: Vec<u64>,
+        left: Vec<(u64, u64)>,
+    },
     /// All rows are in place.
     Fetched {
         pin: u64,

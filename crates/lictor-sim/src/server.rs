@@ -8,6 +8,7 @@
 //! ```
 
 mod apply;
+mod places;
 mod serve;
 mod snapshot;
 mod storage;
@@ -15,16 +16,17 @@ mod watch;
 
 use std::collections::{BTreeMap, VecDeque};
 
+use bytes::Bytes;
 use lictor_proto::{LogIndex, MonoTime, RaftId, SessionId, Term};
 use lictor_raft::{
     Committed, Config, Core, Input, LogPosition, MemLog, MemReader, MemWriter, Membership, Output, Proposal,
     ProposalId, ReadId, SimDisk, SplitMix, StateMark, Status, Why, open,
 };
 use lictor_session::SessionManager;
-use lictor_state::{Dirty, Effect, State};
+use lictor_state::{Dirty, Effect, Explained, State};
 use lictor_watch::Registry;
 
-use crate::check::{Breach, Checked, Locks, Raft};
+use crate::check::{Breach, Checked, Locks, Queues, Raft};
 use crate::request::{Body, Caller, Query, Reply};
 pub(crate) use apply::digest_of;
 use storage::LogWork;
@@ -56,6 +58,8 @@ pub(crate) enum Inner {
     Look(u64),
     /// A blocking query has waited long enough.
     WaitEnds(u64),
+    /// The leader is told who stands in line.
+    Report,
     Packet {
         from: u64,
         body: Body,
@@ -95,6 +99,12 @@ pub struct Counts {
     pub replaced: u64,
     /// Queries that a change ended.
     pub woken: u64,
+    /// Fair locks granted to those who waited.
+    pub fair: u64,
+    /// Locks of keys granted to those who stood in line.
+    pub in_line: u64,
+    /// Keys that went because their TTL was over.
+    pub ttls_over: u64,
 }
 
 impl Counts {
@@ -111,6 +121,9 @@ impl Counts {
         self.crashes += other.crashes;
         self.replaced += other.replaced;
         self.woken += other.woken;
+        self.fair += other.fair;
+        self.in_line += other.in_line;
+        self.ttls_over += other.ttls_over;
     }
 }
 
@@ -120,6 +133,7 @@ pub(crate) struct Context<'a> {
     pub(crate) random: &'a mut SplitMix,
     pub(crate) raft: &'a mut Raft,
     pub(crate) locks: &'a mut Locks,
+    pub(crate) queues: &'a mut Queues,
     pub(crate) counts: &'a mut Counts,
     pub(crate) acts: &'a mut Vec<Act>,
 }
@@ -171,6 +185,12 @@ pub(crate) struct Process {
     /// Changes that nobody was woken for yet.
     dirty: Vec<Dirty>,
     sleepers: BTreeMap<u64, watch::Sleeper>,
+    /// Clients that are still there, and all that were, whose requests may have to wait in line.
+    asked: BTreeMap<(usize, u64), places::Asked>,
+    expected: BTreeMap<(usize, u64), places::Asked>,
+    places: BTreeMap<u64, places::Place>,
+    /// What requests in line were given.
+    granted: BTreeMap<Bytes, Explained>,
     /// For a leader its no-op; it serves once that is applied.
     lead_from: Option<LogIndex>,
     serving: bool,
@@ -292,6 +312,7 @@ impl Server {
         self.process = Some(Process::new(core, writer, state.clone(), mark.members.clone()));
         context.later(Inner::Tick, self.span(TICK_MS));
         context.later(Inner::Timers, self.span(TIMERS_MS));
+        context.later(Inner::Report, self.span(TIMERS_MS));
         let pause = 200_000 + context.random.below(1_500_000);
         context.later(Inner::Checkpoint, pause);
         self.input(Input::Start, context)
@@ -325,6 +346,10 @@ impl Server {
                 let pause = 200_000 + context.random.below(1_500_000);
                 context.later(Inner::Checkpoint, pause);
                 self.checkpoint(context)
+            }
+            Inner::Report => {
+                self.report(context);
+                Ok(())
             }
             Inner::Pin(to) => self.pin(to, context),
             Inner::PinExpires(pin) => self.unpin(pin, false, context),
@@ -365,6 +390,10 @@ impl Server {
             Body::Fetch { life, pin } => self.send_rows(from, life, pin, context),
             Body::Rows { life, pin, rows } => self.rows_came(from, life, pin, rows, context),
             Body::Fetched { pin } => self.unpin(pin, true, context),
+            Body::Report { waiting, left } => {
+                self.take_report(RaftId(from), waiting, left, context);
+                Ok(())
+            }
         }
     }
 
@@ -478,6 +507,10 @@ impl Process {
             watches: Registry::new(SLEEPERS_MAX).expect("the system has threads"),
             dirty: Vec::new(),
             sleepers: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            expected: BTreeMap::new(),
+            places: BTreeMap::new(),
+            granted: BTreeMap::new(),
             lead_from: None,
             serving: false,
             commit: LogIndex(0),
@@ -527,5 +560,6 @@ pub(crate) fn callers(process: &Process) -> Vec<Caller> {
     callers.extend(process.proposers.values());
     callers.extend(process.forwarded.values());
     callers.extend(process.waiting_callers());
+    callers.extend(process.standing_callers());
     callers
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use lictor_proto::RaftId;
 use lictor_raft::{Membership, SplitMix};
 
-use crate::check::{Breach, Checked, Locks, Raft};
+use crate::check::{Breach, Checked, Locks, Queues, Raft};
 use crate::client::{Client, Histories, Surroundings};
 use crate::network::Network;
 use crate::request::{Body, Caller, Reply};
@@ -94,6 +94,7 @@ pub(crate) struct World {
     histories: Histories,
     raft: Raft,
     locks: Locks,
+    queues: Queues,
     counts: Counts,
     operator: Operator,
     /// Clients ask nothing before this time.
@@ -134,7 +135,7 @@ impl World {
         let servers: BTreeMap<u64, Server> = (1..=size)
             .map(|id| (id, Server::founder(id, 95 + random.below(11), &members)))
             .collect();
-        let clients = 5 + usize::try_from(random.below(5)).unwrap_or(0);
+        let clients = 6 + usize::try_from(random.below(5)).unwrap_or(0);
         let mut world = Self {
             now: 0,
             moment: 0,
@@ -146,6 +147,7 @@ impl World {
             histories: Histories::default(),
             raft: Raft::default(),
             locks: Locks::default(),
+            queues: Queues::default(),
             counts: Counts::default(),
             operator: Operator::default(),
             quiet_until: 0,
@@ -209,7 +211,12 @@ impl World {
             Event::Start(id) => self.start(id),
             Event::Resume { id, life } => self.resume(id, life),
             Event::Client(client) => self.client_asks(client),
-            Event::GiveUp { client, call } => self.answer(client, call, &Reply::Unknown),
+            Event::GiveUp { client, call } => {
+                for server in self.servers.values_mut().filter(|server| !server.paused) {
+                    server.hang_up(client, call);
+                }
+                self.answer(client, call, &Reply::Unknown)
+            }
             Event::Fault => self.fault(),
             Event::CutOff { .. } if self.healed => Ok(()),
             Event::CutOff { leader, tempted } => {
@@ -254,6 +261,7 @@ impl World {
             random: &mut self.random,
             raft: &mut self.raft,
             locks: &mut self.locks,
+            queues: &mut self.queues,
             counts: &mut self.counts,
             acts: &mut acts,
         };
@@ -335,6 +343,7 @@ impl World {
             random: &mut self.random,
             histories: &mut self.histories,
             locks: &mut self.locks,
+            queues: &mut self.queues,
         };
         let Some(request) = self.clients[client].ask(&mut around) else {
             self.schedule(50_000, Event::Client(client));
@@ -377,6 +386,7 @@ impl World {
             random: &mut self.random,
             histories: &mut self.histories,
             locks: &mut self.locks,
+            queues: &mut self.queues,
         };
         self.clients[client].hear(reply, &mut around)?;
         let pause = match reply {

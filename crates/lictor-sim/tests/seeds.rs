@@ -32,6 +32,9 @@ fn no_promise_is_broken_under_faults() {
         && counts.crashes > RUNS
         && counts.replaced > RUNS / 8
         && counts.woken > 5 * RUNS
+        && counts.fair > RUNS
+        && counts.in_line > RUNS / 2
+        && counts.ttls_over > RUNS
         && counts.answered > 100 * RUNS;
     assert!(enough, "too little happened: {counts:?}");
 }

@@ -14,6 +14,7 @@
 //! | `queue` | name of the fair lock, index | `QueueEntryRow` |
 //! | `queue_free` | name of the fair lock | index, 8 bytes |
 //! | `kv_ttl` | the key | `KvTtlRow` |
+//! | `lock_wait` | the key, index | `LockWaitRow` |
 //! | `meta` | none (empty) | `MetaRow` |
 //!
 //! Numbers are big-endian. A name of the catalog is lower-cased. Where more follows a name, a 00 within it is written
@@ -68,13 +69,15 @@ pub enum Table {
     KvTtl,
     /// Prepared queries.
     PreparedQuery,
+    /// Places in the lines for the locks of keys.
+    LockWait,
     /// The single `MetaRow`, which the owner of the durable copy writes.
     Meta,
 }
 
 impl Table {
     /// All tables, in the order of [`State::dump`].
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Kv,
         Self::KvTomb,
         Self::KvTree,
@@ -87,6 +90,7 @@ impl Table {
         Self::QueueFree,
         Self::KvTtl,
         Self::PreparedQuery,
+        Self::LockWait,
         Self::Meta,
     ];
 
@@ -105,6 +109,7 @@ impl Table {
             Self::Queue => "queue",
             Self::QueueFree => "queue_free",
             Self::KvTtl => "kv_ttl",
+            Self::LockWait => "lock_wait",
             Self::Meta => "meta",
         }
     }
@@ -122,6 +127,7 @@ impl Table {
             Self::Check => 8,
             Self::Meta => 9,
             Self::PreparedQuery => 60,
+            Self::LockWait => 61,
             Self::Queue => 10,
             Self::QueueFree => 11,
             Self::KvTtl => 12,
@@ -176,6 +182,7 @@ impl Write {
             Self::Queue(_) | Self::QueueGone(..) => Table::Queue,
             Self::QueueFree { .. } | Self::QueueFreeGone(_) => Table::QueueFree,
             Self::KvTtl(_) | Self::KvTtlGone(_) | Self::KvTtlTreeGone(_) => Table::KvTtl,
+            Self::LockWait(_) | Self::LockWaitGone(..) => Table::LockWait,
         }
     }
 
@@ -193,7 +200,8 @@ impl Write {
             | Self::PreparedQuery(_)
             | Self::Queue(_)
             | Self::QueueFree { .. }
-            | Self::KvTtl(_) => Action::Put,
+            | Self::KvTtl(_)
+            | Self::LockWait(_) => Action::Put,
             Self::KvTreeGone(_)
             | Self::TombstoneTreeGone(_)
             | Self::TreeMarkTreeGone(_)
@@ -209,7 +217,8 @@ impl Write {
             | Self::PreparedQueryGone(_)
             | Self::QueueGone(..)
             | Self::QueueFreeGone(_)
-            | Self::KvTtlGone(_) => Action::Delete,
+            | Self::KvTtlGone(_)
+            | Self::LockWaitGone(..) => Action::Delete,
         }
     }
 
@@ -241,7 +250,10 @@ impl Write {
             Self::Service(row) => Key::name(&row.node).and_name(&row.id).into_bytes().into(),
             Self::Check(row) => Key::name(&row.node).and_name(&row.check_id).into_bytes().into(),
             Self::Queue(row) => entry_key(&row.name, row.index).into_bytes().into(),
-            Self::QueueGone(name, index) => entry_key(name, *index).into_bytes().into(),
+            Self::LockWait(row) => entry_key(&row.key, row.index).into_bytes().into(),
+            Self::QueueGone(name, index) | Self::LockWaitGone(name, index) => {
+                entry_key(name, *index).into_bytes().into()
+            }
             Self::ServiceGone(node, id) | Self::CheckGone(node, id) => {
                 Key::name(node).and_name(id).into_bytes().into()
             }
@@ -263,6 +275,7 @@ impl Write {
             Self::PreparedQuery(row) => row.encode_to_vec(),
             Self::Queue(row) => row.encode_to_vec(),
             Self::KvTtl(row) => row.encode_to_vec(),
+            Self::LockWait(row) => row.encode_to_vec(),
             _ => Vec::new(),
         }
     }
@@ -302,6 +315,7 @@ impl Write {
                 });
             }
             Table::KvTtl => Self::KvTtl(decode_plain(table, value)?),
+            Table::LockWait => Self::LockWait(decode_message(table, value)?),
             Table::Meta => return Err(damaged(table, "the meta row is not part of the state's rows")),
         };
         let has_id = matches!(table, Table::Session | Table::PreparedQuery);
@@ -375,6 +389,7 @@ impl State {
                 .iter()
                 .map(|entry| Write::PreparedQuery(Arc::clone(&entry.row))),
         )
+        .chain(self.lock_waits().map(|row| Write::LockWait(Arc::clone(row))))
     }
 }
 
@@ -497,6 +512,7 @@ mod tests {
             (Table::Node, b"other", &[]),
             (Table::Queue, b"n\0\x01\0\0\0\0\0\0\0\x02", &[]),
             (Table::QueueFree, b"n", &[0; 9]),
+            (Table::LockWait, b"k\0\x01\0\0\0\0\0\0\0\x02", &[]),
             (Table::Meta, b"", &[]),
         ] {
             assert!(Write::decode(table, key, value).is_err(), "{table:?}");

@@ -11,7 +11,7 @@ use crate::State;
 const SLICE_ROWS: usize = 2048;
 
 impl State {
-    /// SHA-256 over all rows and table indexes, in the order of [`State::dump`]. Equal states give equal digests,
+    /// SHA-256 over all rows, table indexes and settings, in the order of [`State::dump`]. Equal states give equal digests,
     /// whatever way they came about: by applying, from a snapshot, or read from disk.
     ///
     /// Reads every row, which takes a while; `between` is called every few thousand rows, to let others work or to give
@@ -30,6 +30,9 @@ impl State {
         }
         hash.update(self.index_offset.to_le_bytes());
         hash.update(self.indexes.encode_to_vec());
+        if self.session_ttl_min_ms > 0 {
+            hash.update(self.session_ttl_min_ms.to_le_bytes());
+        }
         Some(hash.finalize().into())
     }
 }

@@ -40,6 +40,11 @@ pub enum Refused {
         /// The one it has; 0 for a key that does not exist.
         modify_index: u64,
     },
+    /// Others stand in line for the lock.
+    Queued {
+        /// How many.
+        waiting: u64,
+    },
 }
 
 impl Explained {
@@ -103,12 +108,17 @@ impl State {
                     Some(delay) => Some(Refused::LockDelay {
                         remaining_ms: delay.row.delay_ms,
                     }),
-                    None => self.holder(&lock.key),
+                    None => self.holder(&lock.key).or_else(|| self.line(&lock.key)),
                 }
             }
             Command::KvUnlock(unlock) => Some(self.holder(&unlock.key).unwrap_or(Refused::NotHeld)),
             _ => None,
         }
+    }
+
+    fn line(&self, key: &[u8]) -> Option<Refused> {
+        let waiting = self.lock_waits_of(key).count() as u64;
+        (waiting > 0).then_some(Refused::Queued { waiting })
     }
 
     fn holder(&self, key: &[u8]) -> Option<Refused> {

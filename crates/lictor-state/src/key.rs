@@ -44,6 +44,12 @@ impl Key {
         self
     }
 
+    /// A name that is compared byte by byte.
+    pub(crate) fn and_name_bytes(mut self, name: &[u8]) -> Self {
+        self.push_name(name);
+        self
+    }
+
     fn push_name(&mut self, name: &[u8]) {
         for &byte in name {
             self.0.push(byte);

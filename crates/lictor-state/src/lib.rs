@@ -7,7 +7,7 @@
 //! ```text
 //!                         ┌──────────── State ────────────┐
 //! Command ──apply──>      │ kv      tombstones  tree marks │ ──> Outcome            to the proposer
-//!   (index, term)         │ held    lock delays            │ ──> Effects::writes    to the durable copy
+//!   (index, term)         │ held    lock delays    lines   │ ──> Effects::writes    to the durable copy
 //!                         │ sessions (by node, by check)   │ ──> Effects::dirty     to the watch registry
 //!  readers <──clone───    │ nodes   services    checks     │ ──> Effects::events    to the leader's timers
 //!                         │ fair queues   prepared queries │
@@ -37,6 +37,7 @@ mod codec;
 mod digest;
 mod explain;
 mod key;
+mod line;
 mod load;
 mod outcome;
 mod queue;
@@ -62,7 +63,9 @@ pub use tree::prefix_end;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
+use lictor_proto::limits::SESSION_TTL_MIN;
 use lictor_proto::v1::{
     CheckRow, KvTtlRow, LockDelayRow, MetaRow, NodeRow, PreparedQueryRow, ServiceRow, SessionRow,
     TableIndexes,
@@ -84,6 +87,8 @@ pub struct State {
     /// The visible index at which an archive took the place of all rows; 0 if never. What was before it says nothing
     /// about these rows.
     restored_at: u64,
+    /// The shortest TTL of a session in milliseconds, as a leader last set it; 0 if none ever did.
+    session_ttl_min_ms: u64,
     indexes: TableIndexes,
     kv: KvTables,
     sessions: SessionTables,
@@ -118,6 +123,7 @@ impl State {
             index_offset: self.index_offset,
             indexes: Some(self.indexes),
             restored_index: self.restored_at,
+            session_ttl_min_ms: self.session_ttl_min_ms,
             ..MetaRow::default()
         }
     }
@@ -306,6 +312,14 @@ impl State {
         below(&self.sessions.by_node, Key::name(node))
     }
 
+    /// The shortest TTL that a session may have.
+    pub fn session_ttl_min(&self) -> Duration {
+        match self.session_ttl_min_ms {
+            0 => SESSION_TTL_MIN,
+            ms => Duration::from_millis(ms),
+        }
+    }
+
     /// The index of the session table, at least 1.
     pub fn sessions_index(&self) -> ConsulIndex {
         at_least_one(self.indexes.sessions)
@@ -381,6 +395,7 @@ impl State {
             Area::Checks => all.checks,
             Area::PreparedQueries => all.prepared_queries,
             Area::Queue | Area::Queues => all.queues,
+            Area::LockWaits => all.lock_waits,
             Area::Node | Area::Service => all.nodes.max(all.services).max(all.checks),
         })
     }

@@ -42,6 +42,7 @@ impl Loader {
             applied: (LogIndex(meta.applied_index), Term(meta.applied_term)),
             index_offset: meta.index_offset,
             restored_at: meta.restored_index,
+            session_ttl_min_ms: meta.session_ttl_min_ms,
             ..State::default()
         };
         state.indexes = meta.indexes.unwrap_or_default();
@@ -101,6 +102,7 @@ impl Loader {
             Write::Service(row) => self.state.catalog.add_service(&row).is_none(),
             Write::Check(row) => self.state.catalog.add_check(&row).is_none(),
             Write::PreparedQuery(row) => self.state.queries.add(&row).is_none(),
+            Write::LockWait(row) => self.state.kv.lines.add(&row).is_none(),
             Write::Queue(row) => self.state.queues.add(&row).is_none(),
             Write::QueueFree { name, index } => self.state.queues.add_free(&name, index),
             _ => return Err(LoadError::NotARow(table)),
@@ -176,6 +178,14 @@ impl State {
             (
                 "queues by request",
                 same(&self.queues.by_request, &fresh.queues.by_request),
+            ),
+            (
+                "lines by session",
+                same(&self.kv.lines.by_session, &fresh.kv.lines.by_session),
+            ),
+            (
+                "lines by request",
+                same(&self.kv.lines.by_request, &fresh.kv.lines.by_request),
             ),
             ("node indexes", same(&catalog.node_indexes, &other.node_indexes)),
         ];

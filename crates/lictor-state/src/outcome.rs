@@ -7,7 +7,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use lictor_proto::SessionId;
 use lictor_proto::v1::{
-    CheckRow, KvTtlRow, LockDelayRow, NodeRow, PreparedQueryRow, QueueEntryRow, ServiceRow, SessionRow,
+    CheckRow, KvTtlRow, LockDelayRow, LockWaitRow, NodeRow, PreparedQueryRow, QueueEntryRow, ServiceRow,
+    SessionRow,
 };
 
 use crate::{Explained, KvRow, QueueAnswer, QueueLease};
@@ -173,6 +174,15 @@ pub enum Effect {
         /// The entry.
         index: u64,
     },
+    /// A request that may have stood in line for the lock of a key has it.
+    LockGranted {
+        /// The request.
+        request: Bytes,
+        /// Its place in the line; absent if it had the lock at once.
+        place: Option<u64>,
+        /// What there is to say of the key.
+        granted: Explained,
+    },
     /// Nobody stands in line for some fair lock since this index.
     QueueFree {
         /// The visible index.
@@ -201,10 +211,12 @@ pub enum Area {
     Checks,
     /// The table of prepared queries.
     PreparedQueries,
-    /// One entry of a fair queue, granted or gone: the 8 bytes of its index.
+    /// One entry of a fair queue, granted or gone, or one place in a line for a key's lock: the 8 bytes of its index.
     Queue,
     /// All fair queues.
     Queues,
+    /// All lines for the locks of keys.
+    LockWaits,
 }
 
 /// What changed, for whoever waits.
@@ -294,4 +306,8 @@ pub enum Write {
     KvTtlGone(Bytes),
     /// Removes the TTLs of all keys below a prefix.
     KvTtlTreeGone(Bytes),
+    /// A place in the line for a key's lock.
+    LockWait(Arc<LockWaitRow>),
+    /// Removes such a place: key, index.
+    LockWaitGone(Bytes, u64),
 }

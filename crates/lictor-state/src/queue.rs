@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use lictor_proto::ConsulIndex;
 use lictor_proto::v1::QueueEntryRow;
-use lictor_proto::{ConsulIndex, RaftId};
 
 use crate::State;
 use crate::key::Key;
@@ -130,19 +130,17 @@ pub struct QueueLease {
     pub index: u64,
     /// The number of the lease.
     pub lease: u64,
-    /// How many requests have come to wait for the entry.
+    /// How many requests have come to the entry, to wait or to renew the lock.
     pub callers: u64,
     /// The length of the lease in milliseconds; 0 never lapses once the lock is held.
     pub ttl_ms: u64,
     /// Whether the entry holds the lock.
     pub holds: bool,
-    /// The server whose client came with this command, if one did.
-    pub server: Option<RaftId>,
 }
 
 impl QueueLease {
-    /// As a row says. `server` 0 stands for none.
-    pub fn new(row: &QueueEntryRow, server: u64) -> Self {
+    /// As a row says.
+    pub fn new(row: &QueueEntryRow) -> Self {
         Self {
             name: row.name.clone(),
             index: row.index,
@@ -150,7 +148,6 @@ impl QueueLease {
             callers: row.callers,
             ttl_ms: row.ttl_ms,
             holds: row.granted_index > 0,
-            server: (server > 0).then_some(RaftId(server)),
         }
     }
 }

@@ -7,6 +7,7 @@ use lictor_proto::limits::{KV_TTL_MAX, LOCK_DELAY_MAX, SESSION_TTL_MAX};
 use lictor_proto::{LogIndex, Term};
 
 use crate::State;
+use crate::line::LineTables;
 use crate::row::Entry;
 use crate::tree::{Row, Tree};
 
@@ -30,6 +31,8 @@ impl State {
         state.index_offset = self.index_offset.max(ahead);
         let set_index = state.visible(at).0;
         state.restored_at = set_index;
+        // A setting of this cluster's, and not of the keys.
+        state.session_ttl_min_ms = self.session_ttl_min_ms;
         let mut delays = Tree::default();
         for delay in state.kv.lock_delays.iter() {
             let mut row = (*delay.row).clone();
@@ -38,6 +41,8 @@ impl State {
             delays.insert(Entry::new(delay.key(), Arc::new(row)));
         }
         state.kv.lock_delays = delays;
+        // Whoever stood in line then is gone, and those of now came for the keys of before.
+        state.kv.lines = LineTables::default();
         state
     }
 
@@ -67,6 +72,7 @@ impl State {
             all.checks,
             all.prepared_queries,
             all.queues,
+            all.lock_waits,
         ];
         let rows = [
             self.kv.rows.max_in(b""),

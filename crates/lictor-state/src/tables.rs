@@ -8,6 +8,7 @@ use lictor_proto::v1::{
 };
 
 use crate::key::{Key, fold_name};
+use crate::line::LineTables;
 use crate::row::{Entry, KvRow, Mark};
 use crate::tree::{Row, Tree};
 
@@ -27,6 +28,8 @@ pub(crate) struct KvTables {
     pub(crate) lock_delays: Tree<Entry<LockDelayRow>>,
     /// Key -> its TTL.
     pub(crate) ttls: Tree<Entry<KvTtlRow>>,
+    /// Who waits for the locks of keys.
+    pub(crate) lines: LineTables,
 }
 
 /// Sessions by id, by (node, id), and by (node, check, id).

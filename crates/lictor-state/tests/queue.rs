@@ -20,7 +20,6 @@ fn enter(name: &str, value: Option<&str>, request: u16, at_once: bool) -> Comman
         ttl_ms: 60_000,
         request: Bytes::copy_from_slice(&request.to_be_bytes()),
         at_once,
-        server: 7,
     })
 }
 
@@ -239,6 +238,26 @@ fn an_entry_that_somebody_else_came_to_is_not_taken_out_for_want_of_callers() {
     assert!(log.state.queue_entry(b"n", 2).is_none());
 }
 
+/// Its first client is gone, but somebody else was told that he has the lock.
+#[test]
+fn a_lock_that_was_renewed_is_not_taken_out_for_want_of_callers() {
+    for renewal in [enter("n", Some("a"), 2, false), renew("n", Some(1), None)] {
+        let mut log = Log::default();
+        log.queue(&enter("n", Some("a"), 1, false));
+        let left = v1::QueueDropRef {
+            name: bytes("n"),
+            index: 1,
+            lease: None,
+            callers: Some(1),
+        };
+
+        log.queue(&renewal);
+        log.queue(&drop_all(vec![left]));
+
+        assert_eq!(holder(&log, "n"), Some(1), "{renewal:?}");
+    }
+}
+
 #[test]
 fn what_lapses_together_is_granted_to_none_of_it() {
     let mut log = line("n", 5);
@@ -406,6 +425,7 @@ impl Model {
                     queue[at].value = Some(value);
                 }
                 queue[at].lease += 1;
+                queue[at].callers += u64::from(queue[at].holds);
                 QueueAnswer::Done
             }
             Command::QueueRelease(release) => {
@@ -460,6 +480,7 @@ impl Model {
             let index = same.index;
             if same.holds {
                 same.lease += 1;
+                same.callers += 1;
                 return QueueAnswer::Held { index };
             }
             if at_once {

@@ -2,10 +2,12 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::*;
-use lictor_proto::v1::SessionBehavior;
-use lictor_proto::{LogIndex, Term};
-use lictor_state::ARCHIVE_INDEX_MAX;
+use lictor_proto::v1::{self, SessionBehavior};
+use lictor_proto::{Command, LogIndex, Term};
+use lictor_state::{ARCHIVE_INDEX_MAX, State};
 
 /// Restores `archive` as the log's next entry.
 fn restore(log: &mut Log, archive: &Log) {
@@ -22,6 +24,20 @@ fn writes(count: u64) -> Log {
         log.set("k", &number.to_string());
     }
     log
+}
+
+/// A setting of the cluster's is neither brought by an archive nor lost with the rows.
+#[test]
+fn the_shortest_ttl_of_sessions_outlives_a_restore() {
+    let set = |ms| Command::SessionTtlMinSet(v1::SessionTtlMinSet { ms });
+    let (mut log, mut archive) = (Log::default(), Log::default());
+    log.done(&set(1_000));
+    archive.done(&set(2_000));
+
+    let restored = log.state.restored(archive.state, LogIndex(log.at + 1), Term(1));
+
+    assert_eq!(restored.session_ttl_min(), Duration::from_secs(1));
+    assert_eq!(State::default().session_ttl_min(), Duration::from_secs(10));
 }
 
 #[test]

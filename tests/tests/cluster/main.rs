@@ -10,6 +10,7 @@ mod failover;
 mod fair_locks;
 mod faults;
 mod forming;
+mod lines;
 mod members;
 mod metrics;
 mod partitions;

@@ -16,6 +16,7 @@ mod fair_locks;
 mod headers;
 mod kv;
 mod lifecycle;
+mod lines;
 mod lists;
 mod locks;
 mod observability;

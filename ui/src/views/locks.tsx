@@ -29,7 +29,7 @@ export function Locks({ query }: { query: Record<string, string> }): JSX.Element
   const kind = query.kind ?? "held";
   const byId = useMemo(() => new Map((sessions.data ?? []).map((session) => [session.ID, session])), [sessions.data]);
   const held = useMemo(() => {
-    const about = ({ Key, Session }: Lock) => `${Key} ${Session} ${byId.get(Session)?.Name} ${byId.get(Session)?.Node}`;
+    const about = ({ Key, Session, Waiting = [] }: Lock) => `${Key} ${Session} ${Waiting.join(" ")} ${byId.get(Session)?.Name} ${byId.get(Session)?.Node}`;
     return (locks.data ?? []).filter((lock) => about(lock).toLowerCase().includes(wanted)).sort((a, b) => (a.Key < b.Key ? -1 : 1));
   }, [locks.data, byId, wanted]);
   const lines = useMemo(() => {
@@ -112,6 +112,7 @@ function LockRow({ lock, session }: { lock: Lock; session?: Session }): JSX.Elem
       <span role="cell" class="col-holder">
         {session && <a href={to("locks", { session: session.ID })} title={session.ID}>{nameOf(session)}</a>}
         {lock.Session === "" && <Delay key={lock.ModifyIndex} lock={lock} />}
+        {lock.Waiting && lock.Waiting.length > 0 && <>{" "}<Chip tone="accent">{lock.Waiting.length} waiting</Chip></>}
       </span>
       <span role="cell" class="col-node">{session?.Node}</span>
       <span role="cell" class="col-taken">{lock.LockIndex}×</span>

@@ -7,7 +7,7 @@ use hyper::StatusCode;
 use hyper::header::HeaderMap;
 use lictor_node::{ProposeError, Topic};
 use lictor_proto::{Command, v1};
-use lictor_state::{KvRow, Outcome, Span, State};
+use lictor_state::{ApplyError, KvRow, Outcome, Span, State};
 
 use crate::acl::{Access, Resource};
 use crate::blocking::{self, View};
@@ -27,6 +27,7 @@ pub(crate) mod changes;
 mod explain;
 mod export;
 mod import;
+mod line;
 mod page;
 
 /// The route of the family.
@@ -273,7 +274,7 @@ const EXCLUSIVE: [&str; 3] = ["cas", "acquire", "release"];
 
 async fn put(mut ctx: Ctx) -> Result<Reply, ApiError> {
     let query = ctx.query();
-    ctx.read_options()?;
+    let wait = ctx.read_options()?.wait;
     let given = EXCLUSIVE.iter().filter(|name| query.has(name)).count();
     if query.has("import") {
         if given > 0 || query.has("flags") || query.has("ttl") {
@@ -297,7 +298,12 @@ async fn put(mut ctx: Ctx) -> Result<Reply, ApiError> {
     ctx.authorize(Resource::Key(ctx.param()), Access::Write)?;
     let value = ctx.body(limit_bytes + CHUNKED_SLACK_BYTES).await?;
     let key = Bytes::copy_from_slice(ctx.param());
-    write(&ctx, options.command(key, value)).await
+    let is_queued = options.is_queued;
+    match options.command(key, value) {
+        // Boxed, so that no other write is as large as one that waits.
+        Command::KvLock(lock) if is_queued => Box::pin(line::acquire(&ctx, lock, wait)).await,
+        command => write(&ctx, command).await,
+    }
 }
 
 /// How a key is written.
@@ -307,6 +313,8 @@ struct PutOptions {
     acquire: Option<String>,
     release: Option<String>,
     ttl_ms: Option<u64>,
+    /// Whether an acquisition stands in line.
+    is_queued: bool,
 }
 
 impl PutOptions {
@@ -317,7 +325,13 @@ impl PutOptions {
             acquire: query.text("acquire").map(Cow::into_owned),
             release: query.text("release").map(Cow::into_owned),
             ttl_ms: extras::ttl_ms(query)?,
+            is_queued: query.has("queue"),
         };
+        if options.is_queued && options.acquire.is_none() {
+            return Err(ApiError::bad_request(
+                "Conflicting parameters: queue is for acquire\n",
+            ));
+        }
         if options.ttl_ms.is_some() && (options.acquire.is_some() || options.release.is_some()) {
             return Err(conflicting_flags(query));
         }
@@ -391,7 +405,7 @@ async fn write(ctx: &Ctx, command: Command) -> Result<Reply, ApiError> {
     match proposed {
         Ok(Outcome::Bool(done)) => Ok(Reply::bool(done)),
         Ok(Outcome::Explained(explained)) => Ok(explain::reply(&explained)),
-        Ok(Outcome::Failed(error)) => Err(ApiError::internal(format!("raft apply failed: {error}"))),
+        Ok(Outcome::Failed(error)) => Err(apply_failed(&error)),
         Ok(outcome) => {
             tracing::error!(?outcome, "a KV command was answered in another's terms");
             Err(ApiError::internal("unexpected outcome"))
@@ -400,6 +414,10 @@ async fn write(ctx: &Ctx, command: Command) -> Result<Reply, ApiError> {
         Err(ProposeError::LockDelay(_)) => Ok(Reply::bool(false)),
         Err(error) => Err(error.into()),
     }
+}
+
+fn apply_failed(error: &ApplyError) -> ApiError {
+    ApiError::internal(format!("raft apply failed: {error}"))
 }
 
 /// A numeric parameter; an empty one is as wrong as any other.

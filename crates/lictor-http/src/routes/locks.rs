@@ -1,7 +1,7 @@
-//! `GET /v1/locks`: the keys that sessions hold, and those that a lock-delay keeps from being taken.
+//! `GET /v1/locks`: the keys that sessions hold, those that a lock-delay keeps from being taken, and who waits for them.
 
 use lictor_node::Topic;
-use lictor_state::{KvRow, State};
+use lictor_state::{Area, KvRow, State};
 
 use crate::acl::{Access, Resource};
 use crate::blocking::{self, ViewOf};
@@ -18,7 +18,10 @@ pub(crate) async fn list(ctx: Ctx) -> Result<Reply, ApiError> {
         .map_err(ApiError::with_failed_read_headers)?;
     let may_read = |key: &[u8]| ctx.authorize(Resource::Key(key), Access::Read).is_ok();
     let view = ViewOf {
-        index: |state: &State| state.kv_table_index().0,
+        index: |state: &State| {
+            let waits = state.area_index(Area::LockWaits);
+            state.kv_table_index().max(waits).0
+        },
         render: |state: &State| {
             let held = state.kv_held().map(Shown::held);
             let delayed = state.lock_delays().map(|delay| {
@@ -29,10 +32,12 @@ pub(crate) async fn list(ctx: Ctx) -> Result<Reply, ApiError> {
                     ..row.map_or_else(|| Shown::named(&delay.key), Shown::held)
                 }
             });
-            list::of(held.chain(delayed).filter(|lock| may_read(&lock.key)))
+            let shown = held.chain(delayed).filter(|lock| may_read(&lock.key));
+            list::of(shown.map(|lock| lock.with_line(state)))
         },
     };
-    blocking::read(&ctx, options, &[Topic::Prefix(b"")], &view).await
+    let topics = [Topic::Prefix(b""), Topic::Row(Area::LockWaits, b"")];
+    blocking::read(&ctx, options, &topics, &view).await
 }
 
 /// A lock in the list.
@@ -44,6 +49,8 @@ struct Shown {
     modify_index: u64,
     /// How long the lock-delay is as a whole; 0 for what is held.
     delay_ms: u64,
+    /// The sessions that wait for it, the next first.
+    waiting: Vec<String>,
 }
 
 impl Shown {
@@ -52,6 +59,12 @@ impl Shown {
             key: key.to_vec(),
             ..Self::default()
         }
+    }
+
+    fn with_line(self, state: &State) -> Self {
+        let line = state.lock_waits_of(&self.key);
+        let waiting = line.map(|row| row.session.clone()).collect();
+        Self { waiting, ..self }
     }
 
     fn held(row: &KvRow) -> Self {
@@ -76,6 +89,13 @@ impl list::Entry for Shown {
         json::push_u64(out, self.lock_index);
         out.extend_from_slice(b",\"ModifyIndex\":");
         json::push_u64(out, self.modify_index);
-        out.push(b'}');
+        out.extend_from_slice(b",\"Waiting\":[");
+        for (at, session) in self.waiting.iter().enumerate() {
+            if at > 0 {
+                out.push(b',');
+            }
+            json::push_str(out, session.as_bytes());
+        }
+        out.extend_from_slice(b"]}");
     }
 }

@@ -1,5 +1,8 @@
 //! Reads beyond Consul's API, over real connections.
 
+use lictor_proto::Command;
+use lictor_proto::v1::ReapTombstones;
+
 use super::client::Connection;
 use super::{Server, until};
 
@@ -210,6 +213,37 @@ async fn a_stream_of_changes_tells_only_what_changed() {
         "{change}"
     );
     assert!(!change.contains("p/b"));
+}
+
+/// The next heartbeat comes within its time.
+async fn heartbeat(stream: &mut Connection) {
+    while &*stream.chunk().await != b":\n\n" {}
+}
+
+#[tokio::test]
+async fn a_stream_of_changes_on_quiet_keys_is_not_told_all_when_deletes_elsewhere_are_forgotten() {
+    let server = Server::start().await;
+    let mut writer = server.connect().await;
+    writer.put("/v1/kv/quiet/a", "1").await;
+    writer.put("/v1/kv/loud", "1").await;
+    let mut changes = stream(&server, "/v1/kv/quiet/?recurse&changed", "").await;
+    assert!(event(&mut changes).await.contains("quiet/a"));
+    writer.request("DELETE", "/v1/kv/loud", "").await;
+
+    heartbeat(&mut changes).await;
+    let index = server.node.view().newest_tombstone().unwrap().0;
+    let reap = Command::ReapTombstones(ReapTombstones { index });
+    server.node.propose(reap).await.unwrap();
+    assert_eq!(server.node.view().tombstone_horizon().0, index);
+    heartbeat(&mut changes).await;
+    writer.put("/v1/kv/quiet/b", "2").await;
+
+    let change = event(&mut changes).await;
+    assert!(
+        change.contains("quiet/b") && !change.contains("quiet/a"),
+        "{change}"
+    );
+    assert!(!change.contains("event: full"), "{change}");
 }
 
 #[tokio::test]

@@ -46,7 +46,14 @@ pub(crate) async fn report(weak: Weak<Shared>) {
         tokio::select! {
             () = changed.notified() => {}
             () = tokio::time::sleep(pause) => {}
-            role = roles.changed() => if role.is_err() { return },
+            role = roles.changed() => {
+                if role.is_err() {
+                    return;
+                }
+                if let Some(shared) = weak.upgrade() {
+                    shared.callers.leader_changed();
+                }
+            }
         }
     }
 }

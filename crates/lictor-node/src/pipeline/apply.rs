@@ -267,6 +267,7 @@ impl ApplyWorker {
         shared
             .timers
             .fold(&self.effects.events, self.state.visible(applied.0));
+        shared.callers.note(&self.effects.events);
         self.effects.events.clear();
         let old = shared.view.swap(Arc::new(self.state.clone()));
         if old.kv_len() > self.state.kv_len() + GARBAGE_ROWS {

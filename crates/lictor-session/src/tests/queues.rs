@@ -10,7 +10,7 @@ use crate::{Armed, SessionManager};
 const ME: RaftId = RaftId(1);
 const OTHER: RaftId = RaftId(2);
 
-fn lease(index: u64, ttl_ms: u64, holds: bool, server: Option<RaftId>) -> QueueLease {
+fn lease(index: u64, ttl_ms: u64, holds: bool) -> QueueLease {
     QueueLease {
         name: "lock".into(),
         index,
@@ -18,7 +18,6 @@ fn lease(index: u64, ttl_ms: u64, holds: bool, server: Option<RaftId>) -> QueueL
         callers: 1,
         ttl_ms,
         holds,
-        server,
     }
 }
 
@@ -27,7 +26,6 @@ fn again(lease: &QueueLease) -> QueueLease {
     QueueLease {
         lease: lease.lease + 1,
         holds: true,
-        server: None,
         ..lease.clone()
     }
 }
@@ -51,7 +49,7 @@ fn run(manager: &mut SessionManager, from: u64, to: u64) -> Vec<(u64, u64)> {
 #[test]
 fn a_lock_lapses_its_ttl_after_the_grant_or_renewal_and_never_before() {
     let mut manager = leader();
-    let granted = lease(7, 2_000, true, Some(ME));
+    let granted = lease(7, 2_000, true);
     manager.queue_lease(&granted, at(150));
 
     assert_eq!(run(&mut manager, 200, 2_000), []);
@@ -64,8 +62,8 @@ fn a_lock_lapses_its_ttl_after_the_grant_or_renewal_and_never_before() {
 #[test]
 fn a_ttl_of_zero_lapses_only_while_it_waits() {
     let mut manager = leader();
-    manager.queue_lease(&lease(1, 0, true, Some(ME)), at(0));
-    manager.queue_lease(&lease(2, 0, false, Some(ME)), at(0));
+    manager.queue_lease(&lease(1, 0, true), at(0));
+    manager.queue_lease(&lease(2, 0, false), at(0));
 
     assert_eq!(run(&mut manager, 0, 120_000), [(2, 60_000)]);
     assert_eq!(manager.next_deadline(), None);
@@ -74,10 +72,10 @@ fn a_ttl_of_zero_lapses_only_while_it_waits() {
 #[test]
 fn an_entry_waits_for_longer_than_its_ttl_while_somebody_says_so() {
     let mut manager = leader();
-    manager.queue_lease(&lease(1, 1_000, false, Some(OTHER)), at(0));
-    manager.queue_lease(&lease(2, 1_000, false, Some(ME)), at(0));
+    manager.queue_lease(&lease(1, 1_000, false), at(0));
+    manager.queue_lease(&lease(2, 1_000, false), at(0));
     for now in (0..5_000).step_by(300) {
-        manager.queue_waited_for(OTHER, [1], at(now));
+        manager.queue_waited_for([1], at(now));
         let gone = manager.queues_expired(at(now), BATCH, |index| index == 2);
         assert_eq!(gone, []);
     }
@@ -94,7 +92,7 @@ fn an_entry_waits_for_longer_than_its_ttl_while_somebody_says_so() {
 #[test]
 fn the_ttl_runs_from_the_grant_in_full() {
     let mut manager = leader();
-    let waiting = lease(1, 3_000, false, Some(ME));
+    let waiting = lease(1, 3_000, false);
     manager.queue_lease(&waiting, at(0));
 
     manager.queue_lease(&again(&waiting), at(2_900));
@@ -105,41 +103,74 @@ fn the_ttl_runs_from_the_grant_in_full() {
 #[test]
 fn whoever_waits_no_more_keeps_nobody_alive_that_holds() {
     let mut manager = leader();
-    manager.queue_lease(&lease(1, 1_000, true, Some(OTHER)), at(0));
+    manager.queue_lease(&lease(1, 1_000, true), at(0));
 
-    manager.queue_waited_for(OTHER, [1], at(900));
+    manager.queue_waited_for([1], at(900));
 
     assert_eq!(run(&mut manager, 900, 3_000), [(1, 1_000)]);
 }
 
-#[test]
-fn an_entry_that_all_have_left_goes_at_once_whatever_lease_it_has() {
-    let mut manager = leader();
-    manager.queue_lease(&lease(1, 60_000, false, Some(ME)), at(0));
-    manager.queue_lease(
-        &QueueLease {
-            callers: 2,
-            server: Some(OTHER),
-            ..lease(1, 60_000, false, None)
-        },
-        at(10),
-    );
+/// As one more comes to it.
+fn joined(lease: &QueueLease, callers: u64) -> QueueLease {
+    QueueLease {
+        callers,
+        ..lease.clone()
+    }
+}
 
-    assert_eq!(manager.queue_left(ME, 1, at(20)), Some(false), "the other waits");
+#[test]
+fn an_entry_goes_when_all_who_came_are_known_to_have_left() {
+    let waiting = lease(1, 60_000, false);
+    let mut manager = leader();
+    manager.queue_lease(&waiting, at(0));
+    manager.queue_lease(&joined(&waiting, 3), at(10));
+
+    assert_eq!(manager.queue_left(ME, 1, 1, at(20)), Some(false), "others came");
     assert_eq!(dropped(&mut manager, 20), []);
-    assert_eq!(manager.queue_left(OTHER, 1, at(31)), Some(true));
+    assert_eq!(manager.queue_left(OTHER, 1, 2, at(31)), Some(true));
     assert_eq!(manager.next_deadline(), Some(at(31)));
 
     let gone = dropped(&mut manager, 31);
-    assert_eq!((gone[0].lease, gone[0].callers), (None, Some(2)));
+    assert_eq!((gone[0].lease, gone[0].callers), (None, Some(3)));
+}
+
+/// The command of the second is applied; its server has not heard of it yet when the first leaves.
+#[test]
+fn one_who_is_on_the_way_keeps_the_entry() {
+    let waiting = lease(1, 60_000, false);
+    let mut manager = leader();
+    manager.queue_lease(&waiting, at(0));
+    manager.queue_lease(&joined(&waiting, 2), at(10));
+
+    assert_eq!(manager.queue_left(ME, 1, 1, at(11)), Some(false));
+    assert_eq!(run(&mut manager, 12, 50_000), []);
+    assert_eq!(
+        manager.queue_left(ME, 1, 2, at(50_000)),
+        Some(true),
+        "both are gone"
+    );
+}
+
+#[test]
+fn an_old_report_says_nothing_of_those_who_came_since() {
+    let waiting = lease(1, 60_000, false);
+    let mut manager = leader();
+    manager.queue_lease(&waiting, at(0));
+    manager.queue_left(OTHER, 1, 1, at(5));
+    manager.queue_lease(&joined(&waiting, 2), at(10));
+
+    assert_eq!(manager.queue_left(OTHER, 1, 1, at(11)), Some(false));
+    assert_eq!(dropped(&mut manager, 11), []);
+    assert_eq!(manager.queue_left(OTHER, 1, 2, at(12)), Some(true));
+    assert_eq!(manager.queue_left(OTHER, 1, 1, at(13)), Some(true), "late");
 }
 
 #[test]
 fn one_that_is_granted_while_it_is_left_goes_all_the_same() {
     let mut manager = leader();
-    let waiting = lease(1, 60_000, false, Some(ME));
+    let waiting = lease(1, 60_000, false);
     manager.queue_lease(&waiting, at(0));
-    manager.queue_left(ME, 1, at(10));
+    manager.queue_left(ME, 1, 1, at(10));
 
     manager.queue_lease(&again(&waiting), at(11));
 
@@ -149,54 +180,47 @@ fn one_that_is_granted_while_it_is_left_goes_all_the_same() {
 #[test]
 fn somebody_who_comes_meanwhile_keeps_it() {
     let mut manager = leader();
-    manager.queue_lease(&lease(1, 60_000, false, Some(ME)), at(0));
-    manager.queue_left(ME, 1, at(10));
+    let waiting = lease(1, 60_000, false);
+    manager.queue_lease(&waiting, at(0));
+    manager.queue_left(ME, 1, 1, at(10));
 
-    manager.queue_lease(
-        &QueueLease {
-            callers: 2,
-            ..lease(1, 60_000, false, Some(OTHER))
-        },
-        at(11),
-    );
+    manager.queue_lease(&joined(&waiting, 2), at(11));
 
     assert_eq!(run(&mut manager, 12, 50_000), []);
 }
 
+/// Its client vanished between the grant and the answer; a lock without a TTL would be held for ever.
 #[test]
-fn a_new_leader_hears_all_servers_before_it_ends_a_wait() {
-    let queues = vec![lease(1, 60_000, true, None), lease(2, 60_000, false, None)];
+fn a_new_leader_ends_a_lock_that_nobody_was_told_of() {
+    let held = |index, callers| joined(&lease(index, 0, true), callers);
     let mut manager = SessionManager::default();
-    let found = Armed {
-        queues,
-        ..Armed::default()
-    };
-    manager.become_leader(at(0), found);
+    manager.become_leader(
+        at(0),
+        Armed {
+            queues: vec![held(1, 1), held(2, 2), lease(3, 60_000, false)],
+            ..Armed::default()
+        },
+    );
 
+    assert_eq!(manager.queue_left(ME, 1, 1, at(100)), Some(true));
     assert_eq!(
-        manager.queue_left(ME, 1, at(100)),
+        manager.queue_left(ME, 2, 1, at(100)),
         Some(false),
         "another may have been told that it has the lock"
     );
-    assert_eq!(manager.queue_left(ME, 2, at(100)), Some(true));
-    assert_eq!(dropped(&mut manager, 100), []);
-    manager.queue_waited_for(OTHER, [2], at(1_900));
-    assert_eq!(run(&mut manager, 2_000, 10_000), []);
-    assert_eq!(manager.queue_left(OTHER, 2, at(10_000)), Some(true));
+    assert_eq!(manager.queue_left(ME, 3, 1, at(100)), Some(true));
 
-    assert!(
-        dropped(&mut manager, 10_000)
-            .iter()
-            .map(|gone| gone.index)
-            .eq([2])
-    );
+    let gone = run(&mut manager, 100, 50_000);
+    assert_eq!(gone, [(1, 100), (3, 100)]);
+    assert_eq!(manager.queue_left(OTHER, 2, 1, at(60_000)), Some(true));
+    assert_eq!(run(&mut manager, 60_000, 60_100), [(2, 60_000)]);
 }
 
 #[test]
 fn a_new_leader_begins_every_lease_anew() {
     let mut manager = SessionManager::default();
     let found = Armed {
-        queues: vec![lease(1, 2_000, true, None)],
+        queues: vec![lease(1, 2_000, true)],
         ..Armed::default()
     };
     manager.become_leader(at(5_000), found);
@@ -207,14 +231,14 @@ fn a_new_leader_begins_every_lease_anew() {
 #[test]
 fn after_a_stall_servers_are_heard_before_their_waits_end() {
     let mut manager = leader();
-    manager.queue_lease(&lease(1, 1_000, false, Some(OTHER)), at(0));
+    manager.queue_lease(&lease(1, 1_000, false), at(0));
 
     assert_eq!(
         dropped(&mut manager, 30_000),
         [],
         "the process stood still for 29 s"
     );
-    manager.queue_waited_for(OTHER, [1], at(30_100));
+    manager.queue_waited_for([1], at(30_100));
 
     assert_eq!(dropped(&mut manager, 30_500), []);
 }
@@ -222,7 +246,7 @@ fn after_a_stall_servers_are_heard_before_their_waits_end() {
 #[test]
 fn what_got_lost_on_its_way_is_reported_again() {
     let mut manager = leader();
-    manager.queue_lease(&lease(1, 1_000, true, Some(ME)), at(0));
+    manager.queue_lease(&lease(1, 1_000, true), at(0));
 
     assert_eq!(dropped(&mut manager, 1_000).len(), 1);
     assert_eq!(dropped(&mut manager, 1_100), []);

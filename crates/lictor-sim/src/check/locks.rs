@@ -40,7 +40,7 @@ impl Session {
 }
 
 /// A time on a server's clock, if that runs fast.
-fn at_least(ms: u64) -> u64 {
+pub(super) fn at_least(ms: u64) -> u64 {
     ms * 100 / (100 + DRIFT_PERCENT)
 }
 

@@ -2,9 +2,11 @@
 
 pub mod linear;
 mod locks;
+mod queues;
 mod raft;
 
 pub use locks::Locks;
+pub use queues::Queues;
 pub use raft::Raft;
 
 /// A breach of what must always hold.

@@ -1,11 +1,12 @@
-//! A client that locks: a session, a lock, signs of life for a while, then release, an orderly end, or silence.
+//! A client that locks, at once or in line: a session, a lock, signs of life for a while, then release, an orderly end, or silence.
 
 use bytes::Bytes;
 use lictor_proto::v1::{
-    KvLock, KvUnlock, NodeRow, Register, SessionBehavior, SessionCreate, SessionDestroy, SessionRow,
+    KvLock, KvLockEnter, KvUnlock, NodeRow, Register, SessionBehavior, SessionCreate, SessionDestroy,
+    SessionRow,
 };
 use lictor_proto::{Command, SessionId};
-use lictor_state::{ApplyError, Outcome};
+use lictor_state::{ApplyError, Explained, Outcome};
 
 use super::Surroundings;
 use crate::check::Checked;
@@ -85,7 +86,7 @@ impl Locker {
         };
         let done = match reply {
             Reply::Done(outcome) => match **outcome {
-                Outcome::Bool(done) => Some(done),
+                Outcome::Bool(done) | Outcome::Explained(Explained { done, .. }) => Some(done),
                 Outcome::Failed(ApplyError::MissingNode) => {
                     self.registered = false;
                     None
@@ -179,6 +180,13 @@ fn lock(session: &Session, around: &mut Surroundings<'_>) -> (Asked, Request) {
         session: session.id.to_string(),
         ..KvLock::default()
     };
+    if around.random.below(2) == 0 {
+        let enter = KvLockEnter {
+            lock: Some(lock),
+            request: Bytes::copy_from_slice(&around.random.draw().to_be_bytes()),
+        };
+        return (Asked::Lock(key), write(Command::KvLockEnter(enter)));
+    }
     (Asked::Lock(key), write(Command::KvLock(lock)))
 }
 

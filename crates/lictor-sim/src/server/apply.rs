@@ -1,9 +1,10 @@
 //! The apply thread, in the order of the real one: apply, fold into the timers, publish, answer, wake.
 
+use lictor_proto::v1::KvLockEnter;
 use lictor_proto::{Command, LogIndex, MonoTime};
 use lictor_raft::{Committed, ConfEcho, Input};
 use lictor_session::Armed;
-use lictor_state::{Effect, Effects, Outcome, State, snapshot};
+use lictor_state::{Effect, Effects, Outcome, State, Write, snapshot};
 
 use super::{ApplyWork, Context, Inner, Process, Server};
 use crate::check::{Breach, Checked, ensure};
@@ -90,6 +91,7 @@ impl Server {
         let applied = process.state.applied().0;
         let effects = std::mem::take(&mut process.effects);
         let through = process.state.visible(applied);
+        process.note_grants(&effects);
         process.manager.take_in(&effects, through, clock);
         process.indexes_only_grow(id)?;
         if !process.serving && process.lead_from.is_some_and(|no_op| no_op <= applied) {
@@ -101,6 +103,7 @@ impl Server {
             self.answer(caller, reply, context);
         }
         self.after_applying(context);
+        self.serve_places(context);
         self.rouse(context)
     }
 }
@@ -116,7 +119,7 @@ impl Process {
         let digest = crc32c::crc32c(&data);
         let mut effects = Effects::default();
         let mut outcome = Outcome::Bool(true);
-        let mut taken = None;
+        let (mut taken, mut kind) = (None, Kind::Other);
         if data.is_empty() {
             self.state.apply_empty(index, term);
         } else {
@@ -125,9 +128,14 @@ impl Process {
             let is_free =
                 |state: &State, key: &[u8]| state.kv_get(key).is_none_or(|row| row.session().is_none());
             let was_free = match &command {
-                Command::KvLock(lock) => is_free(&self.state, &lock.key).then(|| lock.key.clone()),
+                Command::KvLock(lock) | Command::KvLockEnter(KvLockEnter { lock: Some(lock), .. }) => {
+                    is_free(&self.state, &lock.key).then(|| lock.key.clone())
+                }
                 _ => None,
             };
+            if matches!(command, Command::KvTtlOver(_)) {
+                kind = Kind::TtlOver;
+            }
             outcome = self.state.apply(index, term, &command, &mut effects);
             taken = was_free.filter(|key| !is_free(&self.state, key));
         }
@@ -135,6 +143,7 @@ impl Process {
         if context.raft.applies(id, index, (term, digest), writes)? {
             context.counts.entries += 1;
             note_effects(&effects.events, taken.as_ref(), context)?;
+            note_queues(index.0, &self.state, &effects, kind, context)?;
         }
         if index.0.is_multiple_of(COMPARE_EVERY) {
             context.raft.state(id, index, digest_of(&self.state)?)?;
@@ -166,11 +175,66 @@ fn note_effects(effects: &[Effect], taken: Option<&bytes::Bytes>, context: &mut 
     if let Some(key) = taken {
         context.counts.locked += 1;
         context.locks.taken(key, now)?;
+        context.queues.taken_past(key)?;
     }
     for effect in effects {
         match effect {
             Effect::SessionGone { id } => context.locks.ended(*id, now)?,
             Effect::LockDelay { key, delay_ms, .. } => context.locks.delayed(key, *delay_ms, now),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Whether a command ends TTLs that are over, and not by another write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    TtlOver,
+    Other,
+}
+
+/// What an entry does to queues, lines and TTLs, told when it is first applied anywhere.
+fn note_queues(
+    index: u64,
+    state: &State,
+    effects: &Effects,
+    kind: Kind,
+    context: &mut Context<'_>,
+) -> Checked {
+    let now = context.now_ms();
+    for effect in &effects.events {
+        match effect {
+            Effect::QueueLease(lease) => {
+                if !context.queues.stands(&lease.name, lease.index) {
+                    let waits = state.lock_wait(&lease.name, lease.index);
+                    let session = waits.map_or("", |row| &row.session);
+                    context.queues.entered(&lease.name, lease.index, session)?;
+                } else if lease.holds {
+                    context.counts.fair += 1;
+                }
+                if lease.holds {
+                    context.queues.holds(&lease.name, lease.index)?;
+                }
+            }
+            Effect::LockGranted {
+                place: Some(place), ..
+            } => {
+                let gone = effects.writes.iter().find_map(|write| match write {
+                    Write::LockWaitGone(key, gone) if gone == place => Some(key),
+                    _ => None,
+                });
+                let key = gone.ok_or_else(|| Breach(format!("{place} got a lock and stays in line")))?;
+                context.counts.in_line += 1;
+                context.locks.taken(key, now)?;
+                context.queues.granted(key, *place, index)?;
+            }
+            Effect::QueueGone { index } => context.queues.gone(*index, now)?,
+            Effect::KvTtl { key, ttl_ms, .. } => context.queues.ttl_set(key, *ttl_ms, now),
+            Effect::KvTtlGone { key, .. } if kind == Kind::TtlOver => {
+                context.counts.ttls_over += 1;
+                context.queues.ttl_over(key, now)?;
+            }
             _ => {}
         }
     }

@@ -1,12 +1,12 @@
 //! Requests: to the core, to the leader, to the state; and what a leader does by its clock.
 
-use lictor_proto::v1::{KvTtlOver, LockDelayOver, ReapTombstones, SessionDestroy};
+use lictor_proto::v1::{KvTtlOver, LockDelayOver, QueueDrop, ReapTombstones, SessionDestroy};
 use lictor_proto::{Command, LogIndex, SessionId};
 use lictor_raft::{Input, Proposal, ProposalId, ReadId};
 use lictor_session::Renewal;
 use lictor_state::Outcome;
 
-use super::{Act, Context, Inner, Server, Then};
+use super::{Act, Context, Inner, Server, Then, places};
 use crate::check::Checked;
 use crate::request::{Body, Caller, Mode, Query, Reply, Request, Row};
 
@@ -33,9 +33,13 @@ impl Server {
             Request::Watch(query, known) => self.watch(caller, query, known, context),
             Request::Read(query, _) => self.next_round(Then::Read(caller, query), context),
             Request::Write(_) | Request::Renew(_) if !process.serving => {
+                if let Request::Write(command) = &request {
+                    self.expect(caller, command);
+                }
                 self.forward(caller, request, context);
             }
             Request::Write(mut command) => {
+                self.expect(caller, &command);
                 let clock = self.clock(context.now);
                 let checked = self
                     .process
@@ -174,6 +178,9 @@ impl Server {
     }
 
     pub(super) fn answer(&mut self, caller: Caller, reply: Reply, context: &mut Context<'_>) {
+        if self.park(caller, &reply) {
+            return;
+        }
         match caller {
             Caller::Nobody => {}
             Caller::Client { client, call } => context.acts.push(Act::Answer { client, call, reply }),
@@ -216,6 +223,9 @@ impl Server {
         let expired = process.manager.expired(clock, EXPIRIES_MAX);
         let delays = process.manager.delays_over(clock, EXPIRIES_MAX);
         let ttls = process.manager.kv_ttls_over(clock, EXPIRIES_MAX);
+        let places = &process.places;
+        let is_waited_for = |index| places::is_waited_for(places, index);
+        let lapsed = process.manager.queues_expired(clock, EXPIRIES_MAX, is_waited_for);
         let reap = process.manager.reap_due(clock);
         context.counts.expired += expired.len() as u64;
         let ends = expired.into_iter().map(|id| {
@@ -225,7 +235,14 @@ impl Server {
         let over = (!delays.is_empty()).then_some(Command::LockDelayOver(LockDelayOver { delays }));
         let gone = (!ttls.is_empty()).then_some(Command::KvTtlOver(KvTtlOver { ttls }));
         let reap = reap.map(|index| Command::ReapTombstones(ReapTombstones { index: index.0 }));
-        for command in ends.chain(over).chain(gone).chain(reap).collect::<Vec<_>>() {
+        let lapsed = (!lapsed.is_empty()).then_some(Command::QueueDrop(QueueDrop { entries: lapsed }));
+        for command in ends
+            .chain(over)
+            .chain(gone)
+            .chain(lapsed)
+            .chain(reap)
+            .collect::<Vec<_>>()
+        {
             self.propose(Caller::Nobody, command, context);
         }
     }

@@ -1,4 +1,4 @@
-//! The faults end: the cluster has to come back, agree, and explain all that it ever answered.
+//! The faults end: the cluster has to come back, agree, have empty queues, and explain all that it ever answered.
 
 use super::{Event, SECOND, World};
 use crate::check::linear::{self, Action, Operation, Verdict};
@@ -45,7 +45,12 @@ impl World {
             };
             let all = (status.term, status.last, status.leader);
             let applied = server.applied() == status.last && status.leader.is_some();
-            if !applied || *last.get_or_insert(all) != all || process.state().sessions().next().is_some() {
+            let state = process.state();
+            let is_empty = state.sessions().next().is_none()
+                && state.queue_entries().next().is_none()
+                && state.lock_waits().next().is_none()
+                && state.kv_ttls().next().is_none();
+            if !applied || *last.get_or_insert(all) != all || !is_empty {
                 return false;
             }
         }
@@ -56,8 +61,11 @@ impl World {
         let servers = self.servers.values().map(|server| {
             let process = server.process.as_ref();
             let sessions = process.map(|process| process.state().sessions().count());
+            let queued = process.map(|process| {
+                process.state().queue_entries().count() + process.state().lock_waits().count()
+            });
             let (id, applied, status) = (server.id, server.applied(), server.status());
-            format!("\n  {id}: applied {applied}, {sessions:?} sessions, {status:?}")
+            format!("\n  {id}: applied {applied}, {sessions:?} sessions, {queued:?} in queues, {status:?}")
         });
         servers.collect()
     }

@@ -90,6 +90,7 @@ impl Apply<'_> {
             return;
         }
         self.release_below(prefix, &before, removed);
+        self.freed_below(prefix);
         self.end_ttls_below(prefix);
         self.write(Write::KvTreeGone(prefix.clone()));
         self.drop_marks_below(prefix);
@@ -217,6 +218,9 @@ impl Apply<'_> {
     fn move_lock(&mut self, key: &[u8], from: Option<&str>, to: Option<&str>) {
         if from == to {
             return;
+        }
+        if to.is_none() {
+            self.freed(key);
         }
         if let Some(id) = from.and_then(SessionId::parse) {
             self.state.kv.held.remove(&Key::session(id).and_bytes(key));

@@ -8,7 +8,7 @@ use lictor_proto::limits::LOCK_DELAY_MAX;
 use lictor_proto::v1::{self, LockDelayRow, SessionRow};
 
 use super::Apply;
-use crate::row::{Entry, KvParts};
+use crate::row::{Entry, KvParts, KvRow};
 use crate::{ApplyError, Effect, Write};
 
 impl Apply<'_> {
@@ -26,12 +26,23 @@ impl Apply<'_> {
             return Ok(false);
         }
         self.check_session(session)?;
+        // Whoever has it may take it again, and nobody else gets past those who wait.
+        let is_free_to = match self.state.kv.rows.get(key).and_then(KvRow::session) {
+            Some(holder) => holder == session,
+            None => self.state.kv.lines.first(key).is_none(),
+        };
+        if is_free_to {
+            self.take_lock(key, value, flags, session);
+        }
+        Ok(is_free_to)
+    }
+
+    /// Makes a session the holder of a key that nobody else holds.
+    pub(super) fn take_lock(&mut self, key: &Bytes, value: &[u8], flags: u64, session: &str) {
         let old = self.state.kv.rows.get(key).cloned();
-        let lock_index = match old.as_ref().map(|row| (row.session(), row.lock_index())) {
+        let lock_index = match &old {
             None => 1,
-            Some((None, count)) => count + 1,
-            Some((Some(holder), count)) if holder == session => count,
-            Some(_) => return Ok(false),
+            Some(row) => row.lock_index() + u64::from(row.session().is_none()),
         };
         self.end_lock_delay(key);
         self.end_ttl(key);
@@ -43,7 +54,6 @@ impl Apply<'_> {
             ..KvParts::default()
         };
         self.kv_write(key, old.as_ref(), &new);
-        Ok(true)
     }
 
     /// Gives a lock back (Consul: KV release); false unless this session holds it. Value and flags are written
@@ -93,7 +103,7 @@ impl Apply<'_> {
     }
 
     /// Sessions are found without regard to the case in which a client writes them.
-    fn check_session(&self, session: &str) -> Result<(), ApplyError> {
+    pub(super) fn check_session(&self, session: &str) -> Result<(), ApplyError> {
         if session.is_empty() {
             return Err(ApplyError::MissingSession);
         }
@@ -158,6 +168,7 @@ impl Apply<'_> {
                 .map(|delay| delay.row.set_index);
             if set_index == Some(ended.set_index) {
                 self.end_lock_delay(&ended.key);
+                self.freed(&ended.key);
             }
         }
     }

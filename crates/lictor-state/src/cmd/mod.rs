@@ -2,6 +2,7 @@
 
 mod catalog;
 mod kv;
+mod line;
 mod lock;
 mod query;
 mod queue;
@@ -26,6 +27,8 @@ pub(crate) struct Apply<'a> {
     out: &'a mut Effects,
     /// Rows beside KV that changed; each is reported once, at the end.
     touched: BTreeSet<(Area, Bytes)>,
+    /// Keys whose locks may have become free while somebody waits for one; the next gets it at the end.
+    freed: BTreeSet<Bytes>,
 }
 
 /// The lengths that effects are cut back to when a command is undone.
@@ -43,6 +46,7 @@ impl<'a> Apply<'a> {
             index,
             out,
             touched: BTreeSet::new(),
+            freed: BTreeSet::new(),
         }
     }
 
@@ -57,12 +61,21 @@ impl<'a> Apply<'a> {
             Command::KvLock(lock) => {
                 self.kv_lock(&lock.key, &lock.value, lock.flags, &lock.session, lock.checked_at)
             }
+            Command::KvLockEnter(enter) => {
+                let outcome = self.kv_lock_enter(enter);
+                self.flush();
+                return outcome.unwrap_or_else(Outcome::Failed);
+            }
             Command::KvUnlock(unlock) => {
                 self.kv_unlock(&unlock.key, &unlock.value, unlock.flags, &unlock.session)
             }
             Command::Txn(txn) => return self.txn(txn),
             Command::SessionCreate(create) => self.session_create(create),
             Command::SessionDestroy(destroy) => Ok(self.session_destroy(&destroy.id)),
+            Command::SessionTtlMinSet(set) => {
+                self.state.session_ttl_min_ms = set.ms;
+                Ok(true)
+            }
             Command::ReapTombstones(reap) => {
                 self.reap_tombstones(reap.index);
                 Ok(true)
@@ -129,6 +142,7 @@ impl<'a> Apply<'a> {
         self.out.dirty.truncate(mark.dirty);
         self.out.writes.truncate(mark.writes);
         self.touched.clear();
+        self.freed.clear();
     }
 
     fn write(&mut self, write: Write) {
@@ -147,8 +161,12 @@ impl<'a> Apply<'a> {
         self.touch(area, fold_name(name));
     }
 
-    /// Reports the rows beside KV that changed and raises the indexes of services and nodes.
+    /// Ends a command: gives the locks that it freed to those who wait for them, reports the rows beside KV that changed,
+    /// and raises the indexes of services and nodes.
     fn flush(&mut self) {
+        for key in std::mem::take(&mut self.freed) {
+            self.grant_next(&key);
+        }
         for (area, key) in std::mem::take(&mut self.touched) {
             match area {
                 Area::Service => self.raise_service(&key),

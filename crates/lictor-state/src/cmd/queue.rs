@@ -2,7 +2,8 @@
 //!
 //! The entry with the lowest index of a queue holds its lock. Indexes are those of the commands that entered the
 //! entries, so that no two are equal and none is given out again. An entry's lease has a number: whoever decided by
-//! the clock that it is over names that number, and a renewal or grant that came first wins.
+//! the clock that it is over names that number, and a renewal or grant that came first wins. An entry also counts the
+//! requests that came to it: it is given up only when all of them are known to have gone without an answer.
 //!
 //! # Why it is correct
 //!
@@ -29,7 +30,7 @@ impl Apply<'_> {
     pub(super) fn queue_enter(&mut self, enter: &v1::QueueEnter) -> QueueAnswer {
         let queues = &self.state.queues;
         if let Some(mine) = queues.by_request(&enter.name, &enter.request).cloned() {
-            self.lease_event(&mine, enter.server);
+            self.lease_event(&mine);
             return if mine.granted_index > 0 {
                 QueueAnswer::Granted { index: mine.index }
             } else {
@@ -61,7 +62,7 @@ impl Apply<'_> {
         if is_first {
             self.known(&enter.name);
         }
-        self.put_entry(row, enter.server);
+        self.put_entry(row);
         let index = self.index;
         if is_first {
             // Servers that apply it later have clients that wait for it already.
@@ -76,7 +77,7 @@ impl Apply<'_> {
     fn join(&mut self, same: &QueueEntryRow, enter: &v1::QueueEnter) -> QueueAnswer {
         let index = same.index;
         if same.granted_index > 0 {
-            self.renew(same, enter.ttl_ms, same.value.clone(), enter.server);
+            self.renew(same, enter.ttl_ms, same.value.clone());
             return QueueAnswer::Held { index };
         }
         if enter.at_once {
@@ -86,7 +87,7 @@ impl Apply<'_> {
             callers: same.callers + 1,
             ..same.clone()
         };
-        self.put_entry(row, enter.server);
+        self.put_entry(row);
         QueueAnswer::Waits { index }
     }
 
@@ -106,18 +107,20 @@ impl Apply<'_> {
                 Some(Bytes::copy_from_slice(value))
             }
         };
-        self.renew(&found, renew.ttl_ms, value, 0);
+        self.renew(&found, renew.ttl_ms, value);
         QueueAnswer::Done
     }
 
-    fn renew(&mut self, old: &QueueEntryRow, ttl_ms: u64, value: Option<Bytes>, server: u64) {
+    /// Whoever renews a lock knows that he has it: the entry is his, whoever else came for it and is gone.
+    fn renew(&mut self, old: &QueueEntryRow, ttl_ms: u64, value: Option<Bytes>) {
         let row = QueueEntryRow {
             value,
             ttl_ms,
             lease: old.lease + 1,
+            callers: old.callers + u64::from(old.granted_index > 0),
             ..old.clone()
         };
-        self.put_entry(row, server);
+        self.put_entry(row);
     }
 
     /// Takes an entry out, whether it holds the lock or waits.
@@ -144,6 +147,8 @@ impl Apply<'_> {
             if let Some(row) = unchanged.cloned() {
                 self.remove_entry(&row);
                 shortened.insert(row.name.clone());
+            } else {
+                self.drop_wait(gone);
             }
         }
         for name in shortened {
@@ -195,7 +200,7 @@ impl Apply<'_> {
                     ..(*first).clone()
                 };
                 self.touch_entry(first.index);
-                self.put_entry(row, 0);
+                self.put_entry(row);
             }
             None => {
                 self.state.queues.add_free(name, self.index);
@@ -215,10 +220,10 @@ impl Apply<'_> {
         }
     }
 
-    fn put_entry(&mut self, row: QueueEntryRow, server: u64) {
+    fn put_entry(&mut self, row: QueueEntryRow) {
         let row = Arc::new(row);
         self.state.queues.add(&row);
-        self.lease_event(&row, server);
+        self.lease_event(&row);
         self.queues_changed();
         self.write(Write::Queue(row));
     }
@@ -231,8 +236,8 @@ impl Apply<'_> {
         self.write(Write::QueueGone(row.name.clone(), row.index));
     }
 
-    fn lease_event(&mut self, row: &QueueEntryRow, server: u64) {
-        self.event(Effect::QueueLease(QueueLease::new(row, server)));
+    fn lease_event(&mut self, row: &QueueEntryRow) {
+        self.event(Effect::QueueLease(QueueLease::new(row)));
     }
 
     fn touch_entry(&mut self, index: u64) {

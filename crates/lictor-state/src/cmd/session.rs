@@ -90,6 +90,7 @@ impl Apply<'_> {
         self.event(Effect::SessionGone { id });
         self.write(Write::SessionGone(id));
         self.end_queries_of_session(id);
+        self.leave_lines(id);
         let prefix = Key::session(id);
         let held = self.state.kv.held.prefix(&prefix);
         let held: Vec<Bytes> = held

@@ -160,6 +160,7 @@ fn explained_to_message(explained: &Explained) -> ExplainedMessage {
         Refused::NotHeld => explained_message::Refused::NotHeld(true),
         Refused::LockDelay { remaining_ms } => explained_message::Refused::LockDelayMs(*remaining_ms),
         Refused::Index { modify_index } => explained_message::Refused::Index(*modify_index),
+        Refused::Queued { waiting } => explained_message::Refused::Queued(*waiting),
     });
     ExplainedMessage {
         done: explained.done,
@@ -175,6 +176,7 @@ fn explained(message: ExplainedMessage) -> Explained {
         explained_message::Refused::NotHeld(_) => Refused::NotHeld,
         explained_message::Refused::LockDelayMs(remaining_ms) => Refused::LockDelay { remaining_ms },
         explained_message::Refused::Index(modify_index) => Refused::Index { modify_index },
+        explained_message::Refused::Queued(waiting) => Refused::Queued { waiting },
     });
     Explained {
         done: message.done,
@@ -253,6 +255,7 @@ mod tests {
             Refused::NotHeld,
             Refused::LockDelay { remaining_ms: 12_400 },
             Refused::Index { modify_index: 0 },
+            Refused::Queued { waiting: 3 },
         ];
         let refused = reasons.into_iter().map(|reason| Explained::refused(Some(reason)));
 

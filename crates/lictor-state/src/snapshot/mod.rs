@@ -29,8 +29,9 @@ pub use write::write;
 
 use crate::{LoadError, Table};
 
-/// The format that this build writes. It reads format 1 too, which knows no fair queues, prepared queries and TTLs of keys.
-pub const FORMAT: u32 = 2;
+/// The format that this build writes. It reads those before, too: 1 knows no fair queues, prepared queries and TTLs of
+/// keys, 2 no lines for the locks of keys.
+pub const FORMAT: u32 = 3;
 
 /// What a stream begins with.
 pub const MAGIC: &[u8; 16] = b"LICTOR-SNAPSHOT\n";
@@ -42,7 +43,7 @@ const FRAME_MAX_BYTES: usize = 8 * 1024 * 1024;
 /// The most that a trailer may hold; it is far smaller.
 const TRAILER_MAX_BYTES: usize = 4 * 1024;
 /// The tables that have rows in a stream.
-const TABLES: [Table; 12] = [
+const TABLES: [Table; 13] = [
     Table::Kv,
     Table::KvTomb,
     Table::KvTree,
@@ -55,12 +56,14 @@ const TABLES: [Table; 12] = [
     Table::QueueFree,
     Table::KvTtl,
     Table::PreparedQuery,
+    Table::LockWait,
 ];
 
 /// How many of them a format knows; `None` for a format that this build does not read.
 fn table_count(format: u32) -> Option<usize> {
     match format {
         1 => Some(8),
+        2 => Some(12),
         FORMAT => Some(TABLES.len()),
         _ => None,
     }

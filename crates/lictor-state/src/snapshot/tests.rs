@@ -49,12 +49,12 @@ fn a_stream_has_the_documented_bytes() {
     let stream = stream(&State::default());
 
     // An empty meta row but for its empty table indexes: too short to pack.
-    let mut expected = b"LICTOR-SNAPSHOT\n\x02\0\0\0".to_vec();
+    let mut expected = b"LICTOR-SNAPSHOT\n\x03\0\0\0".to_vec();
     expected.extend_from_slice(b"\x03\0\0\0\x03\0\0\0\x02\x42\0");
     assert_eq!(stream[..expected.len()], expected);
-    // Twelve counts and the digest, each after its tag and length.
-    assert_eq!(stream[expected.len()..][..8], *b"\0\0\0\0\x30\0\0\0");
-    assert_eq!(stream.len(), expected.len() + 8 + 2 + 12 + 2 + 32);
+    // Thirteen counts and the digest, each after its tag and length.
+    assert_eq!(stream[expected.len()..][..8], *b"\0\0\0\0\x31\0\0\0");
+    assert_eq!(stream.len(), expected.len() + 8 + 2 + 13 + 2 + 32);
 }
 
 #[test]
@@ -71,7 +71,10 @@ fn many_frames_make_one_state() {
             .map(|row| row.value_bytes())
             .eq(state.dump().map(|row| row.value_bytes()))
     );
-    assert_eq!(received.summary.rows, [10_000, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(
+        received.summary.rows,
+        [10_000, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]
+    );
     assert!(stream.len() < 10_000 * 100, "it is packed: {}", stream.len());
 }
 
@@ -115,16 +118,29 @@ fn frames_that_are_left_out_or_swapped_are_refused() {
     assert!(read(&swapped).is_err());
 }
 
-/// What was written before there were more tables: eight counts.
+/// What was written before there were more tables has fewer counts.
 #[test]
-fn a_stream_of_the_format_before_is_read() {
+fn streams_of_the_formats_before_are_read() {
+    let counts = |count: usize| {
+        [4, 0, 0, 0, 0, 1]
+            .into_iter()
+            .chain([0; 12])
+            .take(count)
+            .collect()
+    };
+    for (format, rows) in [(1, counts(8)), (2, counts(12))] {
+        is_read(format, rows);
+    }
+}
+
+fn is_read(format: u8, rows: Vec<u64>) {
     let state = state(4);
     let mut stream = stream(&state);
     let trailer_at = stream.len() - 8 - (2 + TABLES.len() + 2 + 32);
     stream.truncate(trailer_at);
-    stream[16] = 1;
+    stream[16] = format;
     let trailer = lictor_proto::v1::SnapshotTrailer {
-        rows: vec![4, 0, 0, 0, 0, 1, 0, 0],
+        rows,
         sha256: Bytes::copy_from_slice(&Sha256::digest(&stream)),
     };
     let trailer = trailer.encode_to_vec();

@@ -201,6 +201,32 @@ pub(crate) fn lock(key: &str, value: &str, session: &str, checked_at: u64) -> Co
     })
 }
 
+/// The same, standing in line for it.
+pub(crate) fn enter(key: &str, value: &str, session: &str, checked_at: u64, request: u8) -> Command {
+    let (key, value, session) = (bytes(key), bytes(value), session.to_owned());
+    Command::KvLockEnter(v1::KvLockEnter {
+        lock: Some(v1::KvLock {
+            key,
+            value,
+            flags: 0,
+            session,
+            checked_at,
+        }),
+        request: Bytes::copy_from_slice(&[request]),
+    })
+}
+
+/// A client has left its place in a line.
+pub(crate) fn leave(key: &str, index: u64) -> Command {
+    let gone = v1::QueueDropRef {
+        name: bytes(key),
+        index,
+        lease: None,
+        callers: Some(1),
+    };
+    Command::QueueDrop(v1::QueueDrop { entries: vec![gone] })
+}
+
 pub(crate) fn unlock(key: &str, value: &str, session: &str) -> Command {
     let (key, value, session) = (bytes(key), bytes(value), session.to_owned());
     Command::KvUnlock(v1::KvUnlock {
@@ -306,6 +332,20 @@ pub(crate) fn kv_op(verb: v1::KvVerb, key: &str, value: &str, index: u64, sessio
     };
     v1::TxnOp {
         op: Some(txn_op::Op::Kv(op)),
+    }
+}
+
+/// What an outcome says of a queue.
+pub(crate) trait OfQueue {
+    fn queue(&self) -> Option<QueueAnswer>;
+}
+
+impl OfQueue for Outcome {
+    fn queue(&self) -> Option<QueueAnswer> {
+        match self {
+            Outcome::Queue(answer) => Some(*answer),
+            _ => None,
+        }
     }
 }
 

@@ -118,6 +118,9 @@ pub(crate) fn command() -> impl Strategy<Value = Command> {
         1 => key().prop_map(|prefix| delete_tree(&prefix)),
         6 => (key(), session_text(), prop_oneof![Just(u64::MAX), 0u64..60])
             .prop_map(|(key, session, checked_at)| lock(&key, "l", &session, checked_at)),
+        6 => (key(), session_text(), prop_oneof![Just(u64::MAX), 0u64..60], 0u8..20)
+            .prop_map(|(key, session, checked_at, request)| enter(&key, "q", &session, checked_at, request)),
+        1 => (key(), 1u64..60).prop_map(|(key, index)| leave(&key, index)),
         2 => (key(), session_text()).prop_map(|(key, session)| unlock(&key, "u", &session)),
         4 => txn(),
         4 => session(),
@@ -125,6 +128,7 @@ pub(crate) fn command() -> impl Strategy<Value = Command> {
         1 => (0u64..60).prop_map(reap),
         1 => (key(), 0u64..60).prop_map(|(key, set_index)| delay_over(&key, set_index)),
         1 => Just(Command::CompareStates(v1::CompareStates {})),
+        1 => (1u64..9).prop_map(|ms| Command::SessionTtlMinSet(v1::SessionTtlMinSet { ms })),
         4 => registration(),
         3 => prepared_query(),
         1 => (0u8..2, 0u8..3).prop_map(|(node, what)| {

@@ -6,6 +6,7 @@
 mod commands;
 #[path = "../common/mod.rs"]
 mod common;
+mod line;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +16,7 @@ use common::*;
 use lictor_proto::v1::{self, KvVerb, SessionBehavior};
 use lictor_proto::{Command, ConsulIndex, SessionId};
 use lictor_state::snapshot::{self, Receiver};
-use lictor_state::{Area, Change, Dirty, Loader, Outcome, Span, State};
+use lictor_state::{Area, Change, Dirty, Loader, Outcome, QueueAnswer, Span, State};
 use proptest::prelude::*;
 
 // ---------------------------------------------------------------- the model
@@ -46,8 +47,11 @@ struct Model {
     /// (node, check) -> (service id, status).
     checks: BTreeMap<(String, String), (String, String)>,
     queries: BTreeMap<Vec<u8>, v1::PreparedQueryRow>,
+    /// Key -> who waits for its lock, in order.
+    lines: BTreeMap<Vec<u8>, Vec<v1::LockWaitRow>>,
     table: u64,
     horizon: u64,
+    session_ttl_min_ms: u64,
 }
 
 /// `Some(answer)`, or `None` for a failure.
@@ -143,6 +147,15 @@ impl Model {
         if !old.session.is_empty() && old.session != lock.session {
             return Some(false);
         }
+        if old.session.is_empty() && self.lines.contains_key(&lock.key[..]) {
+            return Some(false);
+        }
+        self.take(lock);
+        Some(true)
+    }
+
+    fn take(&mut self, lock: &v1::KvLock) {
+        let old = self.kv.get(&lock.key[..]).cloned().unwrap_or_default();
         self.delays.remove(&lock.key[..]);
         self.ttls.remove(&lock.key[..]);
         let lock_index = old.lock_index + u64::from(old.session.is_empty());
@@ -158,7 +171,6 @@ impl Model {
                 modify: 0,
             },
         );
-        Some(true)
     }
 
     fn unlock(&mut self, unlock: &v1::KvUnlock) -> Answer {
@@ -211,6 +223,7 @@ impl Model {
             .collect();
         for id in ended {
             let session = self.sessions.remove(&id).unwrap();
+            self.leave(|wait| SessionId::parse(&wait.session) == Some(SessionId(id)));
             self.queries
                 .retain(|_, query| SessionId::parse(&query.session) != Some(SessionId(id)));
             let held = |row: &Row| SessionId::parse(&row.session) == Some(SessionId(id));
@@ -418,6 +431,12 @@ impl Model {
 
     fn apply(&mut self, command: &Command) -> Answer {
         self.index += 1;
+        let answer = self.carry_out(command);
+        self.grant();
+        answer
+    }
+
+    fn carry_out(&mut self, command: &Command) -> Answer {
         match command {
             Command::KvSet(set) => self.set(set),
             Command::KvDelete(delete) => self.delete(&delete.key, delete.cas),
@@ -457,18 +476,28 @@ impl Model {
                 }
                 Some(true)
             }
+            Command::SessionTtlMinSet(set) => {
+                self.session_ttl_min_ms = set.ms;
+                Some(true)
+            }
             Command::CompareStates(_) => Some(true),
             Command::PreparedQuerySet(set) => self.query(set.query.as_ref()?),
             Command::PreparedQueryDelete(gone) => {
                 self.queries.remove(&gone.id[..]);
                 Some(true)
             }
-            // Not generated: the archive is not part of the command, and queues have a model of their own.
+            Command::KvLockEnter(enter) => self.enter(enter),
+            Command::QueueDrop(drop) => {
+                for gone in &drop.entries {
+                    self.leave(|wait| wait.key == gone.name && wait.index == gone.index);
+                }
+                Some(true)
+            }
+            // Not generated: the archive is not part of the command, and fair queues have a model of their own.
             Command::Restore(_)
             | Command::QueueEnter(_)
             | Command::QueueRenew(_)
             | Command::QueueRelease(_)
-            | Command::QueueDrop(_)
             | Command::QueueForget(_) => None,
         }
     }
@@ -558,6 +587,9 @@ fn same_rows(state: &State, model: &Model) -> Result<(), TestCaseError> {
         .map(|row| (row.key.to_vec(), (row.set_index, row.ttl_ms)))
         .collect();
     prop_assert_eq!(&ttls, &model.ttls);
+    let waits = state.lock_waits().map(|row| &**row);
+    prop_assert!(waits.eq(model.lines.values().flatten()));
+    prop_assert_eq!(state.meta().session_ttl_min_ms, model.session_ttl_min_ms);
     let services: Vec<_> = state
         .services()
         .map(|row| (row.node.to_lowercase(), row.id.clone()))
@@ -623,6 +655,8 @@ fn dirty_is_exact(command: &Command, before: &Rows, log: &Log) -> Result<(), Tes
         };
         log.out.dirty.iter().filter_map(key).collect::<BTreeSet<_>>()
     };
+    let waits = changed("lock_wait", before, &after);
+    prop_assert_eq!(rows_of(Area::LockWaits).is_empty(), waits.is_empty());
     let sessions = changed("session", before, &after);
     prop_assert_eq!(rows_of(Area::Sessions).is_empty(), sessions.is_empty());
     prop_assert_eq!(rows_of(Area::SessionsOfNode).is_empty(), sessions.is_empty());
@@ -679,8 +713,12 @@ proptest! {
             let answer = match log.apply(command) {
                 Outcome::Bool(answer) => Some(answer),
                 Outcome::Txn(outcome) => Some(outcome.errors.is_empty()),
+                Outcome::Queue(QueueAnswer::Waits { .. } | QueueAnswer::Done) => Some(true),
                 Outcome::Failed(_) | Outcome::Queue(_) => None,
-                Outcome::Explained(explained) => panic!("nobody asked: {explained:?}"),
+                Outcome::Explained(explained) => {
+                    prop_assert!(matches!(command, Command::KvLockEnter(_)), "nobody asked");
+                    Some(explained.done)
+                }
             };
             prop_assert_eq!(answer, model.apply(command), "{:?}", command);
             same_rows(&log.state, &model)?;

@@ -37,6 +37,7 @@ fn reason(refused: &Refused) -> String {
             format!("lock-delay; remaining={}.{}s", tenths / 10, tenths % 10)
         }
         Refused::Index { modify_index } => format!("index; modify-index={modify_index}"),
+        Refused::Queued { waiting } => format!("queued; waiting={waiting}"),
     }
 }
 
