@@ -30,6 +30,9 @@ const FORGOTTEN_AFTER: Duration = Duration::from_secs(72 * 60 * 60);
 /// Servers of other datacenters that are known; further ones are not taken in.
 const SERVERS_MAX: usize = 256;
 
+/// Longest name, address, id and datacenter.
+const TEXT_MAX_BYTES: usize = 512;
+
 /// The servers of other datacenters, by datacenter and name.
 #[derive(Debug, Default)]
 pub(crate) struct Wan(Mutex<BTreeMap<(String, String), Known>>);
@@ -56,7 +59,11 @@ impl Wan {
     fn note(&self, own: &str, from: &Remote, hello: WanHello) {
         let mut known = self.0.lock();
         for WanServer { server, datacenter } in hello.servers {
-            let Some(server) = server.filter(|_| datacenter != own) else {
+            let fits = |server: &ServerRow| {
+                let texts = [&datacenter, &server.name, &server.address, &server.node_id];
+                texts.iter().all(|text| text.len() <= TEXT_MAX_BYTES)
+            };
+            let Some(server) = server.filter(|server| datacenter != own && fits(server)) else {
                 continue;
             };
             let is_itself = server.raft_id == from.identity.raft_id.0;
@@ -256,6 +263,12 @@ mod tests {
     fn what_is_known_has_a_bound() {
         let wan = Wan::default();
 
+        let long = ServerRow {
+            name: "x".repeat(TEXT_MAX_BYTES + 1),
+            ..server(1, 1)
+        };
+        wan.note("dc1", &remote(2, "dc2"), hello([(long, "dc2")]));
+        assert_eq!(wan.list(), []);
         let many = (2..).take(2 * SERVERS_MAX).map(|id| (server(id, 1), "dc2"));
         wan.note("dc1", &remote(2, "dc2"), hello(many));
 
