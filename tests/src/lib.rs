@@ -29,5 +29,5 @@ pub use client::{Client, Response, exchange};
 pub use cluster::{Cluster, join_address, seat, wipe};
 pub use history::{Claim, Effect, History, Row, Rows, check_counter};
 pub use load::{Load, Told};
-pub use server::{Options, Seat, Server, binary, free_port, is_consul, run};
+pub use server::{Options, Seat, Server, binary, consul, free_port, is_consul, run};
 pub use wait::until;

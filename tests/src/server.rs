@@ -55,6 +55,26 @@ pub fn is_consul() -> Result<bool> {
     Ok(output.stdout.starts_with(b"Consul"))
 }
 
+/// A real Consul, where there is one: `$CONSUL_BIN`, else `consul` on `$PATH`.
+///
+/// # Errors
+/// When it cannot be run.
+pub fn consul() -> Result<Option<PathBuf>> {
+    let named = std::env::var_os("CONSUL_BIN").map(PathBuf::from);
+    let path = named.or_else(|| {
+        let folders = std::env::var_os("PATH")?;
+        std::env::split_paths(&folders)
+            .map(|folder| folder.join("consul"))
+            .find(|path| path.is_file())
+    });
+    let Some(path) = path else {
+        return Ok(None);
+    };
+    let said = Command::new(&path).arg("version").output();
+    let said = said.with_context(|| path.display().to_string())?;
+    Ok(said.stdout.starts_with(b"Consul").then_some(path))
+}
+
 /// Runs the binary to its end.
 ///
 /// # Errors
@@ -135,6 +155,8 @@ impl Seat {
 pub struct Options {
     /// Its place; alone on loopback if absent.
     pub seat: Option<Seat>,
+    /// What is run; the binary under test if absent.
+    pub program: Option<PathBuf>,
     /// More configuration, in HCL.
     pub hcl: String,
     /// More arguments.
@@ -192,7 +214,7 @@ impl Server {
             .unwrap_or_else(|| temp.path().join("data"));
         let seat = options.seat.clone().map_or_else(Seat::alone, Ok)?;
         let args = arguments(&seat, &options, &data_dir)?;
-        let child = spawn(&args, &seat, &options.env, temp.path())?;
+        let child = spawn(&args, &seat, &options, temp.path())?;
         Ok(Self {
             child,
             seat,
@@ -379,7 +401,7 @@ impl Server {
     /// # Errors
     /// When the process cannot be started.
     pub fn relaunch(&mut self) -> Result<()> {
-        self.child = spawn(&self.args, &self.seat, &self.options.env, self.temp.path())?;
+        self.child = spawn(&self.args, &self.seat, &self.options, self.temp.path())?;
         Ok(())
     }
 
@@ -481,9 +503,9 @@ fn arguments(seat: &Seat, options: &Options, data_dir: &Path) -> Result<Vec<Stri
     Ok(args)
 }
 
-fn spawn(args: &[String], seat: &Seat, env: &[(String, String)], dir: &Path) -> Result<Child> {
+fn spawn(args: &[String], seat: &Seat, options: &Options, dir: &Path) -> Result<Child> {
     let log = File::options().create(true).append(true).open(dir.join("log"))?;
-    let binary = binary()?;
+    let binary = options.program.clone().map_or_else(binary, Ok)?;
     let mut command = match &seat.namespace {
         // It becomes the server: the process id is the server's.
         Some(namespace) => {
@@ -498,7 +520,7 @@ fn spawn(args: &[String], seat: &Seat, env: &[(String, String)], dir: &Path) -> 
         .current_dir(dir)
         // What a server leaves behind there goes with the test, and can be looked at.
         .env("TMPDIR", dir)
-        .envs(env.iter().map(|(name, value)| (name, value)))
+        .envs(options.env.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)

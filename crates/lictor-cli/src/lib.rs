@@ -143,6 +143,7 @@ async fn dispatch(command: Command, ui: &mut Ui<'_>) -> Exit {
         Command::Info(args) => commands::node::info(&args, ui).await,
         Command::Join(args) => commands::cluster::join(&args, ui).await,
         Command::Keygen => commands::keygen::run(ui),
+        Command::Keyring(args) => commands::keyring::run(&args, ui).await,
         Command::Kv(command) => commands::kv::run(command, ui).await,
         Command::Leave(args) => commands::cluster::leave(&args, ui).await,
         Command::Lock(args) => return commands::lock::run(*args, ui).await,

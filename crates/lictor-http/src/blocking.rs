@@ -39,6 +39,12 @@ pub(crate) trait View {
     /// The answer, without the headers that [`read`] adds.
     fn render(&self, state: &State) -> Reply;
 
+    /// The answer to one read, of a view whose body tells of the read as the headers do. It is not shared with others who
+    /// ask the same.
+    fn render_for(&self, _state: &State, _read: ReadMeta) -> Option<Reply> {
+        None
+    }
+
     /// Whether what was asked for is not there. Whoever waits for it is only woken when it appears, however far
     /// the index of the table around it moves.
     fn is_missing(&self, _state: &State) -> bool {
@@ -76,7 +82,10 @@ pub(crate) async fn read(
     if options.min_index == 0 {
         let state = ctx.shared.node.view();
         let index = view.index(&state);
-        return Ok(view.render(&state).with_meta(Meta::new(index, meta)));
+        let reply = view
+            .render_for(&state, meta)
+            .unwrap_or_else(|| view.render(&state));
+        return Ok(reply.with_meta(Meta::new(index, meta)));
     }
     wait(ctx, options, topics, view).await
 }
@@ -124,13 +133,13 @@ async fn wait(
                 if !changed && ctx.follows_change() {
                     return Ok(Reply::unchanged());
                 }
-                let meta = Meta::new(index, freshness(&shared.node));
-                let reply = if woken {
-                    shared.rendered.get(ctx, index, || view.render(&state))
-                } else {
-                    view.render(&state)
+                let read = freshness(&shared.node);
+                let reply = match view.render_for(&state, read) {
+                    Some(reply) => reply,
+                    None if woken => shared.rendered.get(ctx, index, || view.render(&state)),
+                    None => view.render(&state),
                 };
-                return Ok(reply.with_meta(meta));
+                return Ok(reply.with_meta(Meta::new(index, read)));
             }
         }
         let sleep = deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(lengthened(options.wait))));

@@ -288,7 +288,11 @@ const LISTED: &[Route] = &[
         to!(operator::transfer_leader),
     ),
     route("/v1/operator/raft/peer", &[Delete], to!(operator::remove_peer)),
-    later("/v1/operator/keyring", &[Get, Post, Put, Delete]),
+    route(
+        "/v1/operator/keyring",
+        &[Get, Post, Put, Delete],
+        to!(operator::keyring),
+    ),
     route(
         "/v1/operator/autopilot/configuration",
         &[Get, Put],

@@ -90,6 +90,8 @@ pub(crate) struct Upstream {
 #[derive(Debug, Clone)]
 struct Connection {
     server: RaftId,
+    /// The cluster key that it rests on, see [`Node::key_era`].
+    era: u64,
     sender: SendRequest<Outgoing>,
 }
 
@@ -137,9 +139,12 @@ impl Upstream {
         }
     }
 
-    /// Whether servers answer on a route: on all but those about this agent. Before any server is known the agent
-    /// tells of itself alone.
+    /// Whether servers answer on a route: on all but those about this agent and the events that reached it. Before any
+    /// server is known the agent tells of itself alone.
     pub(crate) fn serves(&self, route: &str) -> bool {
+        if route == "/v1/event/list" {
+            return false;
+        }
         match route.strip_prefix("/v1/agent/") {
             None => true,
             Some("members") => self.node.attended().is_some(),
@@ -376,7 +381,9 @@ impl Upstream {
 
     async fn connected(&self) -> Result<Connection, Lost> {
         let mut kept = self.connection.lock().await;
-        let is_usable = |c: &Connection| !c.sender.is_closed() && self.node.attended() == Some(c.server);
+        let is_usable = |c: &Connection| {
+            !c.sender.is_closed() && self.node.attended() == Some(c.server) && self.node.key_era() == c.era
+        };
         if let Some(connection) = kept.as_ref().filter(|c| is_usable(c)) {
             return Ok(connection.clone());
         }
@@ -393,6 +400,7 @@ impl Upstream {
 }
 
 async fn connect(node: Node) -> Result<Connection, Lost> {
+    let era = node.key_era();
     let (server, stream) = node.open_tunnel().await.map_err(|error| Lost {
         why: error.to_string(),
         server: None,
@@ -412,7 +420,7 @@ async fn connect(node: Node) -> Result<Connection, Lost> {
             tracing::debug!(%server, %error, "the connection to a server ended");
         }
     });
-    Ok(Connection { server, sender })
+    Ok(Connection { server, era, sender })
 }
 
 fn unknown(why: &str) -> String {

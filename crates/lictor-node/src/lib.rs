@@ -31,8 +31,8 @@ mod timers;
 mod types;
 
 pub use cluster::{
-    Autopilot, Comparison, EnlistError, FormError, Formed, Forming, JoinPace, Newcomer, PeerHandler, Roster,
-    Tunnel, VowStore,
+    Autopilot, Comparison, EnlistError, Foreigner, FormError, Formed, Forming, JoinPace, KeyringChange, Keys,
+    Newcomer, PeerHandler, Roster, ServerKeys, Tunnel, VowStore,
 };
 pub use lictor_watch::{Registry, TooManyWaiters, Topic, Waiter};
 pub use lines::{LockAttempt, LockEntered, LockPlace};

@@ -23,8 +23,8 @@ use tokio::sync::{broadcast, oneshot, watch};
 
 use crate::cluster::snapshots::{Pace, Pinned};
 use crate::cluster::{
-    Agents, Autopilot, Digests, Forming, Forwarded, Gate, Net, PeerHandler, Roster, Upstream, keep, kind,
-    report, watch_over,
+    Agents, Autopilot, Digests, Forming, Forwarded, Gate, Net, PeerHandler, Roster, Upstream, Wan, keep,
+    kind, look_abroad, report, watch_over,
 };
 use crate::mailbox::Mailbox;
 use crate::metrics::{Metrics, Stages};
@@ -85,6 +85,8 @@ pub(crate) struct Shared {
     pub(crate) net: OnceLock<Net>,
     /// What is known of client agents.
     pub(crate) agents: Agents,
+    /// The servers of other datacenters.
+    pub(crate) wan: Wan,
     /// The way to the servers, of a client agent.
     pub(crate) upstream: OnceLock<Arc<Upstream>>,
     /// As configured here; what was set for all servers goes before it.
@@ -248,6 +250,7 @@ impl Node {
             digests: Digests::default(),
             net: OnceLock::new(),
             agents: Agents::default(),
+            wan: Wan::default(),
             upstream: OnceLock::new(),
             autopilot: ArcSwap::default(),
             session_ttl_min: Mutex::new(SESSION_TTL_MIN),
@@ -276,15 +279,18 @@ impl Node {
         tokio::spawn(keep(Arc::downgrade(&self.0)));
         tokio::spawn(watch_over(Arc::downgrade(&self.0)));
         tokio::spawn(report(Arc::downgrade(&self.0)));
+        tokio::spawn(look_abroad(Arc::downgrade(&self.0)));
         peers
     }
 
-    /// Tells all other servers something, whoever listens there by [`Self::heard`]. Does not wait for them.
+    /// Tells all other servers and the client agents something, whoever listens there by [`Self::heard`]. Does not wait
+    /// for them.
     pub fn broadcast(&self, body: &Bytes) {
+        self.0.agents.note_event(body.clone());
         self.tell_all(kind::BROADCAST, body);
     }
 
-    /// What other servers broadcast from now on.
+    /// What other servers, or to a client agent any server, broadcast from now on.
     pub fn heard(&self) -> broadcast::Receiver<Bytes> {
         self.0.heard.subscribe()
     }

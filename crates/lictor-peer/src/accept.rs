@@ -159,7 +159,13 @@ async fn take(shared: Arc<Shared>, socket: TcpStream, from: SocketAddr) {
     let accepted = timeout(limits.handshake_timeout, accept(local, socket, from)).await;
     drop(stranger);
     match accepted.unwrap_or(Err(HandshakeError::Timeout)) {
-        Ok((stream, lane, remote)) => serve(&shared, stream, lane, Arc::new(remote)).await,
+        Ok((stream, lane, remote)) => {
+            let removed = stream.hold().removed;
+            let served = serve(&shared, stream, lane, Arc::new(remote));
+            if removed.run_until_cancelled(served).await.is_none() {
+                debug!("cut a connection from {from}: its cluster key was removed");
+            }
+        }
         // A server that looks for others finds itself too.
         Err(HandshakeError::Itself) => {}
         Err(error) => refused(incoming, from, &error.to_string()),
@@ -189,7 +195,8 @@ async fn serve(shared: &Shared, stream: Stream, lane: Lane, remote: Arc<Remote>)
         }
         return;
     }
-    let peer = shared.peer(from);
+    // One of another cluster is no sign of life of a peer.
+    let peer = shared.peer(from).filter(|_| lane != Lane::Abroad);
     if let Some(peer) = &peer {
         peer.retry_now();
     }
@@ -199,8 +206,8 @@ async fn serve(shared: &Shared, stream: Stream, lane: Lane, remote: Arc<Remote>)
         }
     };
     let handler = &*local.handler;
-    let _answering = matches!(lane, Lane::Ask | Lane::Rpc).then(|| shared.answering.token());
-    if lane == Lane::Ask {
+    let _answering = matches!(lane, Lane::Ask | Lane::Abroad | Lane::Rpc).then(|| shared.answering.token());
+    if matches!(lane, Lane::Ask | Lane::Abroad) {
         // The caller knows of the bound only by the end of the connection.
         let _ = timeout(
             ASK_MAX,

@@ -9,7 +9,8 @@ use uuid::Uuid;
 
 use crate::security::Security;
 
-/// The identity of a cluster, drawn when it begins. Servers of different clusters never talk.
+/// The identity of a cluster, drawn when it begins. Servers of different clusters talk by
+/// [`Peers::call_abroad`](crate::Peers::call_abroad) alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ClusterId(pub Uuid);
 
@@ -30,7 +31,7 @@ pub struct Identity {
     pub name: String,
     /// Where other servers reach it, as `host:port`.
     pub address: String,
-    /// Its datacenter. Servers of different datacenters never talk.
+    /// Its datacenter. Servers of different datacenters talk by [`Peers::call_abroad`](crate::Peers::call_abroad) alone.
     pub datacenter: String,
     /// Its release, for people; nothing is decided by it.
     pub version: String,
@@ -44,8 +45,19 @@ pub struct Remote {
     pub identity: Identity,
     /// Its cluster; none while it has not joined one.
     pub cluster: Option<ClusterId>,
+    /// What it may do. Only certificates tell agents from servers.
+    pub role: Role,
     /// Where the connection comes from or goes to.
     pub socket: SocketAddr,
+}
+
+/// What somebody has proved to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// A server, which may ask anything.
+    Server,
+    /// A client agent, which takes no part in raft.
+    Agent,
 }
 
 impl fmt::Display for Remote {

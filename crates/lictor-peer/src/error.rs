@@ -89,6 +89,15 @@ pub enum SecurityError {
         /// The smallest size.
         min_bytes: usize,
     },
+    /// A keyring without a key, or with too many.
+    #[error("a keyring has at least one key and at most {max}")]
+    KeyCount {
+        /// Most keys.
+        max: usize,
+    },
+    /// The changed keys could not be kept, and were not changed.
+    #[error("the keyring cannot be written: {0}")]
+    NotKept(#[source] io::Error),
     /// A PEM text has not in it what it should have.
     #[error("no {wanted} in {place}")]
     Pem {

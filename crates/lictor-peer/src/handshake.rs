@@ -20,7 +20,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use crate::config::{ClusterId, Identity, Limits, Remote};
+use crate::config::{ClusterId, Identity, Limits, Remote, Role};
 use crate::error::HandshakeError;
 use crate::handler::Handler;
 use crate::security::{Mode, Security};
@@ -52,13 +52,21 @@ pub(crate) enum Lane {
     Bulk = 4,
     /// A single call, also between servers that share no cluster yet.
     Ask = 5,
+    /// A single call between servers of whatever datacenters and clusters.
+    Abroad = 6,
 }
 
 impl Lane {
     fn from_byte(byte: u8) -> Option<Self> {
-        [Self::Urgent, Self::Append, Self::Rpc, Self::Bulk, Self::Ask]
-            .into_iter()
-            .find(|lane| *lane as u8 == byte)
+        const ALL: [Lane; 6] = [
+            Lane::Urgent,
+            Lane::Append,
+            Lane::Rpc,
+            Lane::Bulk,
+            Lane::Ask,
+            Lane::Abroad,
+        ];
+        ALL.into_iter().find(|lane| *lane as u8 == byte)
     }
 }
 
@@ -157,7 +165,7 @@ async fn introduce(
     }
     let remote = answer
         .hello
-        .and_then(|hello| remote_of(hello, peer))
+        .and_then(|hello| remote_of(hello, Role::Server, peer))
         .ok_or(HandshakeError::NotAPeer)?;
     if expected.is_some_and(|expected| expected != remote.identity.raft_id) {
         let text = format!(
@@ -202,14 +210,14 @@ pub(crate) async fn accept(
         return Err(HandshakeError::Refusing(complaint.unwrap_or_default()));
     };
 
-    let mut stream = local.security.accept(socket).await?;
+    let (mut stream, role) = local.security.accept(socket).await?;
     let hello: v1::PeerHello = read_message(&mut stream).await?;
     if hello.preamble[..] != start[4..] {
         return Err(HandshakeError::Tls(
             "the preamble was changed on its way".to_owned(),
         ));
     }
-    let remote = remote_of(hello, from).ok_or(HandshakeError::NotAPeer)?;
+    let remote = remote_of(hello, role, from).ok_or(HandshakeError::NotAPeer)?;
     let itself = remote.identity.raft_id == local.identity.raft_id;
     let verdict = if itself {
         Err(HandshakeError::Itself)
@@ -231,6 +239,17 @@ pub(crate) async fn accept(
 /// Whether two servers may talk. The words hold on both sides, since each shows them.
 fn judge(local: &Local, remote: &Remote, lane: Lane) -> Result<(), String> {
     let (here, there) = (&local.identity, &remote.identity);
+    let is_for_servers = matches!(lane, Lane::Urgent | Lane::Append | Lane::Abroad);
+    if remote.role == Role::Agent && is_for_servers {
+        return Err(format!(
+            "the certificate of {} is one of a client agent",
+            there.name
+        ));
+    }
+    if lane == Lane::Abroad {
+        // Whoever has the key may ask; what a server of another cluster may ask for is the handler's to know.
+        return Ok(());
+    }
     if here.datacenter != there.datacenter {
         return Err(format!(
             "different datacenters: {} is in {}, {} in {}",
@@ -303,7 +322,7 @@ fn hello_of(local: &Local, preamble: &[u8]) -> v1::PeerHello {
 }
 
 /// None for what no server of ours says.
-fn remote_of(hello: v1::PeerHello, socket: SocketAddr) -> Option<Remote> {
+fn remote_of(hello: v1::PeerHello, role: Role, socket: SocketAddr) -> Option<Remote> {
     let cluster = match &hello.cluster_id[..] {
         [] => None,
         id => Some(ClusterId(Uuid::from_slice(id).ok()?)),
@@ -327,6 +346,7 @@ fn remote_of(hello: v1::PeerHello, socket: SocketAddr) -> Option<Remote> {
     sound.then_some(Remote {
         identity,
         cluster,
+        role,
         socket,
     })
 }

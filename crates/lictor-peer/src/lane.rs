@@ -20,7 +20,7 @@ use crate::contact::Contact;
 use crate::error::{HandshakeError, NotSent};
 use crate::handshake::{Lane, Local, dial};
 use crate::outbox::Outbox;
-use crate::stream::Stream;
+use crate::stream::{Ended, Stream};
 use crate::{raft, rpc};
 
 /// The lanes that are kept connected.
@@ -143,7 +143,12 @@ pub(crate) async fn keep(local: Arc<Local>, peer: Arc<Peer>, lane: Lane) {
             last = Arc::clone(&address);
         }
         tokio::select! {
-            () = connect_once(&local, &peer, lane, &address, &mut backoff) => {}
+            ended = connect_once(&local, &peer, lane, &address, &mut backoff) => {
+                if ended == Some(Ended::Outdated) {
+                    // What comes meanwhile waits for the next connection.
+                    continue;
+                }
+            }
             // The owner of the sender is held above, so this is a change.
             _ = aim.changed() => {}
         }
@@ -159,17 +164,24 @@ pub(crate) async fn keep(local: Arc<Local>, peer: Arc<Peer>, lane: Lane) {
     }
 }
 
-/// One attempt, and the connection that comes of it until it ends.
-async fn connect_once(local: &Local, peer: &Peer, lane: Lane, address: &str, backoff: &mut Backoff) {
+/// One attempt, and the connection that comes of it until it ends. Says how that ended, if there was one.
+async fn connect_once(
+    local: &Local,
+    peer: &Peer,
+    lane: Lane,
+    address: &str,
+    backoff: &mut Backoff,
+) -> Option<Ended> {
     match dial_for(local, peer, lane, address).await {
         Ok((stream, remote)) => {
             peer.open(lane);
             let began = Instant::now();
-            run(local, peer, lane, stream, &remote).await;
+            let ended = run(local, peer, lane, stream, &remote).await;
             // Not one that is closed as soon as it is made, again and again.
             if began.elapsed() > backoff.longest {
                 backoff.reset();
             }
+            Some(ended)
         }
         Err(error) => {
             let text = error.to_string();
@@ -182,6 +194,7 @@ async fn connect_once(local: &Local, peer: &Peer, lane: Lane, address: &str, bac
                     "cannot connect to the server at {address}: {text}"
                 );
             }
+            None
         }
     }
 }
@@ -206,18 +219,21 @@ async fn dial_for(
     }
 }
 
-async fn run(local: &Local, peer: &Peer, lane: Lane, stream: Stream, remote: &Remote) {
+async fn run(local: &Local, peer: &Peer, lane: Lane, stream: Stream, remote: &Remote) -> Ended {
     if lane == Lane::Rpc {
         *peer.problem.lock() = None;
         peer.contact.set_connected(true);
         info!(raft_id = peer.raft_id.0, "connected to {remote}");
-        let why = rpc::drive(stream, &peer.caller, &peer.contact, &local.limits, true).await;
+        let ended = rpc::drive(stream, &peer.caller, &peer.contact, &local.limits, true).await;
+        let Ended::Lost(why) = &ended else {
+            return ended;
+        };
         peer.contact.set_connected(false);
         warn!(raft_id = peer.raft_id.0, "lost the connection to {remote}: {why}");
-        *peer.problem.lock() = Some(NotSent::Unreachable(why));
+        *peer.problem.lock() = Some(NotSent::Unreachable(why.clone()));
         // A peer that is gone for calls is gone for raft too, though its other sockets may not have noticed.
         peer.aim.send_modify(|aim| aim.cuts += 1);
-        return;
+        return ended;
     }
     local.handler.connected(peer.raft_id);
     let outbox = if lane == Lane::Urgent {
@@ -225,12 +241,14 @@ async fn run(local: &Local, peer: &Peer, lane: Lane, stream: Stream, remote: &Re
     } else {
         &peer.append
     };
-    let why = raft::drive(stream, outbox).await;
+    let ended = raft::drive(stream, outbox).await;
     debug!(
         raft_id = peer.raft_id.0,
         ?lane,
-        "lost the connection to {remote}: {why}"
+        ?ended,
+        "the connection to {remote} ended"
     );
+    ended
 }
 
 /// Refuses all that waits, and what comes until there is a connection again.

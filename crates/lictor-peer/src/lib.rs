@@ -17,7 +17,7 @@
 //! * [`Peers`]: all of it. [`Config`], [`Limits`]: what it is told.
 //! * [`Handler`]: what is done with what arrives.
 //! * [`CallError`]: whether a call may be made again.
-//! * [`Security`]: certificates, a cluster key, or nothing. [`certs`]: an authority for the certificates.
+//! * [`Security`]: certificates, cluster keys, or nothing. [`certs`]: an authority for the certificates.
 //!
 //! ```no_run
 //! # use std::{sync::Arc, time::{Duration, Instant}};
@@ -43,6 +43,7 @@ mod contact;
 mod error;
 mod handler;
 mod handshake;
+mod keyring;
 mod lane;
 mod outbox;
 mod peers;
@@ -53,9 +54,10 @@ mod stream;
 mod wire;
 
 pub use bulk::{BULK_CHUNK_MAX_BYTES, BULK_HEAD_MAX_BYTES, BulkReader, BulkStream, BulkWriter, RawStream};
-pub use config::{ClusterId, Config, Identity, Limits, Remote};
+pub use config::{ClusterId, Config, Identity, Limits, Remote, Role};
 pub use contact::PeerHealth;
 pub use error::{CallError, Dropped, Lost, NotSent, SecurityError};
 pub use handler::Handler;
+pub use keyring::{CLUSTER_KEY_MIN_BYTES, KEYS_MAX};
 pub use peers::{PeerTraffic, Peers};
-pub use security::{CLUSTER_KEY_MIN_BYTES, Security};
+pub use security::Security;

@@ -17,9 +17,10 @@ use crate::accept::{Incoming, listen};
 use crate::bulk::{self, BULK_HEAD_MAX_BYTES, BulkStream};
 use crate::config::{ClusterId, Config, Identity, Remote};
 use crate::contact::{Contact, PeerHealth};
-use crate::error::{CallError, Dropped, HandshakeError, NotSent};
+use crate::error::{CallError, Dropped, HandshakeError, NotSent, SecurityError};
 use crate::handler::Handler;
 use crate::handshake::{Lane, Local, dial};
+use crate::keyring::Keyring;
 use crate::lane::{KEPT, Peer, keep};
 use crate::outbox::NotTaken;
 use crate::rpc;
@@ -125,6 +126,39 @@ impl Peers {
     /// This server's cluster.
     pub fn cluster(&self) -> Option<ClusterId> {
         *self.0.local.cluster.read()
+    }
+
+    /// The keys that the servers share, the primary first; none where they are protected otherwise, or not at all.
+    pub fn keys(&self) -> Option<Vec<Vec<u8>>> {
+        let keyring = self.0.local.security.keys()?;
+        Some(keyring.now().secrets())
+    }
+
+    /// Tells apart what keys there are: their digest, empty where there are none.
+    pub fn keys_digest(&self) -> Vec<u8> {
+        let keyring = self.0.local.security.keys();
+        keyring.map_or_else(Vec::new, |keyring| keyring.now().digest())
+    }
+
+    /// Counts the primary keys there were: what was connected in another era shows another key.
+    pub fn key_era(&self) -> u64 {
+        self.0.local.security.keys().map_or(0, Keyring::era)
+    }
+
+    /// Changes the keys that the servers share as `change` says, which gets them with the primary first. Connections are
+    /// made anew, in good order, when the primary changes; those are cut whose other side has shown a key that is
+    /// removed. Does nothing where there are no keys.
+    ///
+    /// # Errors
+    /// That of `change`; a ring that cannot be, or not be kept. The keys are then what they were.
+    pub fn change_keys<E: From<SecurityError>>(
+        &self,
+        change: impl FnOnce(&mut Vec<Vec<u8>>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        match self.0.local.security.keys() {
+            Some(keyring) => keyring.change(change),
+            None => Ok(()),
+        }
     }
 
     /// Names the cluster that this server has joined. Until then it can only ask, and be asked, single questions
@@ -247,8 +281,34 @@ impl Peers {
         body: Bytes,
         deadline: Instant,
     ) -> Result<(Remote, Bytes), CallError> {
+        self.ask(Lane::Ask, address, kind, body, deadline).await
+    }
+
+    /// The same for a server of whatever datacenter and cluster. What it may ask for is the [`Handler`]'s to decide,
+    /// which sees where it is from.
+    ///
+    /// # Errors
+    /// As [`call_address`](Self::call_address).
+    pub async fn call_abroad(
+        &self,
+        address: &str,
+        kind: u16,
+        body: Bytes,
+        deadline: Instant,
+    ) -> Result<(Remote, Bytes), CallError> {
+        self.ask(Lane::Abroad, address, kind, body, deadline).await
+    }
+
+    async fn ask(
+        &self,
+        lane: Lane,
+        address: &str,
+        kind: u16,
+        body: Bytes,
+        deadline: Instant,
+    ) -> Result<(Remote, Bytes), CallError> {
         let local = &self.0.local;
-        let dialed = tokio::time::timeout_at(deadline.into(), dial(local, address, Lane::Ask, None));
+        let dialed = tokio::time::timeout_at(deadline.into(), dial(local, address, lane, None));
         let (stream, remote) = dialed
             .await
             .map_err(|_| NotSent::Deadline)?

@@ -12,46 +12,58 @@
 use std::fmt;
 use std::sync::Arc;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{AlwaysResolvesClientRawPublicKeys, Resumption, verify_server_name};
-use rustls::crypto::{self, CryptoProvider, WebPkiSupportedAlgorithms};
+use rustls::client::{Resumption, verify_server_name};
+use rustls::crypto::{self, CryptoProvider};
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{
-    CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime,
-};
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{
-    AlwaysResolvesServerRawPublicKeys, NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier,
-};
-use rustls::sign::CertifiedKey;
-use rustls::{
-    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName,
-    RootCertStore, ServerConfig, SignatureScheme, version,
-};
-use sha2::{Digest as _, Sha256};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier};
+use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore, ServerConfig, version};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
+use crate::config::Role;
 use crate::error::{HandshakeError, SecurityError};
-use crate::stream::Stream;
-
-/// Fewest bytes of a cluster key, Consul's shortest for `encrypt`.
-pub const CLUSTER_KEY_MIN_BYTES: usize = 16;
-/// Names the use of the derived key, so that it serves no other.
-const DERIVATION: &[u8] = b"lictor peer transport, ed25519 seed, 1";
-/// What comes before the seed in the PKCS #8 form of an Ed25519 key (RFC 8410).
-const PKCS8_ED25519: [u8; 16] = *b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20";
+use crate::keyring::{Keyring, Ring};
+use crate::stream::{Hold, Stream};
 
 /// How the connections between servers are protected. All servers of a cluster are protected in one way.
 #[derive(Clone)]
-pub struct Security(Arc<Inner>);
+pub struct Security(Arc<Protection>);
 
-struct Inner {
-    mode: Mode,
-    tls: Option<Tls>,
+enum Protection {
+    Open,
+    Keys(Keyring),
+    Certificates(Tls, Names),
 }
 
-struct Tls {
+/// The names that certificates have.
+#[derive(Debug, Clone)]
+struct Names {
+    server: ServerName<'static>,
+    agent: ServerName<'static>,
+}
+
+impl Names {
+    fn of(datacenter: &str, domain: &str) -> Result<Self, SecurityError> {
+        let name = |role: &str| server_name(&format!("{role}.{datacenter}.{domain}"));
+        Ok(Self {
+            server: name("server")?,
+            agent: name("client")?,
+        })
+    }
+
+    /// What a certificate makes of who holds it.
+    fn role(&self, certificate: &CertificateDer<'_>) -> Result<Role, rustls::Error> {
+        match names(certificate, &self.server) {
+            Ok(()) => Ok(Role::Server),
+            Err(error) => names(certificate, &self.agent)
+                .map(|()| Role::Agent)
+                .map_err(|_| error),
+        }
+    }
+}
+
+pub(crate) struct Tls {
     connector: TlsConnector,
     acceptor: TlsAcceptor,
     name: ServerName<'static>,
@@ -85,62 +97,36 @@ impl fmt::Display for Mode {
 
 impl fmt::Debug for Security {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Security({})", self.0.mode)
+        write!(f, "Security({})", self.mode())
     }
 }
 
 impl Security {
     /// None: whoever reaches the port can take part. [`Peers::new`](crate::Peers::new) says so in the log.
     pub fn open() -> Self {
-        Self::with(Mode::Open, None)
+        Self(Arc::new(Protection::Open))
     }
 
     /// A key that all servers share, of random bytes.
     ///
     /// # Errors
-    /// A key of less than [`CLUSTER_KEY_MIN_BYTES`].
+    /// A key of less than [`CLUSTER_KEY_MIN_BYTES`](crate::CLUSTER_KEY_MIN_BYTES).
     pub fn cluster_key(key: &[u8]) -> Result<Self, SecurityError> {
-        if key.len() < CLUSTER_KEY_MIN_BYTES {
-            return Err(SecurityError::ShortKey {
-                len_bytes: key.len(),
-                min_bytes: CLUSTER_KEY_MIN_BYTES,
-            });
-        }
-        let seed = Sha256::new()
-            .chain_update(DERIVATION)
-            .chain_update(key)
-            .finalize();
-        let key = PrivatePkcs8KeyDer::from([&PKCS8_ED25519[..], &seed].concat());
-        let key = crypto::ring::sign::any_eddsa_type(&key)?;
-        let public = key
-            .public_key()
-            .ok_or(rustls::Error::General(
-                "an Ed25519 key has a public half".to_owned(),
-            ))?
-            .into_owned();
-        let pair = Arc::new(CertifiedKey::new(
-            vec![CertificateDer::from(public.as_ref().to_vec())],
-            key,
-        ));
-        let provider = provider();
-        let verifier = Arc::new(SameKey {
-            public,
-            algorithms: provider.signature_verification_algorithms,
-        });
-        let client = ClientConfig::builder_with_provider(Arc::clone(&provider))
-            .with_protocol_versions(&[&version::TLS13])?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::clone(&verifier) as Arc<dyn ServerCertVerifier>)
-            .with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(Arc::clone(
-                &pair,
-            ))));
-        let server = ServerConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&version::TLS13])?
-            .with_client_cert_verifier(verifier)
-            .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(pair)));
-        // TLS wants a name to ask for; nobody looks at it.
-        let name = server_name("cluster.lictor")?;
-        Ok(Self::with(Mode::Key, Some(Tls::new(client, server, name))))
+        Self::keyring(&[key.to_vec()], |_| Ok(()))
+    }
+
+    /// Keys that all servers share, the primary first; see [`Peers::change_keys`](crate::Peers::change_keys) for how they change.
+    /// `save` keeps what they become, and is called before they are in force.
+    ///
+    /// # Errors
+    /// A key of less than [`CLUSTER_KEY_MIN_BYTES`](crate::CLUSTER_KEY_MIN_BYTES); none, or more than
+    /// [`KEYS_MAX`](crate::KEYS_MAX).
+    pub fn keyring(
+        keys: &[Vec<u8>],
+        save: impl Fn(&[Vec<u8>]) -> std::io::Result<()> + Send + Sync + 'static,
+    ) -> Result<Self, SecurityError> {
+        let keyring = Keyring::new(keys, Box::new(save))?;
+        Ok(Self(Arc::new(Protection::Keys(keyring))))
     }
 
     /// Certificates, as PEM: those of the authorities, this server's own with what leads up to the authority, and its
@@ -155,6 +141,42 @@ impl Security {
         datacenter: &str,
         domain: &str,
     ) -> Result<Self, SecurityError> {
+        Self::certified(
+            authorities,
+            certificate,
+            key,
+            &Names::of(datacenter, domain)?,
+            Role::Server,
+        )
+    }
+
+    /// The same for a client agent, which only connects to servers: the name `client.<datacenter>.<domain>` will do.
+    ///
+    /// # Errors
+    /// As for [`certificates`](Self::certificates).
+    pub fn agent_certificates(
+        authorities: &[u8],
+        certificate: &[u8],
+        key: &[u8],
+        datacenter: &str,
+        domain: &str,
+    ) -> Result<Self, SecurityError> {
+        Self::certified(
+            authorities,
+            certificate,
+            key,
+            &Names::of(datacenter, domain)?,
+            Role::Agent,
+        )
+    }
+
+    fn certified(
+        authorities: &[u8],
+        certificate: &[u8],
+        key: &[u8],
+        wanted: &Names,
+        own: Role,
+    ) -> Result<Self, SecurityError> {
         let mut roots = RootCertStore::empty();
         for authority in certificates_of(authorities, "the file of authorities")? {
             roots.add(authority)?;
@@ -165,8 +187,12 @@ impl Security {
             wanted: "private key",
             place: "the key file",
         })?;
-        let name = server_name(&format!("server.{datacenter}.{domain}"))?;
-        names(&chain[0], &name).map_err(|error| SecurityError::Certificate(error.to_string()))?;
+        let role = wanted.role(&chain[0]);
+        let role = role.map_err(|error| SecurityError::Certificate(error.to_string()))?;
+        if (role, own) == (Role::Agent, Role::Server) {
+            let text = "it is one of a client agent".to_owned();
+            return Err(SecurityError::Certificate(text));
+        }
         let provider = provider();
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
             .build()
@@ -179,49 +205,70 @@ impl Security {
             .with_protocol_versions(&[&version::TLS13])?
             .with_client_cert_verifier(verifier)
             .with_single_cert(chain, key)?;
-        Ok(Self::with(
-            Mode::Certificates,
-            Some(Tls::new(client, server, name)),
-        ))
-    }
-
-    fn with(mode: Mode, tls: Option<Tls>) -> Self {
-        Self(Arc::new(Inner { mode, tls }))
+        let tls = Tls::new(client, server, wanted.server.clone());
+        Ok(Self(Arc::new(Protection::Certificates(tls, wanted.clone()))))
     }
 
     pub(crate) fn mode(&self) -> Mode {
-        self.0.mode
+        match &*self.0 {
+            Protection::Open => Mode::Open,
+            Protection::Keys(_) => Mode::Key,
+            Protection::Certificates(..) => Mode::Certificates,
+        }
+    }
+
+    /// The keys that are shared, where there are any.
+    pub(crate) fn keys(&self) -> Option<&Keyring> {
+        match &*self.0 {
+            Protection::Keys(keyring) => Some(keyring),
+            _ => None,
+        }
     }
 
     pub(crate) async fn connect(&self, socket: TcpStream) -> Result<Stream, HandshakeError> {
-        let Some(tls) = &self.0.tls else {
-            return Ok(Stream::Plain(socket));
+        let connect = async |tls: &Tls, socket| {
+            let connected = tls.connector.connect(tls.name.clone(), socket).await;
+            connected.map_err(|error| self.explain(error))
         };
-        let stream = tls
-            .connector
-            .connect(tls.name.clone(), socket)
-            .await
-            .map_err(|error| self.explain(error))?;
-        Ok(Stream::Tls(Box::new(stream.into())))
+        match &*self.0 {
+            Protection::Open => Ok(Stream::Plain(socket)),
+            Protection::Certificates(tls, _) => {
+                let stream = connect(tls, socket).await?;
+                Ok(Stream::Tls(Box::new(stream.into()), Hold::default()))
+            }
+            Protection::Keys(keyring) => {
+                let ring = keyring.now();
+                let stream = connect(&ring.tls, socket).await?;
+                let hold = hold(keyring, &ring, stream.get_ref().1.peer_certificates())?;
+                Ok(Stream::Tls(Box::new(stream.into()), hold))
+            }
+        }
     }
 
-    pub(crate) async fn accept(&self, socket: TcpStream) -> Result<Stream, HandshakeError> {
-        let Some(tls) = &self.0.tls else {
-            return Ok(Stream::Plain(socket));
+    /// A connection of somebody else, and what that one has proved to be.
+    pub(crate) async fn accept(&self, socket: TcpStream) -> Result<(Stream, Role), HandshakeError> {
+        let accept = async |tls: &Tls, socket| {
+            let accepted = tls.acceptor.accept(socket).await;
+            accepted.map_err(|error| self.explain(error))
         };
-        let stream = tls
-            .acceptor
-            .accept(socket)
-            .await
-            .map_err(|error| self.explain(error))?;
-        if self.0.mode == Mode::Certificates {
-            let presented = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-            let presented = presented.ok_or_else(|| HandshakeError::Tls("no certificate".to_owned()))?;
-            names(presented, &tls.name).map_err(|error| {
-                HandshakeError::Tls(format!("its certificate is not one of a server: {error}"))
-            })?;
+        match &*self.0 {
+            Protection::Open => Ok((Stream::Plain(socket), Role::Server)),
+            Protection::Certificates(tls, wanted) => {
+                let stream = accept(tls, socket).await?;
+                let presented = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+                let presented = presented.ok_or_else(|| HandshakeError::Tls("no certificate".to_owned()))?;
+                let role = wanted.role(presented).map_err(|error| {
+                    HandshakeError::Tls(format!("its certificate is not one of a server: {error}"))
+                })?;
+                Ok((Stream::Tls(Box::new(stream.into()), Hold::default()), role))
+            }
+            Protection::Keys(keyring) => {
+                let ring = keyring.now();
+                let stream = accept(&ring.tls, socket).await?;
+                let hold = hold(keyring, &ring, stream.get_ref().1.peer_certificates())?;
+                Ok((Stream::Tls(Box::new(stream.into()), hold), Role::Server))
+            }
         }
-        Ok(Stream::Tls(Box::new(stream.into())))
     }
 
     /// An error of TLS in words that name the cause. Also for errors that come with the first bytes after the handshake,
@@ -233,7 +280,7 @@ impl Security {
         else {
             return HandshakeError::Io(error);
         };
-        let what = match self.0.mode {
+        let what = match self.mode() {
             Mode::Key => "cluster key",
             _ => "certificate",
         };
@@ -262,7 +309,7 @@ impl Security {
 
 impl Tls {
     /// Without resumption: connections live long, and each is to prove anew what it is.
-    fn new(mut client: ClientConfig, mut server: ServerConfig, name: ServerName<'static>) -> Self {
+    pub(crate) fn new(mut client: ClientConfig, mut server: ServerConfig, name: ServerName<'static>) -> Self {
         client.resumption = Resumption::disabled();
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
@@ -274,11 +321,28 @@ impl Tls {
     }
 }
 
-fn provider() -> Arc<CryptoProvider> {
+/// What a connection rests on that was made with these keys.
+fn hold(
+    keyring: &Keyring,
+    ring: &Ring,
+    shown: Option<&[CertificateDer<'_>]>,
+) -> Result<Hold, HandshakeError> {
+    let shown = shown.and_then(<[_]>::first);
+    // The keys may have changed meanwhile.
+    let removed = shown.and_then(|shown| keyring.now().removal_of(shown));
+    let removed =
+        removed.ok_or_else(|| HandshakeError::Tls("the other side's cluster key was removed".to_owned()))?;
+    Ok(Hold {
+        retired: ring.retired.clone(),
+        removed,
+    })
+}
+
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(crypto::ring::default_provider())
 }
 
-fn server_name(text: &str) -> Result<ServerName<'static>, SecurityError> {
+pub(crate) fn server_name(text: &str) -> Result<ServerName<'static>, SecurityError> {
     ServerName::try_from(text.to_owned()).map_err(|error| SecurityError::Certificate(error.to_string()))
 }
 
@@ -295,110 +359,4 @@ fn certificates_of(pem: &[u8], place: &'static str) -> Result<Vec<CertificateDer
 
 fn names(certificate: &CertificateDer<'_>, name: &ServerName<'_>) -> Result<(), rustls::Error> {
     verify_server_name(&ParsedCertificate::try_from(certificate)?, name)
-}
-
-/// Accepts the public half of the cluster's own key pair, and nothing else.
-#[derive(Debug)]
-struct SameKey {
-    public: SubjectPublicKeyInfoDer<'static>,
-    algorithms: WebPkiSupportedAlgorithms,
-}
-
-impl SameKey {
-    fn check(&self, presented: &CertificateDer<'_>) -> Result<(), rustls::Error> {
-        // Both are public, so the time this takes tells nothing.
-        if presented.as_ref() == self.public.as_ref() {
-            Ok(())
-        } else {
-            Err(CertificateError::ApplicationVerificationFailure.into())
-        }
-    }
-
-    fn check_signature(
-        &self,
-        message: &[u8],
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        crypto::verify_tls13_signature_with_raw_key(message, &self.public, signature, &self.algorithms)
-    }
-}
-
-impl ServerCertVerifier for SameKey {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        self.check(end_entity).map(|()| ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(rustls::PeerIncompatible::ServerDoesNotSupportTls12Or13.into())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        _: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.check_signature(message, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ED25519]
-    }
-
-    fn requires_raw_public_keys(&self) -> bool {
-        true
-    }
-}
-
-impl ClientCertVerifier for SameKey {
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &[]
-    }
-
-    fn verify_client_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: UnixTime,
-    ) -> Result<ClientCertVerified, rustls::Error> {
-        self.check(end_entity).map(|()| ClientCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(rustls::PeerIncompatible::ServerDoesNotSupportTls12Or13.into())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        _: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.check_signature(message, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ED25519]
-    }
-
-    fn requires_raw_public_keys(&self) -> bool {
-        true
-    }
 }

@@ -10,6 +10,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
+use tokio_util::sync::CancellationToken;
 
 use crate::wire::WriteBuf;
 
@@ -22,7 +23,44 @@ const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(8);
 #[derive(Debug)]
 pub(crate) enum Stream {
     Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<TcpStream>>, Hold),
+}
+
+/// What the keys say that a connection was made with. Without keys nothing ever happens to them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Hold {
+    /// Cancelled when this side shows another key by now.
+    pub(crate) retired: CancellationToken,
+    /// Cancelled when the key is removed that the other side has shown.
+    pub(crate) removed: CancellationToken,
+}
+
+/// How a connection that this side made came to its end.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// It was closed in good order, to be made anew with other keys.
+    Outdated,
+    /// It was lost, for this reason.
+    Lost(String),
+}
+
+impl Hold {
+    /// Resolves when the connection should be made anew.
+    pub(crate) async fn outdated(&self) {
+        tokio::select! {
+            () = self.retired.cancelled() => {}
+            () = self.removed.cancelled() => {}
+        }
+    }
+}
+
+impl Stream {
+    pub(crate) fn hold(&self) -> Hold {
+        match self {
+            Self::Plain(_) => Hold::default(),
+            Self::Tls(_, hold) => hold.clone(),
+        }
+    }
 }
 
 /// The writing half of a connection.
@@ -36,7 +74,7 @@ pub(crate) struct Writer {
 
 /// Both halves of a connection.
 pub(crate) fn split(stream: Stream) -> (ReadHalf<Stream>, Writer) {
-    let buffers = matches!(stream, Stream::Tls(_));
+    let buffers = matches!(stream, Stream::Tls(..));
     let (reader, half) = tokio::io::split(stream);
     let writer = Writer {
         half,
@@ -87,7 +125,7 @@ impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream, _) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
@@ -96,7 +134,7 @@ impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
-            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tls(stream, _) => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
@@ -107,28 +145,28 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Tls(stream, _) => Pin::new(stream).poll_write_vectored(cx, bufs),
         }
     }
 
     fn is_write_vectored(&self) -> bool {
         match self {
             Self::Plain(stream) => stream.is_write_vectored(),
-            Self::Tls(stream) => stream.is_write_vectored(),
+            Self::Tls(stream, _) => stream.is_write_vectored(),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream, _) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream, _) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! | `LOCK` | locked while a process uses the directory |
 //! | `FORMAT` | lines `name=value`: `format`, `node_id`, `raft_id`, `cluster_id`; written once, last of all at creation |
 //! | `CLUSTER` | what the server is bound to, and which cluster it belongs to: a `Vow`; absent at first |
+//! | `KEYRING` | the cluster keys, once they were changed: lines of hexadecimal digits, the primary first |
 //! | `raft/` | the raft log |
 //! | `state/`, `state-N/` | the durable copy of the state; `state.at` names it once it was replaced as a whole |
 //! | `restore/` | archives that are being saved or restored |
@@ -13,6 +14,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use lictor_node::VowStore;
@@ -108,6 +110,11 @@ impl DataDir {
         VowFile(self.path.join("CLUSTER"))
     }
 
+    /// What keeps the cluster keys.
+    pub fn keyring(&self) -> KeyringFile {
+        KeyringFile(self.path.join("KEYRING"))
+    }
+
     /// Where the state is.
     pub fn state(&self) -> PathBuf {
         self.path.join("state")
@@ -145,6 +152,53 @@ impl VowStore for VowFile {
         bytes.extend(vow);
         write_whole(&self.0, &bytes)
     }
+}
+
+/// The file of the cluster keys, which its owner alone may read. It is replaced as a whole.
+#[derive(Debug)]
+pub struct KeyringFile(PathBuf);
+
+impl KeyringFile {
+    /// The keys, the primary first; `None` while they were never changed.
+    ///
+    /// # Errors
+    /// The file cannot be read, or holds something else.
+    pub fn load(&self) -> io::Result<Option<Vec<Vec<u8>>>> {
+        let text = match fs::read_to_string(&self.0) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let keys: Option<Vec<_>> = text.lines().map(from_hex).collect();
+        let keys = keys.filter(|keys| !keys.is_empty() && text.ends_with('\n'));
+        keys.map(Some).ok_or_else(|| ErrorKind::InvalidData.into())
+    }
+
+    /// Keeps the keys.
+    ///
+    /// # Errors
+    /// They could not be written; what was there stays.
+    pub fn save(&self, keys: &[Vec<u8>]) -> io::Result<()> {
+        let mut text = String::new();
+        for key in keys {
+            text.extend(key.iter().map(|byte| format!("{byte:02x}")));
+            text.push('\n');
+        }
+        write_whole_as(&self.0, text.as_bytes(), OWNER_ONLY)
+    }
+}
+
+/// Read and written by the owner, by nobody else.
+const OWNER_ONLY: u32 = 0o600;
+
+fn from_hex(line: &str) -> Option<Vec<u8>> {
+    let (pairs, rest) = line.as_bytes().as_chunks::<2>();
+    let byte = |pair: &[u8; 2]| {
+        let digit = |digit: u8| char::from(digit).to_digit(16);
+        u8::try_from(digit(pair[0])? * 16 + digit(pair[1])?).ok()
+    };
+    let bytes: Vec<u8> = pairs.iter().map(byte).collect::<Option<_>>()?;
+    (rest.is_empty() && !bytes.is_empty()).then_some(bytes)
 }
 
 /// A directory without `FORMAT` may hold what a creation that was cut short left behind, and nothing else.
@@ -230,11 +284,18 @@ fn damaged(path: &Path, what: &str) -> StoreError {
 }
 
 /// Writes a file so that a crash leaves either all of it or nothing.
-pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_whole_as(path, bytes, 0o666)
+}
+
+/// The same with the rights that a new file gets, as far as the process's mask leaves them.
+fn write_whole_as(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let mut staged = path.as_os_str().to_owned();
     staged.push(".new");
     let staged = PathBuf::from(staged);
-    let mut file = File::create(&staged)?;
+    let mut options = File::options();
+    options.create(true).truncate(true).write(true);
+    let mut file = options.mode(mode).open(&staged)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&staged, path)?;
@@ -272,6 +333,25 @@ mod tests {
 
         fs::write(folder.path().join("CLUSTER"), b"damaged").unwrap();
         assert!(file.load().is_err());
+    }
+
+    #[test]
+    fn keys_are_kept_in_their_order_for_their_owner_alone() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("KEYRING");
+        let file = KeyringFile(path.clone());
+        assert_eq!(file.load().unwrap(), None);
+
+        let keys = vec![vec![0xff, 0, 7], vec![1]];
+        file.save(&keys).unwrap();
+
+        assert_eq!(file.load().unwrap(), Some(keys));
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        for damaged in ["", "ff", "0\n", "\n", "xx\n", "ff\n0"] {
+            fs::write(&path, damaged).unwrap();
+            assert!(file.load().is_err(), "{damaged:?}");
+        }
     }
 
     fn never() -> DirIdentity {

@@ -14,6 +14,6 @@ mod error;
 pub mod log;
 mod state;
 
-pub use dir::{DataDir, DirIdentity, FORMAT, VowFile};
+pub use dir::{DataDir, DirIdentity, FORMAT, KeyringFile, VowFile};
 pub use error::StoreError;
 pub use state::{OpenedState, StateStore};

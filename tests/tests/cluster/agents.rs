@@ -212,3 +212,78 @@ fn equal_questions_that_wait_are_asked_once() -> Result<()> {
         Ok(())
     })
 }
+
+/// Who listens at an agent hears what is fired anywhere, each event once, and those alone that are for this node.
+#[test]
+fn user_events_reach_client_agents() -> Result<()> {
+    trial(3, |cluster| {
+        let agents = [cluster.client_agent("web-1")?, cluster.client_agent("web-2")?];
+        let heard = |server: &Server| -> Result<Vec<String>> {
+            let events = server.get("/v1/event/list")?.json()?;
+            let events = events.as_array().context("no list of events")?;
+            Ok(events
+                .iter()
+                .filter_map(|event| event["Name"].as_str().map(str::to_owned))
+                .collect())
+        };
+        let service = r#"{"Name":"web","Tags":["v2"]}"#;
+        ensure!(agents[1].put("/v1/agent/service/register", service)?.status == 200);
+        for server in [cluster.server(0), &agents[0]] {
+            ensure!(heard(server)?.is_empty());
+        }
+        let index = agents[0].get("/v1/event/list")?.index()?;
+        let waiting = agents[0].watch(format!("/v1/event/list?index={index}&wait=60s"));
+
+        for (server, event) in [
+            (cluster.server(0), "for-all"),
+            (&agents[1], "for-web-1?node=web-1"),
+            (cluster.server(2), "for-v2?service=web&tag=v2"),
+            (&agents[0], "last"),
+        ] {
+            let fired = server.put(&format!("/v1/event/fire/{event}"), "x")?;
+            ensure!(fired.status == 200, "{} {}", fired.status, fired.text());
+        }
+
+        let woken = waiting
+            .join()
+            .map_err(|_| anyhow::anyhow!("a watcher panicked"))??;
+        ensure!(
+            woken.status == 200 && woken.text().contains("for-all"),
+            "{}",
+            woken.text()
+        );
+        let expected: [&[&str]; 3] = [
+            &["for-all", "for-web-1", "last"],
+            &["for-all", "for-v2", "last"],
+            &["for-all", "last"],
+        ];
+        for (server, expected) in [&agents[0], &agents[1], cluster.server(1)]
+            .into_iter()
+            .zip(expected)
+        {
+            until("the events to be heard", LONG, || {
+                let mut heard = heard(server)?;
+                // What is fired at different servers has no order.
+                heard.sort();
+                ensure!(heard == expected, "{heard:?}");
+                Ok(Some(()))
+            })?;
+        }
+        // Told again and again, heard once; and an agent that comes later hears nothing of it.
+        let late = cluster.client_agent("web-3")?;
+        ensure!(late.put("/v1/event/fire/new", "")?.status == 200);
+        until("the new event", LONG, || {
+            let heard = heard(&late)?;
+            ensure!(heard == ["new"], "{heard:?}");
+            Ok(Some(()))
+        })?;
+        ensure!(
+            heard(&agents[0])?
+                .iter()
+                .filter(|name| *name == "for-all")
+                .count()
+                == 1
+        );
+        Ok(())
+    })
+}

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use lictor_tests::{Cluster, binary, join_address};
+use lictor_tests::{Cluster, binary, join_address, until};
 use tempfile::TempDir;
 
 use crate::forming::{await_line, await_peers};
@@ -34,9 +34,14 @@ impl Authority {
         Ok(())
     }
 
-    /// One more certificate of a server; its number.
+    /// The configuration with one more certificate of a server, which is the one of this number.
     fn issue(&self, number: usize) -> Result<String> {
-        self.tls(&["cert", "create", "-server"])?;
+        self.issue_for("server", number)
+    }
+
+    /// The same for another role.
+    fn issue_for(&self, role: &str, number: usize) -> Result<String> {
+        self.tls(&["cert", "create", &format!("-{role}")])?;
         let file = |name: String| -> Result<PathBuf> {
             let path = self.0.path().join(name);
             ensure!(path.exists(), "{} is missing", path.display());
@@ -44,8 +49,8 @@ impl Authority {
         };
         Ok(hcl(
             &file("lictor-agent-ca.pem".to_owned())?,
-            &file(format!("dc1-server-lictor-{number}.pem"))?,
-            &file(format!("dc1-server-lictor-{number}-key.pem"))?,
+            &file(format!("dc1-{role}-lictor-{number}.pem"))?,
+            &file(format!("dc1-{role}-lictor-{number}-key.pem"))?,
         ))
     }
 }
@@ -127,4 +132,57 @@ fn a_certificate_that_other_servers_would_refuse_is_refused_at_the_start() -> Re
             ensure!(last.contains("certificates between servers"), "{log}");
             Ok(())
         })
+}
+
+/// An agent has a certificate of its own kind, which opens nothing but what agents do.
+#[test]
+fn a_client_agent_shows_a_certificate_of_its_own_kind() -> Result<()> {
+    if lictor_tests::is_consul()? {
+        return skip("these tests are about Lictor's servers");
+    }
+    let (authority, other) = (Authority::new()?, Authority::new()?);
+    Cluster::plan(4, 3)?.trial(|cluster| {
+        for number in 0..3 {
+            cluster.set_hcl(&authority.issue(number)?);
+            cluster.launch(number)?;
+        }
+        cluster.await_ready()?;
+        let client = authority.issue_for("client", 0)?;
+        cluster.set_hcl(&client);
+        let agent = cluster.client_agent("web-1")?;
+
+        ensure!(agent.put("/v1/kv/a", "one")?.is_true());
+        let service = r#"{"Name":"web","Check":{"TTL":"60s","Status":"passing"}}"#;
+        ensure!(agent.put("/v1/agent/service/register", service)?.status == 200);
+        until("the service to be known", crate::LONG, || {
+            let found = cluster.server(0).get("/v1/health/service/web?passing")?.json()?;
+            Ok((found[0]["Node"]["Node"] == "web-1").then_some(()))
+        })?;
+        for number in 0..3 {
+            cluster.server_mut(number).kill()?;
+            until("the agent to write", crate::LONG, || {
+                Ok(agent.put("/v1/kv/a", "two")?.is_true().then_some(()))
+            })?;
+            cluster.server_mut(number).relaunch()?;
+            cluster.await_ready()?;
+        }
+
+        // As a server with it one does not even start.
+        cluster.launch(3)?;
+        ensure!(cluster.server_mut(3).await_exit()?.code() == Some(1));
+        let log = cluster.server(3).log();
+        ensure!(log.contains("it is one of a client agent"), "{log}");
+        let contact = join_address(cluster.server(0).seat());
+        let stranger = Cluster::of(vec![cluster.seat_mut(3).clone()]);
+        let stranger = stranger.with_hcl(&other.issue_for("client", 0)?);
+        stranger.trial(|stranger| {
+            stranger.seat_mut(0).join = vec![contact];
+            stranger.launch_with(0, |options| options.client = true)?;
+            await_line(
+                stranger.server(0),
+                &["WARN", "no server was found", "certificate"],
+            )
+            .map(|_| ())
+        })
+    })
 }

@@ -6,10 +6,12 @@
 mod agents;
 mod catch_up;
 mod certificates;
+mod datacenters;
 mod failover;
 mod fair_locks;
 mod faults;
 mod forming;
+mod keyring;
 mod lines;
 mod members;
 mod metrics;

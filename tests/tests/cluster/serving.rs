@@ -5,9 +5,10 @@ use std::time::Duration;
 use anyhow::{Result, anyhow, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use lictor_tests::until;
 use serde_json::json;
 
-use crate::trial;
+use crate::{LONG, trial};
 
 #[test]
 fn what_one_server_took_all_servers_show_at_once() -> Result<()> {
@@ -291,4 +292,35 @@ fn without_a_quorum_writes_wait_and_fail_while_stale_reads_go_on() -> Result<()>
         ensure!(again.text() == "No cluster leader", "{}", again.text());
         Ok(())
     })
+}
+
+/// The headers tell of the read, and some bodies do too.
+#[test]
+fn a_server_without_a_leader_says_so_in_the_body_as_in_the_headers() -> Result<()> {
+    trial(2, |cluster| {
+        let told = |known: &str| {
+            until("the body to follow the headers", LONG, || {
+                let answer = cluster_usage(cluster.server(0))?;
+                ensure!(answer == (known.to_owned(), known.to_owned()), "{answer:?}");
+                Ok(Some(()))
+            })
+        };
+        told("true")?;
+
+        cluster.server(1).pause()?;
+
+        let lost = told("false");
+        cluster.server(1).signal(rustix::process::Signal::CONT)?;
+        lost
+    })
+}
+
+/// Whether a leader is known, as header and body of one answer have it.
+fn cluster_usage(server: &lictor_tests::Server) -> Result<(String, String)> {
+    let answer = server.get("/v1/operator/usage?stale")?;
+    let header = answer
+        .header("X-Consul-Knownleader")
+        .unwrap_or_default()
+        .to_owned();
+    Ok((header, answer.json()?["KnownLeader"].to_string()))
 }

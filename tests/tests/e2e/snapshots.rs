@@ -102,3 +102,59 @@ fn the_command_line_saves_inspects_and_restores() -> Result<()> {
     assert_eq!(picture(&server)?, then);
     Ok(())
 }
+
+/// Whoever moves from Consul saves there and restores here, and clients see what they saw.
+#[test]
+fn a_snapshot_of_a_real_consul_is_restored() -> Result<()> {
+    let Some(consul) = lictor_tests::consul()? else {
+        return crate::skip("no Consul binary as $CONSUL_BIN or on $PATH");
+    };
+    let old = Server::with(lictor_tests::Options {
+        program: Some(consul.clone()),
+        ..lictor_tests::Options::default()
+    })?;
+    fill(&old)?;
+    let node = r#"{"Node":"web-1","Address":"192.0.2.1","NodeMeta":{"rack":"7"},
+        "Service":{"ID":"w1","Service":"web","Port":80,"Tags":["a"],"Meta":{"v":"2"}},
+        "Check":{"CheckID":"c","Name":"c","Status":"warning","ServiceID":"w1"}}"#;
+    assert_eq!(old.put("/v1/catalog/register", node)?.status, 200);
+    let lists = ["/v1/health/service/web", "/v1/catalog/node/web-1"];
+    let known = |server: &Server| -> Result<Value> {
+        let found = lists.map(|list| server.get(list).and_then(|answer| answer.json()));
+        let [health, node] = found;
+        Ok(json!([picture(server)?, health?, node?]))
+    };
+    let then = known(&old)?;
+    let file = old.temp_dir().join("consul.snap");
+    let run = |program: &std::path::Path, name: &str, server: &Server| -> Result<String> {
+        let mut command = Command::new(program);
+        command.args(["snapshot", name]).arg(&file);
+        let output = command
+            .env("CONSUL_HTTP_ADDR", server.http().to_string())
+            .output()?;
+        anyhow::ensure!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(String::from_utf8(output.stdout)?)
+    };
+    run(&consul, "save", &old)?;
+    let last = old.get("/v1/kv/?recurse")?.index()?;
+
+    for program in [binary()?, consul.clone()] {
+        let new = Server::start()?;
+        assert_eq!(run(&program, "restore", &new)?, "Restored snapshot\n");
+
+        assert_eq!(known(&new)?, then);
+        new.put("/v1/kv/after", "1")?;
+        assert!(new.get("/v1/kv/after")?.index()? > last);
+        let held = new.get("/v1/kv/then/held")?.entry()?;
+        let session = held["Session"].as_str().context("nobody holds it")?;
+        assert!(
+            new.put(&format!("/v1/kv/then/held?release={session}"), "")?
+                .is_true()
+        );
+    }
+    Ok(())
+}

@@ -64,7 +64,7 @@ pub(crate) struct AgentFlags {
     /// Consul's gossip port: where other servers' configurations expect this one.
     #[arg(long, value_name = "PORT", allow_negative_numbers = true)]
     serf_lan_port: Option<i64>,
-    /// Accepted; Lictor has no such listener.
+    /// Where servers of other datacenters may join this one; none by default.
     #[arg(long, value_name = "PORT", allow_negative_numbers = true)]
     serf_wan_port: Option<i64>,
     /// Accepted; Lictor has no such listener.

@@ -55,6 +55,8 @@ pub(crate) enum Command {
     Join(cluster::JoinArgs),
     /// Make a new cluster key.
     Keygen,
+    /// List and change the cluster keys.
+    Keyring(Box<operator::KeyringArgs>),
     /// Read and write the key-value store.
     #[command(subcommand)]
     Kv(kv::KvCommand),

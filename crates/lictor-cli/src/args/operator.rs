@@ -123,3 +123,38 @@ pub(crate) struct InstancesArgs {
     #[command(flatten)]
     pub(crate) client: ClientArgs,
 }
+
+#[derive(Debug, Args)]
+pub(crate) struct KeyringArgs {
+    /// Accept a key on all servers, beside the others.
+    #[arg(long, value_name = "KEY", default_value = "", hide_default_value = true)]
+    pub(crate) install: String,
+    /// List the keys, and how many nodes have each.
+    #[arg(long)]
+    pub(crate) list: Option<bool>,
+    /// List the primary keys, and how many nodes have each.
+    #[arg(long)]
+    pub(crate) list_primary: Option<bool>,
+    /// Leave other datacenters out when listing.
+    #[arg(long)]
+    pub(crate) local_only: Option<bool>,
+    /// From 0 to 5; accepted, since nothing is relayed.
+    #[arg(long, value_name = "COUNT", default_value_t = 0, hide_default_value = true)]
+    pub(crate) relay_factor: i64,
+    /// Accept a key no more; not the primary one.
+    #[arg(long, value_name = "KEY", default_value = "", hide_default_value = true)]
+    pub(crate) remove: String,
+    /// Make a key, which is installed, the one that servers show.
+    #[arg(
+        long = "use",
+        value_name = "KEY",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub(crate) make_primary: String,
+    /// Arguments have no meaning here, and never had one.
+    #[arg(hide = true)]
+    pub(crate) rest: Vec<String>,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}

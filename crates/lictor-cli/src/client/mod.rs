@@ -174,6 +174,11 @@ impl<'a> Call<'a> {
         }
     }
 
+    pub(crate) fn with_body(mut self, body: impl Into<Sent>) -> Self {
+        self.body = body.into();
+        self
+    }
+
     pub(crate) fn with(mut self, name: &'a str, value: impl Into<String>) -> Self {
         self.query.push((name, value.into()));
         self

@@ -6,6 +6,7 @@ pub(crate) mod completion;
 pub(crate) mod debug;
 pub(crate) mod event;
 pub(crate) mod keygen;
+pub(crate) mod keyring;
 pub(crate) mod kv;
 pub(crate) mod lock;
 pub(crate) mod maint;

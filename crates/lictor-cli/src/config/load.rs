@@ -347,14 +347,7 @@ mod tests {
         assert_eq!((config.ports.http, config.ports.server), (Some(11502), 11506));
         assert_eq!(
             config.absent_keys,
-            [
-                "ports.dns",
-                "ports.serf_wan",
-                "ports.grpc",
-                "ports.grpc_tls",
-                "connect",
-                "peering"
-            ]
+            ["ports.dns", "ports.grpc", "ports.grpc_tls", "connect", "peering"]
         );
     }
 }

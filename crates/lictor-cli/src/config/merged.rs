@@ -138,6 +138,7 @@ pub(crate) struct MergedPorts {
     pub(crate) http: Option<i64>,
     pub(crate) https: Option<i64>,
     pub(crate) serf_lan: Option<i64>,
+    pub(crate) serf_wan: Option<i64>,
     pub(crate) server: Option<i64>,
 }
 

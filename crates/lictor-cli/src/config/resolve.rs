@@ -173,6 +173,7 @@ fn ports(raw: &MergedPorts) -> Result<Ports> {
         https: port("ports.https", raw.https, None)?,
         server: port("ports.server", raw.server, Some(SERVER_PORT))?.unwrap_or(SERVER_PORT),
         serf_lan: port("ports.serf_lan", raw.serf_lan, Some(SERF_LAN_PORT))?,
+        serf_wan: port("ports.serf_wan", raw.serf_wan, None)?,
     })
 }
 

@@ -119,6 +119,8 @@ pub struct Ports {
     pub server: u16,
     /// Consul's gossip port; other servers' configurations name it in `retry_join`.
     pub serf_lan: Option<u16>,
+    /// Where servers of other datacenters may join this one; nothing is configured at first.
+    pub serf_wan: Option<u16>,
 }
 
 /// PEM files of the HTTPS listener.

@@ -63,7 +63,9 @@ pub(crate) async fn fire(mut ctx: Ctx) -> Result<Reply, ApiError> {
     let filters = Filters::read(&ctx)?;
     let payload = ctx.body(64 * 1024).await?;
     if name.len() + payload.len() > EVENT_MAX_BYTES {
-        let text = format!("user event exceeds configured limit of {EVENT_MAX_BYTES} bytes before encoding");
+        let text = format!(
+            "error broadcasting event: user event exceeds configured limit of {EVENT_MAX_BYTES} bytes before encoding"
+        );
         return Err(ApiError::internal(text));
     }
     let matches = filters.match_this_agent(&ctx.shared);

@@ -1,5 +1,6 @@
 //! What some answers say of the read behind them, in their body beside the headers.
 
+use lictor_node::ReadMeta;
 use serde::Serialize;
 
 use crate::ctx::ReadOptions;
@@ -9,8 +10,8 @@ use crate::ctx::ReadOptions;
 #[serde(rename_all = "PascalCase")]
 pub(super) struct ReadFacts {
     index: u64,
-    pub(super) last_contact: u64,
-    pub(super) known_leader: bool,
+    last_contact: u64,
+    known_leader: bool,
     consistency_level: &'static str,
     not_modified: bool,
     backend: u8,
@@ -19,12 +20,12 @@ pub(super) struct ReadFacts {
 }
 
 impl ReadFacts {
-    /// Of a read at an index, answered by a server that knows its leader and heard of it now.
-    pub(super) fn new(index: u64, options: ReadOptions) -> Self {
+    /// Of a read at an index, with what the server that answers knows of its leader.
+    pub(super) fn new(index: u64, options: ReadOptions, read: ReadMeta) -> Self {
         Self {
             index,
-            last_contact: 0,
-            known_leader: true,
+            last_contact: read.last_contact_ms,
+            known_leader: read.known_leader,
             consistency_level: options.effective_consistency(),
             not_modified: false,
             backend: 0,

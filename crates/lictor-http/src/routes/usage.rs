@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lictor_node::Topic;
+use lictor_node::{ReadMeta, Topic};
 use lictor_state::{Area, State};
 use serde::Serialize;
 
 use crate::acl::{Access, Resource};
-use crate::blocking::{self, ViewOf};
-use crate::ctx::Ctx;
+use crate::blocking::{self, View};
+use crate::ctx::{Ctx, ReadOptions};
 use crate::error::ApiError;
 use crate::reply::Reply;
 use crate::routes::read_facts::ReadFacts;
@@ -51,24 +51,46 @@ pub(crate) async fn usage(ctx: Ctx) -> Result<Reply, ApiError> {
     ctx.check_datacenter()
         .map_err(ApiError::with_failed_read_headers)?;
     ctx.authorize(Resource::Operator, Access::Read)?;
-    let index = |state: &State| {
-        let areas = [Area::Nodes, Area::Services].map(|area| state.area_index(area).0);
-        areas.into_iter().max().unwrap_or_default()
-    };
-    let view = ViewOf {
-        index,
-        render: |state: &State| {
-            let datacenter = ctx.shared.node.identity().datacenter.as_str();
-            Reply::json(&Answer {
-                usage: [(datacenter, count(state))].into(),
-                // The same for all that share the answer at this index; the headers tell of each read.
-                read: ReadFacts::new(index(state).max(1), options),
-            })
-        },
+    let view = Counted {
+        datacenter: &ctx.shared.node.identity().datacenter,
+        options,
     };
     let topics = [Topic::Row(Area::Nodes, b""), Topic::Row(Area::Services, b"")];
     let reply = blocking::read(&ctx, options, &topics, &view).await?;
     Ok(reply.with_effective_consistency(options.effective_consistency()))
+}
+
+struct Counted<'a> {
+    datacenter: &'a str,
+    options: ReadOptions,
+}
+
+impl View for Counted<'_> {
+    fn index(&self, state: &State) -> u64 {
+        let areas = [Area::Nodes, Area::Services].map(|area| state.area_index(area).0);
+        areas.into_iter().max().unwrap_or_default()
+    }
+
+    fn render(&self, state: &State) -> Reply {
+        let read = ReadMeta {
+            known_leader: true,
+            last_contact_ms: 0,
+        };
+        self.answer(state, read)
+    }
+
+    fn render_for(&self, state: &State, read: ReadMeta) -> Option<Reply> {
+        Some(self.answer(state, read))
+    }
+}
+
+impl Counted<'_> {
+    fn answer(&self, state: &State, read: ReadMeta) -> Reply {
+        Reply::json(&Answer {
+            usage: [(self.datacenter, count(state))].into(),
+            read: ReadFacts::new(self.index(state).max(1), self.options, read),
+        })
+    }
 }
 
 fn count(state: &State) -> Usage {

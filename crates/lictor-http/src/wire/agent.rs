@@ -104,8 +104,8 @@ impl<'a> HealthCheck<'a> {
             output: &row.output,
             service_id: &row.service_id,
             service_name: &row.service_name,
-            // `null` for checks of the node.
-            service_tags: (!row.service_id.is_empty()).then_some(&row.service_tags),
+            // `null` for checks of the node, and of services without tags.
+            service_tags: (!row.service_tags.is_empty()).then_some(&row.service_tags),
             // Consul leaves the kind and the definition out here, whatever the check is.
             kind: "",
             exposed_port: row.exposed_port,
@@ -136,7 +136,7 @@ pub(crate) struct Member {
     pub(crate) name: String,
     pub(crate) addr: String,
     pub(crate) port: u16,
-    pub(crate) tags: BTreeMap<&'static str, String>,
+    pub(crate) tags: BTreeMap<String, String>,
     pub(crate) status: u8,
     pub(crate) protocol_min: u8,
     pub(crate) protocol_max: u8,
@@ -144,4 +144,10 @@ pub(crate) struct Member {
     pub(crate) delegate_min: u8,
     pub(crate) delegate_max: u8,
     pub(crate) delegate_cur: u8,
+}
+
+impl Member {
+    pub(crate) fn set_tag(&mut self, name: &str, value: impl Into<String>) {
+        self.tags.insert(name.to_owned(), value.into());
+    }
 }

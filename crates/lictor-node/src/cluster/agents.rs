@@ -19,6 +19,7 @@ use prost::Message as _;
 use tokio::sync::{mpsc, oneshot};
 
 use super::keeper::{HEALTH_CHECK, health_change};
+use super::keyring::AgentKeys;
 use super::{Forming, Roster, kind};
 use crate::{Node, ProposeError};
 
@@ -35,6 +36,8 @@ const TELL_TIMEOUT: Duration = Duration::from_secs(1);
 const AGENTS_MAX: usize = 16 * 1024;
 /// Agents that left which are remembered, to be shown among the members.
 const LEFT_MAX: usize = 256;
+/// Broadcasts that are remembered for agents, as many as agents remember events.
+const EVENTS_MAX: usize = 256;
 /// Tunnels that may wait to be served.
 const TUNNELS_WAITING_MAX: usize = 64;
 
@@ -45,6 +48,10 @@ pub(crate) struct Agents {
     heard: Mutex<BTreeMap<Bytes, Instant>>,
     /// Those that left in order, oldest first.
     left: Mutex<VecDeque<NodeRow>>,
+    /// The cluster keys of those that attend this server.
+    pub(super) keys: AgentKeys,
+    /// What servers have broadcast of late, for agents to hear it too, oldest first.
+    events: Mutex<VecDeque<(Instant, Bytes)>>,
     tunnels: mpsc::Sender<Tunnel>,
     /// Taken by whoever serves them.
     to_serve: Mutex<Option<mpsc::Receiver<Tunnel>>>,
@@ -67,6 +74,8 @@ impl Default for Agents {
         Self {
             heard: Mutex::default(),
             left: Mutex::default(),
+            keys: AgentKeys::default(),
+            events: Mutex::default(),
             tunnels,
             to_serve: Mutex::new(Some(to_serve)),
         }
@@ -86,6 +95,22 @@ impl Agents {
             heard.insert(name, Instant::now());
         }
         has_room
+    }
+
+    /// Something was broadcast, here or by another server.
+    pub(crate) fn note_event(&self, event: Bytes) {
+        let mut events = self.events.lock();
+        if events.len() == EVENTS_MAX {
+            events.pop_front();
+        }
+        events.push_back((Instant::now(), event));
+    }
+
+    fn events_within(&self, age_ms: u32) -> Vec<Bytes> {
+        let age = Duration::from_millis(age_ms.into());
+        let events = self.events.lock();
+        let events = events.iter().filter(|(at, _)| at.elapsed() < age);
+        events.map(|(_, event)| event.clone()).collect()
     }
 
     fn note_left(&self, node: NodeRow) {
@@ -176,11 +201,14 @@ impl Node {
         let Ok(Attend {
             node: Some(agent),
             node_index,
+            keys_digest,
+            events_within_ms,
         }) = Attend::decode(body)
         else {
             return Bytes::new();
         };
         let heard = self.tell_leader_of(&agent.node).await;
+        let keys = self.keys_for(&agent.node, keys_digest);
         // After the wait: what is told is to be of now.
         let view = self.view();
         let index = view.node_index(&agent.node).0;
@@ -192,8 +220,26 @@ impl Node {
             replaced_at: view.replaced_at().0,
             node_index: index,
             rows: (index != node_index).then(|| rows(&view, &agent.node)),
+            keys,
+            events: self.shared().agents.events_within(events_within_ms),
         };
         reply.encode_to_vec().into()
+    }
+
+    /// The cluster keys, unless an agent has them, whose keys' digest this is.
+    fn keys_for(&self, agent: &str, digest: Bytes) -> Vec<Bytes> {
+        let Some((keys, ours)) = self
+            .peers()
+            .and_then(|peers| Some((peers.keys()?, peers.keys_digest())))
+        else {
+            return Vec::new();
+        };
+        let has_them = digest == ours;
+        self.shared().agents.keys.note(agent, digest);
+        if has_them {
+            return Vec::new();
+        }
+        keys.into_iter().map(Bytes::from).collect()
     }
 
     /// Tells the leader that an agent lives; whether it heard.

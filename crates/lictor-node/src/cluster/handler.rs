@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use lictor_peer::{BulkStream, Handler, Remote};
+use lictor_peer::{BulkStream, Handler, Remote, Role};
 use lictor_proto::RaftId;
 use lictor_proto::v1::Hello;
 use lictor_raft::PeerMessage;
@@ -83,6 +83,15 @@ impl Handler for PeerHandler {
         let Some(node) = self.shared.upgrade().map(Node::of) else {
             return Box::pin(std::future::ready(Bytes::new()));
         };
+        if from.role == Role::Agent && !kind::OF_AGENTS.contains(&kind) {
+            return Box::pin(std::future::ready(Bytes::new()));
+        }
+        if kind == kind::WAN {
+            return Box::pin(std::future::ready(node.take_wan_hello(from, body)));
+        }
+        if from.identity.datacenter != node.identity().datacenter {
+            return Box::pin(std::future::ready(Bytes::new()));
+        }
         match kind {
             kind::PROPOSE => Box::pin(async move { node.take_forwarded(body, Telling::Whether).await }),
             kind::PROPOSE_EXPLAINED => Box::pin(async move { node.take_forwarded(body, Telling::Why).await }),
@@ -98,6 +107,7 @@ impl Handler for PeerHandler {
                 Box::pin(async move { keeper::join(&node, &forming, body).await })
             }
             kind::OPERATE => Box::pin(async move { node.take_order(body).await }),
+            kind::KEYRING => Box::pin(async move { node.take_keyring_order(body).await }),
             kind::ATTEND => {
                 let forming = Arc::clone(&self.forming);
                 Box::pin(async move { node.take_attendance(&forming, body).await })
@@ -117,6 +127,7 @@ impl Handler for PeerHandler {
             kind::DIGEST => Box::pin(async move { node.take_digest_of(body).await }),
             kind::REBUILD => Box::pin(std::future::ready(node.take_rebuild(body))),
             kind::BROADCAST => {
+                node.shared().agents.note_event(body.clone());
                 // Nobody may listen.
                 let _ = node.shared().heard.send(body);
                 Box::pin(std::future::ready(Bytes::new()))
@@ -126,6 +137,9 @@ impl Handler for PeerHandler {
     }
 
     fn bulk(&self, from: &Arc<Remote>, kind: u16, head: Bytes, stream: BulkStream) -> BoxFuture<'static, ()> {
+        if from.role == Role::Agent && !kind::OF_AGENTS.contains(&kind) {
+            return Box::pin(std::future::ready(()));
+        }
         match self.shared.upgrade() {
             Some(shared) if kind == kind::SNAPSHOT => {
                 Box::pin(snapshots::send(shared, from.identity.raft_id, head, stream))

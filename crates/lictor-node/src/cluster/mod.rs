@@ -5,6 +5,7 @@
 //! read ──lease?──no──> gate ──one ReadIndex round for all that wait──> wait until it is applied here
 //! raft thread ──messages──> peers <──messages── handler <── other servers
 //! compare: digests of all states, as of one entry; who differs from most fetches its state anew
+//! wan: servers of other datacenters, which are listed as members and no more
 //! snapshots: a view is pinned by apply, streamed in bulk, installed by apply at the other end
 //! ```
 
@@ -17,11 +18,13 @@ mod forward;
 mod gate;
 mod handler;
 mod keeper;
+mod keyring;
 mod operate;
 mod roster;
 pub(crate) mod snapshots;
 mod upstream;
 mod waits;
+mod wan;
 
 use std::collections::BTreeMap;
 
@@ -43,10 +46,13 @@ pub(crate) use handler::INBOX_MAX;
 pub use handler::PeerHandler;
 pub use keeper::Autopilot;
 pub(crate) use keeper::keep;
+pub use keyring::{KeyringChange, Keys, ServerKeys};
 pub use roster::Roster;
 pub(crate) use roster::address;
 pub(crate) use upstream::Upstream;
 pub(crate) use waits::report;
+pub use wan::Foreigner;
+pub(crate) use wan::{Wan, look_abroad};
 
 use crate::node::Shared;
 
@@ -96,6 +102,12 @@ pub(crate) mod kind {
     pub(crate) const LEFT: u16 = 64;
     /// Of client agents. Stream of HTTP/2, without chunks.
     pub(crate) const TUNNEL: u16 = 65;
+    /// All that client agents ask for.
+    pub(crate) const OF_AGENTS: [u16; 4] = [ATTEND, PROPOSE_FOR, DEPART, TUNNEL];
+    /// Body: `KeyringOrder`. Answer: `KeyringReply`.
+    pub(crate) const KEYRING: u16 = 80;
+    /// Of servers of other datacenters too, which may ask nothing else. Body and answer: `WanHello`.
+    pub(crate) const WAN: u16 = 81;
     /// Body: `QueueReport`. Answer: `QueueReportReply`.
     pub(crate) const QUEUE_REPORT: u16 = 40;
 }

@@ -4,13 +4,15 @@
 //! There is no log and no state here. The published view holds the agent's own node alone, as the catalog had it when the
 //! server was asked last, so that the agent can tell what is to be registered.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use lictor_peer::{BulkStream, CallError, ClusterId, Handler, NotSent, Peers, RawStream, Remote};
+use lictor_peer::{
+    BulkStream, CallError, ClusterId, Handler, NotSent, Peers, RawStream, Remote, SecurityError,
+};
 use lictor_proto::v1::{Attend, AttendReply, DoneReply, NodeRow, NodeRows, Register, ServerRow};
 use lictor_proto::{Command, LogIndex, RaftId, Term};
 use lictor_state::{Dirty, Effects, Outcome, State};
@@ -40,6 +42,10 @@ const TELL_AGAIN: Duration = Duration::from_secs(10);
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// How long a join or a departure may take.
 const ORDER_TIMEOUT: Duration = Duration::from_secs(10);
+/// More than the time from when a server answers until that is noted here, so that no event is missed.
+const EVENTS_OVERLAP: Duration = Duration::from_secs(3);
+/// User events that are told apart: more than one answer has.
+const EVENTS_KNOWN_MAX: usize = 512;
 /// Addresses to ask that are kept, those of the configuration included.
 const CONTACTS_MAX: usize = 256;
 
@@ -58,6 +64,7 @@ pub(crate) struct Upstream {
     /// Another server is to be looked for.
     elsewhere: Notify,
     own: Mutex<Own>,
+    events: Mutex<Events>,
     departed: watch::Sender<bool>,
 }
 
@@ -67,6 +74,42 @@ struct Own {
     state: State,
     node_index: u64,
     replaced_at: Option<u64>,
+}
+
+/// The user events that were told by one server or another.
+#[derive(Debug, Default)]
+struct Events {
+    /// When a server told last; none before the first.
+    told: Option<Instant>,
+    /// The last ones, so that each is heard once.
+    known: VecDeque<Bytes>,
+}
+
+impl Events {
+    /// How far back the next answer must reach, in milliseconds. What was before this agent began is not asked for.
+    fn window_ms(&self) -> u32 {
+        self.told.map_or(0, |told| {
+            let window = told.elapsed() + EVENTS_OVERLAP;
+            u32::try_from(window.as_millis()).unwrap_or(u32::MAX)
+        })
+    }
+
+    /// What is new of what a server tells.
+    fn news(&mut self, told: Vec<Bytes>) -> Vec<Bytes> {
+        self.told = Some(Instant::now());
+        let mut news = Vec::new();
+        for event in told {
+            if self.known.contains(&event) {
+                continue;
+            }
+            if self.known.len() == EVENTS_KNOWN_MAX {
+                self.known.pop_front();
+            }
+            self.known.push_back(event.clone());
+            news.push(event);
+        }
+        news
+    }
 }
 
 /// Nobody asks an agent anything.
@@ -110,6 +153,7 @@ impl Node {
             current: watch::Sender::new(None),
             elsewhere: Notify::new(),
             own: Mutex::default(),
+            events: Mutex::default(),
             departed: watch::Sender::new(false),
         };
         let upstream = Arc::new(upstream);
@@ -143,6 +187,14 @@ impl Node {
             return Vec::new();
         };
         upstream.servers.lock().values().cloned().collect()
+    }
+
+    /// Counts the primary keys that this client agent has had: a tunnel of another era rests on an old one.
+    pub fn key_era(&self) -> u64 {
+        self.shared()
+            .upstream
+            .get()
+            .map_or(0, |upstream| upstream.peers.key_era())
     }
 
     /// Resolves when this client agent attends another server than `known`.
@@ -305,7 +357,7 @@ impl Upstream {
                         self.peers.set_cluster(ClusterId(cluster));
                         let server = remote.identity.raft_id;
                         self.peers.set_called(server, &at);
-                        self.take(node, reply);
+                        self.take(node, reply).await;
                         self.current.send_replace(Some(server));
                         return Ok(server);
                     }
@@ -326,7 +378,7 @@ impl Upstream {
             let pause = if let Ok(Ok(reply)) = asked.await.map(AttendReply::decode) {
                 misses = 0;
                 unheard = if reply.heard { 0 } else { unheard + 1 };
-                self.take(node, reply);
+                self.take(node, reply).await;
                 ATTEND_EVERY
             } else {
                 misses += 1;
@@ -348,12 +400,39 @@ impl Upstream {
         let attend = Attend {
             node: Some(self.me.lock().clone()),
             node_index: self.own.lock().node_index,
+            keys_digest: self.peers.keys_digest().into(),
+            events_within_ms: self.events.lock().window_ms(),
         };
         attend.encode_to_vec().into()
     }
 
+    /// Takes over the cluster keys of the server, which this agent needs to stay connected.
+    async fn take_keys(&self, keys: Vec<Bytes>) {
+        if keys.is_empty() {
+            return;
+        }
+        let peers = self.peers.clone();
+        let changed = tokio::task::spawn_blocking(move || {
+            peers.change_keys::<SecurityError>(|known| {
+                *known = keys.into_iter().map(Vec::from).collect();
+                Ok(())
+            })
+        });
+        match changed.await {
+            Ok(Ok(())) => tracing::info!("the cluster keys have changed"),
+            Ok(Err(error)) => tracing::warn!(%error, "the cluster keys have changed, but not here"),
+            // The process ends.
+            Err(_) => {}
+        }
+    }
+
     /// Takes in what a server says.
-    fn take(&self, node: &Node, reply: AttendReply) {
+    async fn take(&self, node: &Node, mut reply: AttendReply) {
+        self.take_keys(std::mem::take(&mut reply.keys)).await;
+        for event in self.events.lock().news(std::mem::take(&mut reply.events)) {
+            // Nobody may listen.
+            let _ = node.shared().heard.send(event);
+        }
         if !reply.servers.is_empty() {
             let servers = reply.servers.into_iter();
             *self.servers.lock() = servers.map(|server| (server.raft_id, server)).collect();
@@ -460,4 +539,25 @@ fn state_of(rows: NodeRows, applied: LogIndex) -> State {
     // Last: a check is refused without its service.
     register(None, rows.checks);
     state
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_event_is_heard_once_whoever_tells_it_and_few_are_remembered() {
+        let event = |number: usize| Bytes::from(number.to_string());
+        let mut events = Events::default();
+        assert_eq!(events.window_ms(), 0, "what was before is not asked for");
+
+        assert_eq!(events.news(vec![event(1), event(2)]), [event(1), event(2)]);
+        assert_eq!(events.news(vec![event(2), event(3)]), [event(3)]);
+        assert!(events.window_ms() >= 3000);
+        for number in 0..2 * EVENTS_KNOWN_MAX {
+            events.news(vec![event(number)]);
+        }
+
+        assert_eq!(events.known.len(), EVENTS_KNOWN_MAX);
+    }
 }

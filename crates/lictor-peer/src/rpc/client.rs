@@ -6,7 +6,6 @@
 //! many of them it has read: a call behind is as good as not sent.
 
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,7 +19,7 @@ use crate::config::Limits;
 use crate::contact::Contact;
 use crate::error::{CallError, Lost, NotSent};
 use crate::outbox::{NotTaken, Outbox, Weigh};
-use crate::stream::{Stream, split};
+use crate::stream::{Ended, Stream, split};
 use crate::wire::{FRAME_HEAD_MAX_BYTES, Frame, NotDone, WriteBuf, read_more, split_frame};
 
 type Answer = Result<Bytes, CallError>;
@@ -151,7 +150,7 @@ struct Calls<'a> {
     why: String,
 }
 
-/// Runs one connection until it ends, and says why it did. Calls that it took are answered then, also when the future
+/// Runs one connection until it ends, and says how it did. Calls that it took are answered then, also when the future
 /// is dropped; those in the outbox stay there. Asks for signs of life if `pings`.
 pub(crate) async fn drive(
     stream: Stream,
@@ -159,7 +158,7 @@ pub(crate) async fn drive(
     contact: &Arc<Contact>,
     limits: &Limits,
     pings: bool,
-) -> String {
+) -> Ended {
     let mut calls = Calls {
         pending: HashMap::new(),
         out: WriteBuf::default(),
@@ -169,11 +168,13 @@ pub(crate) async fn drive(
         why: "cut by this server".to_owned(),
     };
     let ended = calls.run(stream, &caller.outbox, limits, pings).await;
-    calls.why = match ended {
-        Ok(never) => match never {},
-        Err(error) => error.to_string(),
-    };
-    calls.why.clone()
+    match ended {
+        Ok(()) => Ended::Outdated,
+        Err(error) => {
+            calls.why = error.to_string();
+            Ended::Lost(calls.why.clone())
+        }
+    }
 }
 
 /// Ends the calls of the queue whose time is over before they could leave.
@@ -185,20 +186,30 @@ pub(crate) fn expire(outbox: &Outbox<Order>, now: Instant) {
 }
 
 impl Calls<'_> {
+    /// Returns in good order, all calls that were taken being answered, when the connection is to be made anew.
     async fn run(
         &mut self,
         stream: Stream,
         outbox: &Outbox<Order>,
         limits: &Limits,
         pings: bool,
-    ) -> io::Result<Infallible> {
+    ) -> io::Result<()> {
+        let hold = stream.hold();
+        let outdated = hold.outdated();
+        tokio::pin!(outdated);
+        let mut is_outdated = false;
         let (mut reader, mut writer) = split(stream);
         let mut incoming = BytesMut::new();
         let mut next_ping = Instant::now();
         let mut next_sweep = Instant::now();
         self.contact.heard();
         loop {
-            let room = self.out.remaining() < WRITE_HIGH_BYTES && self.pending.len() < limits.calls_max;
+            if is_outdated && self.pending.is_empty() && !writer.has_work(&self.out) {
+                return Ok(());
+            }
+            let room = !is_outdated
+                && self.out.remaining() < WRITE_HIGH_BYTES
+                && self.pending.len() < limits.calls_max;
             let wake = if self.pending.is_empty() {
                 next_ping
             } else {
@@ -213,6 +224,7 @@ impl Calls<'_> {
                 }
                 () = outbox.filled(), if room => self.take_orders(outbox, limits),
                 written = writer.step(&mut self.out), if writer.has_work(&self.out) => self.handed += written? as u64,
+                () = &mut outdated, if !is_outdated => is_outdated = true,
                 () = sleep_until(wake) => {
                     let now = Instant::now();
                     if now >= next_ping {

@@ -1,7 +1,7 @@
 //! Who is let in.
 
 use lictor_peer::certs::{self, Authority, Pair, Request, Use};
-use lictor_peer::{CallError, NotSent, Security, SecurityError};
+use lictor_peer::{CallError, NotSent, Role, Security, SecurityError};
 use tokio::net::TcpListener;
 
 use crate::server::{ECHO, Plan};
@@ -247,4 +247,64 @@ async fn nobody_there_is_not_sent() {
         matches!(error, CallError::NotSent(NotSent::Unreachable(_))),
         "{error:?}"
     );
+}
+
+#[tokio::test]
+async fn servers_of_other_datacenters_may_ask_from_abroad_and_not_else() {
+    let far = Plan {
+        datacenter: "dc2",
+        cluster: Some(2),
+        ..Plan::secured(1, key(1))
+    };
+    let (far, near) = (far.start().await, Plan::secured(2, key(1)).start().await);
+    let stranger = Plan {
+        datacenter: "dc2",
+        ..Plan::secured(3, key(2))
+    };
+    let stranger = stranger.start().await;
+    let ask = async |from: &crate::server::Server| {
+        let deadline = std::time::Instant::now() + crate::server::PATIENCE;
+        let (to, body) = (near.address.to_string(), bytes::Bytes::from_static(b"hello"));
+        from.peers.call_abroad(&to, ECHO, body, deadline).await
+    };
+
+    let (remote, answer) = ask(&far).await.unwrap();
+
+    assert_eq!(
+        (remote.identity.datacenter.as_str(), &answer[..]),
+        ("dc1", &b"hello"[..])
+    );
+    assert!(
+        far.ask_refused(near.address)
+            .await
+            .contains("different datacenters")
+    );
+    let refused = ask(&stranger).await.unwrap_err();
+    assert!(refused.to_string().contains("another cluster key"), "{refused}");
+}
+
+/// Who has the certificate of a client agent may ask, and take no part in raft.
+#[tokio::test]
+async fn an_agents_certificate_is_told_from_a_servers() {
+    let authority = authority();
+    let own = certificate(&authority, "client.dc1.lictor");
+    let agent = Security::agent_certificates(
+        authority.certificate.as_bytes(),
+        own.certificate.as_bytes(),
+        own.key.as_bytes(),
+        "dc1",
+        "lictor",
+    );
+    let a = Plan::secured(1, agent.unwrap()).start().await;
+    let b = Plan::secured(2, certified(&authority, "dc1")).start().await;
+
+    a.peers.set_called(b.id, &b.address.to_string());
+    assert_eq!(a.call(b.id, ECHO, b"call").await.unwrap(), "call");
+    assert_eq!(b.handler.last_role(), Some(Role::Agent));
+    b.peers.set_called(a.id, &a.address.to_string());
+    assert!(b.call(a.id, ECHO, b"back").await.is_err(), "it is no server");
+    let (to, body) = (b.address.to_string(), bytes::Bytes::new());
+    let deadline = std::time::Instant::now() + crate::server::PATIENCE;
+    let refused = a.peers.call_abroad(&to, ECHO, body, deadline).await.unwrap_err();
+    assert!(refused.to_string().contains("one of a client agent"), "{refused}");
 }

@@ -4,6 +4,7 @@
 
 mod calls;
 mod handshake;
+mod keys;
 mod raw;
 mod server;
 mod streams;

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use lictor_peer::{
-    BulkStream, CallError, ClusterId, Config, Handler, Identity, Limits, NotSent, Peers, Remote, Security,
+    BulkStream, CallError, ClusterId, Config, Handler, Identity, Limits, NotSent, Peers, Remote, Role,
+    Security,
 };
 use lictor_proto::RaftId;
 use parking_lot::{Condvar, Mutex};
@@ -46,9 +47,15 @@ pub(crate) struct Recorder {
     pub(crate) later: Arc<Notify>,
     pub(crate) bulk: UnboundedSender<(u16, Bytes, BulkStream)>,
     refused_name: Option<&'static str>,
+    /// Who called last.
+    role: Mutex<Option<Role>>,
 }
 
 impl Recorder {
+    pub(crate) fn last_role(&self) -> Option<Role> {
+        *self.role.lock()
+    }
+
     pub(crate) fn open_gate(&self, open: bool) {
         *self.gate.0.lock() = open;
         self.gate.1.notify_all();
@@ -85,7 +92,8 @@ impl Handler for Recorder {
         self.tell(Happened::Raft(from, message));
     }
 
-    fn call(&self, _: &Arc<Remote>, kind: u16, body: Bytes) -> BoxFuture<'static, Bytes> {
+    fn call(&self, from: &Arc<Remote>, kind: u16, body: Bytes) -> BoxFuture<'static, Bytes> {
+        *self.role.lock() = Some(from.role);
         self.tell(Happened::Began(kind));
         let dropped = OnDrop(self.events.clone());
         let later = Arc::clone(&self.later);
@@ -175,6 +183,7 @@ impl Plan {
             later: Arc::default(),
             bulk,
             refused_name: self.refused_name,
+            role: Mutex::default(),
         });
         let config = Config {
             identity: Identity {

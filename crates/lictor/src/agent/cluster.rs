@@ -78,7 +78,7 @@ impl Member {
                 .note_alone(&dir.identity().cluster_id)
                 .context("cannot write CLUSTER in the data directory")?;
         }
-        let peers = match connect(config, &node, &forming).await {
+        let peers = match connect(config, dir, &node, &forming).await {
             Ok(peers) => Some(peers),
             Err(error) if config.dev => {
                 tracing::warn!("other servers cannot reach this one: {error:#}");
@@ -185,22 +185,32 @@ pub(super) fn client(config: &RuntimeConfig, dir: &DataDir, me: NodeRow) -> anyh
         limit_watches: WATCHES_MAX,
         staging: dir.path().join("restore"),
     })?;
-    let peers_config = peers_config(config, &node)?;
+    let peers_config = peers_config(config, dir, &node)?;
     let peers = node.attach(me, contacts(config), |handler| Peers::new(peers_config, handler));
     Ok((node, peers))
 }
 
-async fn connect(config: &RuntimeConfig, node: &Node, forming: &Arc<Forming>) -> anyhow::Result<Peers> {
+async fn connect(
+    config: &RuntimeConfig,
+    dir: &DataDir,
+    node: &Node,
+    forming: &Arc<Forming>,
+) -> anyhow::Result<Peers> {
     let mut listeners = Vec::new();
-    let ports = [Some(config.ports.server), config.ports.serf_lan];
+    let ports = [
+        Some(config.ports.server),
+        config.ports.serf_lan,
+        config.ports.serf_wan,
+    ];
     for port in ports.into_iter().flatten() {
         let address = std::net::SocketAddr::new(config.bind_addr, port);
         let bound = TcpListener::bind(address).await;
         listeners.push(bound.with_context(|| {
-            format!("cannot listen for other servers on {address}; choose other ports (ports.server, ports.serf_lan)")
+            format!("cannot listen for other servers on {address}; choose other ports (ports.server, ports.serf_lan, \
+                 ports.serf_wan)")
         })?);
     }
-    let peers_config = peers_config(config, node)?;
+    let peers_config = peers_config(config, dir, node)?;
     let peers = node.connect(Arc::clone(forming), |handler| Peers::new(peers_config, handler));
     for listener in listeners {
         peers.serve(listener);
@@ -209,7 +219,7 @@ async fn connect(config: &RuntimeConfig, node: &Node, forming: &Arc<Forming>) ->
 }
 
 /// How this agent shows itself to servers, and what it asks of them.
-fn peers_config(config: &RuntimeConfig, node: &Node) -> anyhow::Result<lictor_peer::Config> {
+fn peers_config(config: &RuntimeConfig, dir: &DataDir, node: &Node) -> anyhow::Result<lictor_peer::Config> {
     let identity = node.identity();
     let server = identity.server(node.raft_id());
     let host = if server.address.contains(':') {
@@ -227,37 +237,55 @@ fn peers_config(config: &RuntimeConfig, node: &Node) -> anyhow::Result<lictor_pe
             version: server.version,
         },
         cluster: None,
-        security: security(config)?,
+        security: security(config, dir)?,
         limits: lictor_peer::Limits::default(),
     })
 }
 
-fn security(config: &RuntimeConfig) -> anyhow::Result<Security> {
+/// How connections are protected. Cluster keys that were changed while an agent ran are those of its data directory; the
+/// configuration has the first one alone, and decides whether there are keys at all.
+fn security(config: &RuntimeConfig, dir: &DataDir) -> anyhow::Result<Security> {
     if let Some(tls) = &config.peer_tls {
         if config.encrypt.is_some() {
-            tracing::info!(
-                "servers prove by certificates what they are: the cluster key (encrypt) is not needed"
-            );
+            tracing::info!("certificates prove who may connect: the cluster key (encrypt) is not needed");
         }
-        return certificates(tls, &config.datacenter);
+        return certificates(tls, &config.datacenter, config.server);
     }
     let Some(key) = &config.encrypt else {
         return Ok(Security::open());
     };
-    let key = BASE64_STANDARD
+    let first = BASE64_STANDARD
         .decode(key)
         .context("encrypt: the key is not base64")?;
-    Security::cluster_key(&key).context("encrypt")
+    let file = dir.keyring();
+    let kept = file.load().with_context(|| {
+        format!(
+            "cannot read {}, which has the cluster keys; remove it to begin with that of the configuration (encrypt)",
+            dir.path().join("KEYRING").display()
+        )
+    })?;
+    if kept.as_ref().is_some_and(|keys| !keys.contains(&first)) {
+        tracing::warn!(
+            "the cluster key of the configuration (encrypt) is not used: the keyring in the data directory is newer"
+        );
+    }
+    let keys = kept.unwrap_or_else(|| vec![first]);
+    Security::keyring(&keys, move |keys| file.save(keys)).context("encrypt")
 }
 
-fn certificates(tls: &PeerTls, datacenter: &str) -> anyhow::Result<Security> {
+fn certificates(tls: &PeerTls, datacenter: &str, is_server: bool) -> anyhow::Result<Security> {
     let read = |key: &str, file: &Path| {
         std::fs::read(file).with_context(|| format!("{key}: cannot read {}", file.display()))
     };
     let authorities = read("ca_file", &tls.ca_file)?;
     let certificate = read("cert_file", &tls.cert_file)?;
     let key = read("key_file", &tls.key_file)?;
-    let security = Security::certificates(&authorities, &certificate, &key, datacenter, &tls.domain);
+    let of_role = if is_server {
+        Security::certificates
+    } else {
+        Security::agent_certificates
+    };
+    let security = of_role(&authorities, &certificate, &key, datacenter, &tls.domain);
     security.with_context(|| {
         format!(
             "certificates between servers: {}, {} and {}",

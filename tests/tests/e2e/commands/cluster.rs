@@ -149,6 +149,121 @@ fn services_are_registered_listed_and_removed() -> Result<()> {
 }
 
 #[test]
+fn snapshots_are_saved_looked_into_and_restored() -> Result<()> {
+    with_each(|server, program| {
+        let folder = tempfile::tempdir()?;
+        let file = folder.path().join("backup.snap").display().to_string();
+        program.output(&["kv", "put", "a/b", "1"])?;
+        let session = server.session(r#"{"TTL":"60s"}"#)?;
+        let before = (server.get("/v1/kv/a/b")?.text(), session);
+
+        let saved = program.output(&["snapshot", "save", &file])?;
+        assert!(
+            saved.starts_with("Saved and verified snapshot to index "),
+            "{saved}"
+        );
+        let shown = program.output(&["snapshot", "inspect", &file])?;
+        assert!(
+            ["ID", "Size", "Index", "Term", "Version"]
+                .iter()
+                .all(|name| shown.lines().any(|line| line.trim_start().starts_with(name))),
+            "{shown}"
+        );
+        program.output(&["kv", "put", "a/b", "2"])?;
+        program.output(&["kv", "put", "c", "3"])?;
+        server.put(&format!("/v1/session/destroy/{}", before.1), "")?;
+        assert_eq!(
+            program.output(&["snapshot", "restore", &file])?,
+            "Restored snapshot\n"
+        );
+
+        assert_eq!(program.output(&["kv", "get", "-recurse", ""])?, "a/b:1\n");
+        assert_eq!(server.get("/v1/kv/a/b")?.text(), before.0);
+        let session = server.get(&format!("/v1/session/info/{}", before.1))?.json()?;
+        assert_eq!(session[0]["TTL"], json!("60s"));
+        std::fs::write(&file, "junk")?;
+        let (code, said) = program.failure(&["snapshot", "restore", &file])?;
+        assert_eq!(code, 1);
+        assert!(said.starts_with("Error restoring snapshot: "), "{said}");
+        Ok(())
+    })
+}
+
+#[test]
+fn servers_of_all_datacenters_are_listed() -> Result<()> {
+    with_each(|server, program| {
+        let members = program.output(&["members", "-wan"])?;
+        let row = members.lines().nth(1).context("no member")?;
+        let row: Vec<_> = row.split_whitespace().collect();
+        let name = format!("{}.dc1", server.node());
+        assert_eq!(
+            (row[0], row[2], row[3], row[6]),
+            (name.as_str(), "alive", "server", "dc1")
+        );
+        Ok(())
+    })
+}
+
+const KEY: &str = "pUqJrVyVRj5jsiYEkM/tFQYfWyJIv4s3XkvDwy7Cu5s=";
+
+#[test]
+fn keys_of_the_cluster_are_listed_and_changed() -> Result<()> {
+    let start = || {
+        lictor_tests::Server::with(lictor_tests::Options {
+            hcl: format!("encrypt = \"{KEY}\""),
+            ..lictor_tests::Options::default()
+        })
+    };
+    let other = "qxycTi/SsePj/TZzCBmNXw==";
+    let scenario = |program: &Program| -> Result<()> {
+        let ring = |keys: &[&str]| {
+            let keys: String = keys.iter().map(|key| format!("  {key} [1/1]\n")).collect();
+            format!("\nWAN:\n{keys}\ndc1 (LAN):\n{keys}")
+        };
+        let (install, make_primary, remove) = (
+            format!("-install={other}"),
+            format!("-use={other}"),
+            format!("-remove={KEY}"),
+        );
+        assert_eq!(
+            program.output(&["keyring", &install])?,
+            "==> Installing new gossip encryption key...\n"
+        );
+        let listed = program.output(&["keyring", "-list"])?;
+        let gathering = "==> Gathering installed encryption keys...\n";
+        assert_eq!(listed, format!("{gathering}{}", ring(&[KEY, other])));
+        let (code, said) = program.failure(&["keyring", &remove])?;
+        assert_eq!(code, 1);
+        assert!(said.contains("Removing the primary key is not allowed"), "{said}");
+
+        assert_eq!(
+            program.output(&["keyring", &make_primary])?,
+            "==> Changing primary gossip encryption key...\n"
+        );
+        assert_eq!(
+            program.output(&["keyring", &remove])?,
+            "==> Removing gossip encryption key...\n"
+        );
+        let gathering = "==> Gathering installed primary encryption keys...\n";
+        assert_eq!(
+            program.output(&["keyring", "-list-primary"])?,
+            format!("{gathering}{}", ring(&[other]))
+        );
+        let (code, said) = program.failure(&["keyring", "-use=YWJj"])?;
+        assert_eq!(code, 1);
+        assert!(said.contains("Requested key is not in the keyring"), "{said}");
+        Ok(())
+    };
+    let server = start()?;
+    scenario(&Program::own(&server)?).context("with the binary under test")?;
+    let server = start()?;
+    match Program::consul(&server)? {
+        Some(consul) => scenario(&consul).context("with a real Consul"),
+        None => crate::skip("no Consul binary as $CONSUL_BIN or on $PATH"),
+    }
+}
+
+#[test]
 fn peers_of_raft_are_listed() -> Result<()> {
     with_each(|server, program| {
         if !has(server, "/v1/operator/raft/configuration")? {

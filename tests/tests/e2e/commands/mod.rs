@@ -33,25 +33,10 @@ impl Program {
         })
     }
 
-    /// A real Consul: `$CONSUL_BIN`, else `consul` on `$PATH`.
+    /// A real Consul, where there is one.
     fn consul(server: &Server) -> Result<Option<Self>> {
-        let named = std::env::var_os("CONSUL_BIN").map(PathBuf::from);
-        let path = named.or_else(|| {
-            let folders = std::env::var_os("PATH")?;
-            std::env::split_paths(&folders)
-                .map(|folder| folder.join("consul"))
-                .find(|path| path.is_file())
-        });
-        let Some(path) = path else {
-            return Ok(None);
-        };
-        let said = Command::new(&path).arg("version").output();
-        let said = said.with_context(|| path.display().to_string())?;
         let address = server.http().to_string();
-        Ok(said
-            .stdout
-            .starts_with(b"Consul")
-            .then_some(Self { path, address }))
+        Ok(lictor_tests::consul()?.map(|path| Self { path, address }))
     }
 
     fn command(&self, args: &[&str]) -> Command {

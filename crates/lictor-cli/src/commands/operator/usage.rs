@@ -103,7 +103,13 @@ fn show_connect(usage: &BTreeMap<String, Datacenter>, all: bool, ui: &mut Ui<'_>
             rows.push(cells([name, kind, &count.to_string()]));
         }
     }
-    if !all {
+    if all {
+        let counts = usage
+            .values()
+            .flat_map(|one| one.connect_service_instances.values());
+        rows.push(Vec::new());
+        rows.push(cells(["Total", "", &counts.sum::<u64>().to_string()]));
+    } else {
         for row in &mut rows {
             row.drain(..1.min(row.len()));
         }
@@ -154,6 +160,9 @@ mod tests {
     fn each_report_can_be_had_alone_and_not_both_alone() {
         let ran = run("lictor operator usage instances -connect", "", &[(200, USAGE)]);
         assert!(ran.out.starts_with("Connect Services\n"), "{}", ran.out);
+        let all = "lictor operator usage instances -connect -all-datacenters";
+        let ran = run(all, "", &[(200, USAGE)]);
+        assert!(ran.out.contains("\n\nTotal "), "{}", ran.out);
         let ran = run("lictor operator usage instances -billable", "", &[(200, USAGE)]);
         assert!(!ran.out.contains("Connect Services"), "{}", ran.out);
         let ran = run("lictor operator usage instances -billable -connect", "", &[]);

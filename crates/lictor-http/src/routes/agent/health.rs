@@ -1,5 +1,6 @@
 //! `/v1/agent/health/service`: the health of local services as a status code.
 
+use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::header::{HeaderName, HeaderValue};
 use lictor_proto::v1::{CheckRow, ServiceRow};
@@ -61,7 +62,7 @@ pub(crate) async fn by_id(ctx: Ctx) -> Result<Reply, ApiError> {
             checks: None,
         };
         let reply = if wants_text(&ctx) {
-            Reply::text(StatusCode::OK, reason.clone())
+            plain(reason.clone())
         } else {
             Reply::json(&nobody)
         };
@@ -72,7 +73,7 @@ pub(crate) async fn by_id(ctx: Ctx) -> Result<Reply, ApiError> {
     let checks: Vec<&CheckRow> = concerned(&all, &service).collect();
     let health = Aggregate::of(checks.iter().copied());
     let reply = if wants_text(&ctx) {
-        Reply::text(StatusCode::OK, health.name())
+        plain(health.name())
     } else {
         Reply::json(&shown(&ctx, &service, health, &checks))
     };
@@ -94,7 +95,7 @@ pub(crate) async fn by_name(ctx: Ctx) -> Result<Reply, ApiError> {
     if services.is_empty() {
         let reason = format!("ServiceName {name} Not Found");
         let reply = if wants_text(&ctx) {
-            Reply::text(StatusCode::OK, reason.clone())
+            plain(reason.clone())
         } else {
             Reply::json_bytes(&b"[]"[..])
         };
@@ -109,7 +110,7 @@ pub(crate) async fn by_name(ctx: Ctx) -> Result<Reply, ApiError> {
         list.push(shown(&ctx, service, health, &checks));
     }
     let reply = if wants_text(&ctx) {
-        Reply::text(StatusCode::OK, gravest.name())
+        plain(gravest.name())
     } else {
         Reply::json(&list)
     };
@@ -136,6 +137,11 @@ fn shown<'a>(
         service: Some(AgentService::of(service, &ctx.shared.node.identity().datacenter)),
         checks: Some(checks.iter().map(|check| HealthCheck::of(check)).collect()),
     }
+}
+
+/// A text as these endpoints answer it: without the encoding that Consul's errors name.
+fn plain(text: impl Into<Bytes>) -> Reply {
+    Reply::file(HeaderValue::from_static("text/plain"), text.into())
 }
 
 fn wants_text(ctx: &Ctx) -> bool {

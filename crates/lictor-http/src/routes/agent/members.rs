@@ -1,7 +1,5 @@
 //! `/v1/agent/members` and what makes members come and go.
 
-use std::collections::BTreeMap;
-
 use lictor_proto::RaftId;
 use lictor_proto::v1::{CheckRow, NodeRow, ServerRow};
 
@@ -19,7 +17,14 @@ const FIELDS: &[Field] = &[
     Field::new("Name", Kind::Text),
     Field::new("Addr", Kind::Text),
     Field::new("Port", Kind::Number),
+    Field::new("Tags", Kind::Map),
     Field::new("Status", Kind::Number),
+    Field::new("ProtocolMin", Kind::Number),
+    Field::new("ProtocolMax", Kind::Number),
+    Field::new("ProtocolCur", Kind::Number),
+    Field::new("DelegateMin", Kind::Number),
+    Field::new("DelegateMax", Kind::Number),
+    Field::new("DelegateCur", Kind::Number),
 ];
 
 impl Row for Member {
@@ -28,7 +33,14 @@ impl Row for Member {
             "Name" => Value::Text(&self.name),
             "Addr" => Value::Text(&self.addr),
             "Port" => Value::Number(self.port.into()),
+            "Tags" => Value::Map(&self.tags),
             "Status" => Value::Number(self.status.into()),
+            "ProtocolMin" => Value::Number(self.protocol_min.into()),
+            "ProtocolMax" => Value::Number(self.protocol_max.into()),
+            "ProtocolCur" => Value::Number(self.protocol_cur.into()),
+            "DelegateMin" => Value::Number(self.delegate_min.into()),
+            "DelegateMax" => Value::Number(self.delegate_max.into()),
+            "DelegateCur" => Value::Number(self.delegate_cur.into()),
             _ => return None,
         })
     }
@@ -52,13 +64,12 @@ pub(crate) async fn members(ctx: Ctx) -> Result<Reply, ApiError> {
     )
     .map_err(|error| ApiError::internal(error.to_string()))?;
     let is_readable = |member: &Member| ctx.authorize(Resource::Node(&member.name), Access::Read).is_ok();
-    let mut members = all_members(&ctx);
+    let mut members = if query.has("wan") {
+        wan_members(&ctx)
+    } else {
+        all_members(&ctx)
+    };
     members.retain(is_readable);
-    if query.has("wan") {
-        for member in &mut members {
-            member.name = format!("{}.{}", member.name, ctx.shared.node.identity().datacenter);
-        }
-    }
     members.retain(|member| filter.keep(member).unwrap_or(false));
     Ok(Reply::json(&members))
 }
@@ -89,6 +100,25 @@ fn all_members(ctx: &Ctx) -> Vec<Member> {
         .collect()
 }
 
+/// The servers of all datacenters that are known here, each with its datacenter behind its name.
+fn wan_members(ctx: &Ctx) -> Vec<Member> {
+    let datacenter = &ctx.shared.node.identity().datacenter;
+    let own = all_members(ctx).into_iter().filter(|member| !member.is_client());
+    let own = own.map(|mut member| {
+        member.name = format!("{}.{datacenter}", member.name);
+        member
+    });
+    let foreigners = ctx.shared.node.foreigners();
+    let foreigners = foreigners.iter().map(|foreigner| {
+        let mut member = server_member(ctx, &foreigner.server);
+        member.name = format!("{}.{}", foreigner.server.name, foreigner.datacenter);
+        member.set_tag("dc", &foreigner.datacenter);
+        member.status = if foreigner.is_alive { ALIVE } else { FAILED };
+        member
+    });
+    own.chain(foreigners).collect()
+}
+
 /// A client agent as a member.
 fn client_member(ctx: &Ctx, node: &NodeRow, status: u8) -> Member {
     let mut member = this_member(ctx);
@@ -98,21 +128,30 @@ fn client_member(ctx: &Ctx, node: &NodeRow, status: u8) -> Member {
     member.port = client
         .and_then(|client| u16::try_from(client.port).ok())
         .unwrap_or_default();
-    member.tags.insert("id", node.id.clone());
+    member.set_tag("id", &node.id);
     if let Some(client) = client {
-        member.tags.insert("build", format!("{}:", client.version));
+        member.set_tag("build", format!("{}:", client.version));
     }
     make_client(&mut member);
     member.status = status;
     member
 }
 
+impl Member {
+    fn is_client(&self) -> bool {
+        self.tags.get("role").is_some_and(|role| role == CLIENT)
+    }
+}
+
+/// The role of a client agent.
+const CLIENT: &str = "node";
+
 /// Leaves of a server's tags those of a client.
 fn make_client(member: &mut Member) {
     for tag in ["bootstrap", "port", "raft_vsn"] {
         member.tags.remove(tag);
     }
-    member.tags.insert("role", "node".to_owned());
+    member.set_tag("role", CLIENT);
 }
 
 fn is_failed(ctx: &Ctx, node: &str) -> bool {
@@ -122,25 +161,33 @@ fn is_failed(ctx: &Ctx, node: &str) -> bool {
         .is_some_and(|check| is_critical(check))
 }
 
+/// Where Consul's servers meet those of other datacenters.
+const SERF_WAN_PORT: u16 = 8302;
 /// Serf's codes of what a member is.
 const ALIVE: u8 = 1;
 const LEFT: u8 = 3;
 const FAILED: u8 = 4;
 
-/// Another server as a member.
+/// Another server of this datacenter as a member.
 fn other_member(ctx: &Ctx, server: &ServerRow) -> Member {
+    let mut member = server_member(ctx, server);
+    if is_failed(ctx, &server.name) {
+        member.status = FAILED;
+    }
+    member
+}
+
+/// A server that lives, as a member.
+fn server_member(ctx: &Ctx, server: &ServerRow) -> Member {
     let mut member = this_member(ctx);
+    // Whether it has founded a cluster alone is not known here.
+    member.tags.remove("bootstrap");
     member.name.clone_from(&server.name);
     member.addr.clone_from(&server.address);
     // Where it may be joined as well: its other port is not known here.
     member.port = u16::try_from(server.port).unwrap_or_default();
-    member.tags.insert("id", server.node_id.clone());
-    member.tags.insert("port", server.port.to_string());
-    member.status = if is_failed(ctx, &server.name) {
-        FAILED
-    } else {
-        ALIVE
-    };
+    member.set_tag("id", &server.node_id);
+    member.set_tag("port", server.port.to_string());
     member
 }
 
@@ -150,7 +197,7 @@ pub(super) fn this_member(ctx: &Ctx) -> Member {
     let agent = &ctx.shared.agent;
     let text = |text: &str| text.to_owned();
     let version = text(agent.version());
-    let mut tags = BTreeMap::new();
+    let mut tags = Vec::new();
     if ctx
         .shared
         .node
@@ -158,7 +205,7 @@ pub(super) fn this_member(ctx: &Ctx) -> Member {
         .members()
         .is_sole_voter(ctx.shared.node.raft_id())
     {
-        tags.insert("bootstrap", text("1"));
+        tags.push(("bootstrap", text("1")));
     }
     let mut member = Member {
         name: identity.node.clone(),
@@ -179,6 +226,7 @@ pub(super) fn this_member(ctx: &Ctx) -> Member {
                 ("vsn_max", text("3")),
                 ("vsn_min", text("2")),
             ])
+            .map(|(name, value)| (name.to_owned(), value))
             .collect(),
         status: ALIVE,
         protocol_min: 1,
@@ -199,6 +247,9 @@ pub(super) fn this_member(ctx: &Ctx) -> Member {
 pub(crate) async fn join(ctx: Ctx) -> Result<Reply, ApiError> {
     may_administer(&ctx)?;
     let address = ctx.param_text();
+    if ctx.query().has("wan") {
+        return join_wan(&ctx, &address).await;
+    }
     let own = &ctx.shared.node.identity().address;
     let is_own = *address == **own
         || address
@@ -227,6 +278,25 @@ pub(crate) async fn join(ctx: Ctx) -> Result<Reply, ApiError> {
         "this server joins the servers that it was started with (-retry-join)"
     };
     Err(not_joined(&address, why))
+}
+
+/// Makes this server and those of another datacenter known to each other.
+async fn join_wan(ctx: &Ctx, address: &str) -> Result<Reply, ApiError> {
+    let node = &ctx.shared.node;
+    if node.is_client() {
+        return Err(ApiError::internal("Must be a server to join a WAN cluster"));
+    }
+    let contact = match address.rsplit_once(':') {
+        Some((host, port)) if port.parse::<u16>().is_ok() && (!host.contains(':') || host.ends_with(']')) => {
+            address.to_owned()
+        }
+        _ if address.contains(':') && !address.ends_with(']') => format!("[{address}]:{SERF_WAN_PORT}"),
+        _ => format!("{address}:{SERF_WAN_PORT}"),
+    };
+    let joined = node.join_abroad(&contact).await;
+    joined
+        .map(|()| Reply::empty_json())
+        .map_err(|why| not_joined(address, &why))
 }
 
 fn not_joined(address: &str, why: &str) -> ApiError {

@@ -122,10 +122,9 @@ async fn resolve(
         definition = template::render(row, &definition, name)
             .map_err(|why| ApiError::internal(why).with_failed_read_headers())?;
     }
+    let facts = ReadFacts::new(1, options, meta);
     let mut meta = Meta::new(1, meta);
     meta.effective_consistency = Some(options.effective_consistency());
-    let mut facts = ReadFacts::new(1, options);
-    (facts.last_contact, facts.known_leader) = (meta.last_contact_ms, meta.known_leader);
     Ok((facts, meta, Arc::clone(row), definition))
 }
 
