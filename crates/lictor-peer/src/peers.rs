@@ -175,7 +175,7 @@ impl Peers {
         let peers = self.0.peers.read();
         let peer = peers.get(&to).ok_or(Dropped::UnknownPeer)?;
         let outbox = if urgent { &peer.urgent } else { &peer.append };
-        outbox.push(message).map_err(|why| match why {
+        outbox.send(message).map_err(|why| match why {
             NotTaken::Closed => Dropped::Unreachable,
             NotTaken::Full => Dropped::Full,
         })

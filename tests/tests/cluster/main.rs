@@ -12,6 +12,8 @@ mod faults;
 mod forming;
 mod members;
 mod partitions;
+mod peer_port;
+mod readme;
 mod serving;
 mod sessions;
 

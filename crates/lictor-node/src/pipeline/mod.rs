@@ -20,7 +20,7 @@ use lictor_raft::{
 use tokio::sync::oneshot;
 
 pub(crate) use apply::{ApplyWork, ApplyWorker};
-pub(crate) use checkpoint::{BACKLOG_BYTES, CheckpointThread, SPACE_MIN_BYTES};
+pub(crate) use checkpoint::{BACKLOG_BYTES, CheckpointThread, CheckpointWork, SPACE_MIN_BYTES};
 pub(crate) use log::{LogWork, LogWorker};
 pub(crate) use raft::RaftThread;
 pub(crate) use stage::Stage;
@@ -49,6 +49,8 @@ pub(crate) enum Event {
     Unreachable(RaftId),
     /// Reads have joined a round that is to begin.
     Read,
+    /// Another server has applied this entry.
+    Committed(LogPosition),
     /// The members are to be changed; with `term` only in that.
     ChangeMembers {
         id: ProposalId,
