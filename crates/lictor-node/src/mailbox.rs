@@ -94,6 +94,12 @@ impl<T> Mailbox<T> {
         (queue.items.len(), queue.weight)
     }
 
+    /// Whether [`Self::push_weighing`] would not wait.
+    pub(crate) fn has_room(&self) -> bool {
+        let queue = self.queue.lock();
+        queue.weight <= self.weight_limit
+    }
+
     /// Takes everything that is queued, waiting until there is something or `until` has come.
     pub(crate) fn drain(&self, into: &mut Vec<T>, until: Option<Instant>) -> Drained {
         debug_assert!(

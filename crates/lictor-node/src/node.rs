@@ -23,8 +23,8 @@ use tokio::sync::{broadcast, oneshot, watch};
 
 use crate::cluster::snapshots::{Pace, Pinned};
 use crate::cluster::{
-    Agents, Autopilot, Digests, Forming, Forwarded, Gate, Net, PeerHandler, Roster, Upstream, Wan, keep,
-    kind, look_abroad, report, watch_over,
+    Agents, Autopilot, Digests, Forming, Forwarded, Gate, Net, PeerHandler, Proof, Roster, Upstream, Wan,
+    keep, kind, look_abroad, report, watch_over,
 };
 use crate::mailbox::Mailbox;
 use crate::metrics::{Metrics, Stages};
@@ -146,7 +146,7 @@ impl Shared {
         if self.progress.has_lease(|| self.clock.now()) {
             return true;
         }
-        let (answer, begins) = self.gate.join();
+        let (answer, begins) = self.gate.join(Proof::Quorum);
         if begins && self.raft.push(Event::Read).is_err() {
             return false;
         }
@@ -340,6 +340,8 @@ impl Node {
             tick,
             log: Arc::clone(&log),
             apply: Arc::clone(&apply),
+            checkpoint: Arc::clone(&checkpoint_inbox),
+            sync_here_from: Instant::now(),
             stopping: None,
             look_at_pinned: Instant::now(),
         };
@@ -604,6 +606,10 @@ impl Node {
     async fn become_fresh(&self, consistency: Consistency) -> Result<(), ReadError> {
         let progress = &self.0.progress;
         let mut roles = progress.roles();
+        let proof = match consistency {
+            Consistency::Consistent => Proof::Quorum,
+            Consistency::Default | Consistency::Stale => Proof::Lease,
+        };
         loop {
             let role = *roles.borrow_and_update();
             match role {
@@ -618,7 +624,7 @@ impl Node {
                     if has_lease {
                         return progress.applied(commit).await;
                     }
-                    if let Ok(index) = self.read_index().await {
+                    if let Ok(index) = self.read_index(proof).await {
                         return progress.applied(index).await;
                     }
                     // No leader, or no contact to a quorum: the caller's time bounds how often.
@@ -633,9 +639,9 @@ impl Node {
     }
 
     /// Joins the next round with the voters; answers the index that a linearizable read must have applied.
-    async fn read_index(&self) -> Result<LogIndex, ReadError> {
+    async fn read_index(&self, proof: Proof) -> Result<LogIndex, ReadError> {
         self.0.metrics.reads_joined.one();
-        let (answer, begins) = self.0.gate.join();
+        let (answer, begins) = self.0.gate.join(proof);
         if begins && self.0.raft.push(Event::Read).is_err() {
             return Err(ReadError::Stopping);
         }
@@ -650,6 +656,16 @@ impl Node {
             tokio::time::timeout_at(deadline.into(), applied).await,
             Ok(Ok(()))
         )
+    }
+
+    /// As [`Self::caught_up`], with an entry that a leader has applied: it is committed, and this server need not wait
+    /// until raft tells it so.
+    pub(crate) async fn caught_up_with(&self, entry: LogPosition, deadline: Instant) -> bool {
+        if self.0.progress.commit_index() < entry.index {
+            // Refused only while stopping.
+            let _ = self.0.raft.push(Event::Committed(entry));
+        }
+        self.caught_up(entry.index, deadline).await
     }
 
     /// Where blocking queries wait.

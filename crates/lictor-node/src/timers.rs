@@ -384,11 +384,11 @@ mod tests {
             // Nobody answers the first two.
             for _ in 0..2 {
                 assert!(matches!(next_event(shared), Event::Read));
-                let round = shared.gate.begin().unwrap();
+                let (round, _) = shared.gate.begin().unwrap();
                 shared.gate.end(round, &Err(ReadError::NoLeader));
             }
             assert!(matches!(next_event(shared), Event::Read));
-            let round = shared.gate.begin().unwrap();
+            let (round, _) = shared.gate.begin().unwrap();
             shared.gate.end(round, &Ok(LogIndex(2)));
 
             let event = next_event(shared);

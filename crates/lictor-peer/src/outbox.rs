@@ -1,10 +1,23 @@
 //! A bounded queue from many senders, none of which ever waits, to the one task of a connection, which takes all that
 //! is there at a time.
+//!
+//! Waking that task costs more than writing a small message. So while it has nothing to write it may lend the connection
+//! to the senders ([`Outbox::lend`]): they write there themselves as much as it takes at once, and give it back with the
+//! rest.
 
 use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::sync::Arc;
 
-use parking_lot::Mutex;
+use bytes::{Buf as _, Bytes};
+use parking_lot::{Mutex, MutexGuard};
+use tokio::net::TcpStream;
 use tokio::sync::Notify;
+
+use crate::wire::{LENGTH_BYTES, length_prefix};
+
+/// A sender writes no more than this itself: copying it takes some microseconds.
+const WRITE_HERE_MAX_BYTES: usize = 64 * 1024;
 
 /// Something with a size in bytes.
 pub(crate) trait Weigh {
@@ -30,6 +43,10 @@ struct Queue<T> {
     items: VecDeque<T>,
     bytes: usize,
     open: bool,
+    /// Where senders may write, while the queue is empty and the connection's task has nothing to write.
+    lent: Option<Arc<TcpStream>>,
+    /// The rest of a message that a sender has begun to write; goes before all others.
+    begun: Bytes,
 }
 
 /// Why something was not taken.
@@ -46,6 +63,8 @@ impl<T: Weigh> Outbox<T> {
             items: VecDeque::new(),
             bytes: 0,
             open: true,
+            lent: None,
+            begun: Bytes::new(),
         };
         Self {
             queue: Mutex::new(queue),
@@ -56,8 +75,13 @@ impl<T: Weigh> Outbox<T> {
     }
 
     pub(crate) fn push(&self, item: T) -> Result<(), NotTaken> {
+        self.push_into(self.queue.lock(), item)
+    }
+
+    fn push_into(&self, mut queue: MutexGuard<'_, Queue<T>>, item: T) -> Result<(), NotTaken> {
         let weight = item.weight_bytes();
-        let mut queue = self.queue.lock();
+        // Nothing may overtake it.
+        queue.lent = None;
         if !queue.open {
             return Err(NotTaken::Closed);
         }
@@ -82,7 +106,7 @@ impl<T: Weigh> Outbox<T> {
 
     /// Waits until something is there. Cancel safe. For one waiter.
     pub(crate) async fn filled(&self) {
-        while self.queue.lock().items.is_empty() {
+        while self.queue.lock().is_empty() {
             self.filled.notified().await;
         }
     }
@@ -118,11 +142,61 @@ impl<T: Weigh> Outbox<T> {
         let mut queue = self.queue.lock();
         queue.open = false;
         queue.bytes = 0;
+        queue.lent = None;
+        queue.begun = Bytes::new();
         std::mem::take(&mut queue.items)
     }
 
     pub(crate) fn open(&self) {
         self.queue.lock().open = true;
+    }
+}
+
+impl<T> Queue<T> {
+    fn is_empty(&self) -> bool {
+        self.items.is_empty() && self.begun.is_empty()
+    }
+}
+
+impl Outbox<Bytes> {
+    /// As [`Self::push`]; writes the message, framed, if the connection is lent and takes it.
+    pub(crate) fn send(&self, message: Bytes) -> Result<(), NotTaken> {
+        let mut queue = self.queue.lock();
+        let socket = queue.lent.take_if(|_| message.len() <= WRITE_HERE_MAX_BYTES);
+        let Some(socket) = socket else {
+            return self.push_into(queue, message);
+        };
+        let head = length_prefix(message.len());
+        // The task finds out what is wrong with a connection, and ends it.
+        let written = socket.try_write_vectored(&[IoSlice::new(&head), IoSlice::new(&message)]);
+        match written.unwrap_or(0) {
+            0 => return self.push_into(queue, message),
+            count if count == LENGTH_BYTES + message.len() => {
+                queue.lent = Some(socket);
+                return Ok(());
+            }
+            count => {
+                let mut whole = head.as_slice().chain(message);
+                whole.advance(count);
+                queue.begun = whole.copy_to_bytes(whole.remaining());
+            }
+        }
+        drop(queue);
+        self.filled.notify_one();
+        Ok(())
+    }
+
+    /// Lets senders write, unless there is something to write already.
+    pub(crate) fn lend(&self, socket: &Arc<TcpStream>) {
+        let mut queue = self.queue.lock();
+        if queue.open && queue.is_empty() {
+            queue.lent = Some(Arc::clone(socket));
+        }
+    }
+
+    /// What is to be written before anything that [`Self::drain`] gives, as it is.
+    pub(crate) fn take_begun(&self) -> Bytes {
+        std::mem::take(&mut self.queue.lock().begun)
     }
 }
 

@@ -241,7 +241,7 @@ impl Peers {
         let peers = self.0.peers.read();
         let peer = peers.get(&to).ok_or(Dropped::UnknownPeer)?;
         let outbox = if urgent { &peer.urgent } else { &peer.append };
-        let (counted, outcome) = match outbox.push(message) {
+        let (counted, outcome) = match outbox.send(message) {
             Ok(()) => (&peer.sent.taken, Ok(())),
             Err(NotTaken::Closed) => (&peer.sent.unreachable, Err(Dropped::Unreachable)),
             Err(NotTaken::Full) => (&peer.sent.full, Err(Dropped::Full)),

@@ -99,6 +99,11 @@ pub(crate) struct WriteBuf {
 }
 
 impl WriteBuf {
+    /// Appends bytes as they are.
+    pub(crate) fn put_raw(&mut self, bytes: &[u8]) {
+        self.tail.put_slice(bytes);
+    }
+
     /// Appends a frame of `head` and `body`.
     pub(crate) fn put_frame(&mut self, head: &[u8], body: Bytes) {
         self.tail.put_slice(&length_prefix(head.len() + body.len()));

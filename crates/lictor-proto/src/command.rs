@@ -69,6 +69,14 @@ impl Command {
         KINDS.iter().copied()
     }
 
+    /// Whether these are the bytes of an entry that changes one key and no more, so that applying it takes
+    /// microseconds whatever the state holds.
+    pub fn is_of_one_key(entry: &[u8]) -> bool {
+        // The kind is the first field, and below 128.
+        const KIND: u8 = 1 << 3;
+        matches!(entry, [KIND, 16 | 17 | 19 | 20, ..])
+    }
+
     /// The tag of the command in the entry.
     pub fn kind(&self) -> u32 {
         match self {

@@ -137,8 +137,8 @@ impl Config {
             pre_vote: true,
             // LeaseBased answers stale reads after a partition.
             read_only_option: raft::ReadOnlyOption::Safe,
-            // Followers that serve reads want to know commits early.
-            skip_bcast_commit: false,
+            // Followers are told of a commit with the next entries, or in the next lull: see `commits`.
+            skip_bcast_commit: true,
             // Would merge all that is in flight to a follower that lags into one message, however large that is.
             batch_append: false,
             priority: 0,

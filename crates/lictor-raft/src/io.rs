@@ -48,7 +48,16 @@ pub enum Input {
         context: Vec<u8>,
     },
     /// Asks for an index that a linearizable read must wait for.
-    ReadIndex(ReadId),
+    ReadIndex {
+        /// Comes back with the answer.
+        id: ReadId,
+        /// Whether a leader that has a lease may answer by itself; else it asks the others whether it still leads.
+        leased: bool,
+    },
+    /// A member has applied an entry, which therefore is committed. Tells what the leader's next message would.
+    Committed(LogPosition),
+    /// Nothing came for a moment. To be told while [`crate::Core::owes_commit`].
+    Lull,
     /// All tasks up to this one are written, and synced if they asked for it; their messages are sent.
     Persisted(ReadyNo),
     /// Apply has reached an index.

@@ -1,8 +1,8 @@
 //! What clients ask of servers, and servers of each other.
 
 use bytes::Bytes;
-use lictor_proto::{Command, LogIndex, SessionId};
-use lictor_raft::PeerMessage;
+use lictor_proto::{Command, SessionId};
+use lictor_raft::{LogPosition, PeerMessage};
 use lictor_state::Outcome;
 
 /// How fresh a read must be.
@@ -72,12 +72,12 @@ pub(crate) enum Body {
         call: u64,
         request: Request,
     },
-    /// `index`: what the caller must have applied before it passes the reply on.
+    /// `applied`: what the caller must have applied before it passes the reply on.
     Answer {
         life: u64,
         call: u64,
         reply: Reply,
-        index: LogIndex,
+        applied: LogPosition,
     },
     /// Asks for a snapshot's rows.
     Fetch {

@@ -47,6 +47,8 @@ const TIMERS_MS: u64 = 50;
 pub(crate) enum Inner {
     Tick,
     Turn,
+    /// Nothing came for a moment.
+    Lull,
     LogDone,
     ApplyDone,
     Timers,
@@ -206,11 +208,12 @@ pub(crate) struct Process {
     stopped_at: Option<Committed>,
     installing: Option<snapshot::Installing>,
     turn_due: bool,
+    lull_due: bool,
     proposals: Vec<Proposal>,
     proposers: BTreeMap<ProposalId, Caller>,
     answers: Vec<(Caller, Reply)>,
-    /// Those who wait for the next round, and for each that is out.
-    next_round: Vec<Then>,
+    /// Those who wait for the next round that the others confirm and the next for which a lease will do, and for each that is out.
+    next_round: [Vec<Then>; 2],
     rounds: BTreeMap<ReadId, Vec<Then>>,
     waiting: BTreeMap<LogIndex, Vec<Then>>,
     forwarded: BTreeMap<u64, Caller>,
@@ -335,6 +338,12 @@ impl Server {
                 self.input(Input::Tick, context)
             }
             Inner::Turn => self.turn(context),
+            Inner::Lull => {
+                if let Some(process) = &mut self.process {
+                    process.lull_due = false;
+                }
+                self.input(Input::Lull, context)
+            }
             Inner::LogDone => self.log_done(context),
             Inner::ApplyDone => self.apply_done(context),
             Inner::Timers => {
@@ -382,11 +391,8 @@ impl Server {
                 life,
                 call,
                 reply,
-                index,
-            } => {
-                self.forwarded_answer(life, call, reply, index, context);
-                Ok(())
-            }
+                applied,
+            } => self.forwarded_answer(life, call, reply, applied, context),
             Body::Fetch { life, pin } => self.send_rows(from, life, pin, context),
             Body::Rows { life, pin, rows } => self.rows_came(from, life, pin, rows, context),
             Body::Fetched { pin } => self.unpin(pin, true, context),
@@ -406,6 +412,11 @@ impl Server {
         let mut outputs = Vec::new();
         process.core.handle(input, clock, &mut outputs);
         process.commit = process.core.status().commit;
+        if process.core.owes_commit() && !process.lull_due {
+            process.lull_due = true;
+            let after = context.random.below(3_000);
+            context.later(Inner::Lull, after);
+        }
         for output in outputs {
             self.carry_out(output, context)?;
         }
@@ -523,10 +534,11 @@ impl Process {
             stopped_at: None,
             installing: None,
             turn_due: false,
+            lull_due: false,
             proposals: Vec::new(),
             proposers: BTreeMap::new(),
             answers: Vec::new(),
-            next_round: Vec::new(),
+            next_round: [Vec::new(), Vec::new()],
             rounds: BTreeMap::new(),
             waiting: BTreeMap::new(),
             forwarded: BTreeMap::new(),
@@ -546,6 +558,12 @@ impl Process {
         &self.state
     }
 
+    /// The last entry in the state.
+    fn position(&self) -> LogPosition {
+        let (index, term) = self.state.applied();
+        LogPosition { index, term }
+    }
+
     fn number(&mut self) -> u64 {
         self.last_number += 1;
         self.last_number
@@ -554,7 +572,11 @@ impl Process {
 
 /// Every request that a dying process leaves unanswered.
 pub(crate) fn callers(process: &Process) -> Vec<Caller> {
-    let thens = process.next_round.iter().chain(process.rounds.values().flatten());
+    let thens = process
+        .next_round
+        .iter()
+        .flatten()
+        .chain(process.rounds.values().flatten());
     let thens = thens.chain(process.waiting.values().flatten());
     let mut callers: Vec<Caller> = thens.map(Then::caller).collect();
     callers.extend(process.proposers.values());

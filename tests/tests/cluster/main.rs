@@ -16,6 +16,8 @@ mod lines;
 mod members;
 mod metrics;
 mod partitions;
+mod peer_port;
+mod readme;
 mod serving;
 mod sessions;
 

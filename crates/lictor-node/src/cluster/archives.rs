@@ -11,7 +11,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use lictor_peer::{BulkReader, BulkStream, BulkWriter, NotSent};
@@ -280,7 +280,8 @@ impl Node {
         match done {
             Done::Done(_) => {
                 // Where it cannot be waited for the restore stands all the same.
-                let _ = shared.progress.applied(LogIndex(applied)).await;
+                let deadline = Instant::now() + RESTORED_WITHIN;
+                let _ = self.caught_up(LogIndex(applied), deadline).await;
                 Some(Ok(()))
             }
             Done::NotLeader(_) => None,

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use lictor_peer::{CallError, Lost};
 use lictor_proto::v1::{ProposeReply, Refusal, RefusalKind, RenewOutcome, RenewReply, propose_reply};
-use lictor_proto::{Command, LogIndex, RaftId, SessionId};
+use lictor_proto::{Command, LogIndex, RaftId, SessionId, Term};
+use lictor_raft::LogPosition;
 use lictor_state::Outcome;
 use lictor_telemetry::journey;
 use prost::Message as _;
@@ -68,7 +69,7 @@ impl Node {
         match read_reply(body) {
             Ok((applied, outcome)) => {
                 // Where it cannot be waited for the write stands all the same.
-                let _ = self.caught_up(applied, deadline).await;
+                let _ = self.caught_up_with(applied, deadline).await;
                 Forwarded::Answered(Ok(outcome))
             }
             Err(ProposeError::NoLeader) => Forwarded::NotTaken,
@@ -111,12 +112,16 @@ impl Node {
 
     fn written_reply(&self, result: Result<Outcome, ProposeError>) -> Bytes {
         match result {
-            Ok(outcome) => ProposeReply {
-                applied: self.shared().progress.applied_index().0,
-                result: Some(propose_reply::Result::Outcome(outcome.to_message())),
+            Ok(outcome) => {
+                let (index, term) = self.view().applied();
+                ProposeReply {
+                    applied: index.0,
+                    applied_term: term.0,
+                    result: Some(propose_reply::Result::Outcome(outcome.to_message())),
+                }
+                .encode_to_vec()
+                .into()
             }
-            .encode_to_vec()
-            .into(),
             Err(error) => from_error(&error),
         }
     }
@@ -150,7 +155,8 @@ impl Node {
             RenewOutcome::Unknown => false,
             RenewOutcome::NotLeader | RenewOutcome::Unspecified => return Forwarded::NotTaken,
         };
-        let shows = self.caught_up(LogIndex(reply.applied), deadline).await;
+        let applied = position(reply.applied, reply.applied_term);
+        let shows = self.caught_up_with(applied, deadline).await;
         Forwarded::Answered(if shows {
             Ok(renewed)
         } else {
@@ -168,9 +174,11 @@ impl Node {
                 Err(_) => RenewOutcome::NotLeader,
             },
         };
+        let (index, term) = self.view().applied();
         RenewReply {
             outcome: outcome.into(),
-            applied: self.shared().progress.applied_index().0,
+            applied: index.0,
+            applied_term: term.0,
         }
         .encode_to_vec()
         .into()
@@ -179,14 +187,21 @@ impl Node {
 
 /// What a server said to a command: how far it had applied the log, and the outcome. A refusal that had no effect and
 /// never will is [`ProposeError::NoLeader`].
-pub(super) fn read_reply(body: Bytes) -> Result<(LogIndex, Outcome), ProposeError> {
+pub(super) fn read_reply(body: Bytes) -> Result<(LogPosition, Outcome), ProposeError> {
     let reply = ProposeReply::decode(body).map_err(|_| ProposeError::OutcomeUnknown)?;
     match reply.result {
         Some(propose_reply::Result::Outcome(outcome)) => Outcome::from_message(outcome)
-            .map(|outcome| (LogIndex(reply.applied), outcome))
+            .map(|outcome| (position(reply.applied, reply.applied_term), outcome))
             .ok_or(ProposeError::OutcomeUnknown),
         Some(propose_reply::Result::Refusal(refusal)) => Err(to_error(refusal)),
         None => Err(ProposeError::OutcomeUnknown),
+    }
+}
+
+fn position(index: u64, term: u64) -> LogPosition {
+    LogPosition {
+        index: LogIndex(index),
+        term: Term(term),
     }
 }
 
@@ -202,6 +217,7 @@ fn reply(kind: RefusalKind, text: String, numbers: Vec<u64>) -> Bytes {
     };
     ProposeReply {
         applied: 0,
+        applied_term: 0,
         result: Some(propose_reply::Result::Refusal(refusal)),
     }
     .encode_to_vec()

@@ -41,7 +41,7 @@ pub(crate) use compare::{Digests, watch_over};
 pub use enlist::{EnlistError, Newcomer};
 pub use form::{FormError, Formed, Forming, JoinPace, VowStore};
 pub(crate) use forward::Forwarded;
-pub(crate) use gate::Gate;
+pub(crate) use gate::{Gate, Proof};
 pub(crate) use handler::INBOX_MAX;
 pub use handler::PeerHandler;
 pub use keeper::Autopilot;

@@ -482,7 +482,7 @@ impl Upstream {
                     Ok(body) => match read_reply(body) {
                         Err(ProposeError::NoLeader) => {}
                         Ok((applied, outcome)) => {
-                            self.note(node, applied, command);
+                            self.note(node, applied.index, command);
                             return Ok(outcome);
                         }
                         Err(error) => return Err(error),

@@ -49,6 +49,8 @@ pub(crate) enum Event {
     Unreachable(RaftId),
     /// Reads have joined a round that is to begin.
     Read,
+    /// Another server has applied this entry.
+    Committed(LogPosition),
     /// The members are to be changed; with `term` only in that.
     ChangeMembers {
         id: ProposalId,

@@ -3,21 +3,32 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lictor_proto::{LogIndex, RaftId, Term};
+use lictor_proto::{Command, LogIndex, RaftId, Term};
 use lictor_raft::{
-    ConfEcho, Core, Input, LogPosition, LogReader, LogTask, LogWriter, Output, ProposalId, ReadId,
+    Committed, ConfEcho, Core, Input, LogPosition, LogReader, LogTask, LogWriter, Output, ProposalId, ReadId,
     RoleChange, Why,
 };
 use tokio::sync::oneshot;
 
-use super::{ApplyWork, ApplyWorker, Clock, Event, LogWork, LogWorker, Shared, Stage, Survey, fatal};
-use crate::cluster::{compare, snapshots};
+use super::{
+    ApplyWork, ApplyWorker, CheckpointWork, Clock, Event, LogWork, LogWorker, Shared, Stage, Survey, fatal,
+};
+use crate::cluster::{Proof, compare, snapshots};
+use crate::mailbox::Mailbox;
 use crate::{Linger, ProposeError, ReadError};
 
 /// After a batch of at most this many events the thread polls for the next before it sleeps; after larger ones there
 /// is enough to do.
 const FEW_EVENTS: usize = 2;
 
+/// A leader tells the others of a commit after this time. Above that in which a client that has its answer sends the next
+/// write, which the word can go with.
+const LULL: Duration = Duration::from_micros(500);
+/// A follower writes to its log on the raft thread while that does not take longer than this: heartbeats, which come
+/// every few ticks, then never wait.
+const QUICK_SYNC: Duration = Duration::from_millis(5);
+/// Else it leaves it to the log thread for so long.
+const SLOW_DISK: Duration = Duration::from_secs(10);
 /// How long a stop waits for what was proposed before.
 const STOP_WAIT: Duration = Duration::from_secs(5);
 /// How long a leader that stops waits for another to take over.
@@ -26,7 +37,7 @@ const HAND_OVER_WAIT: Duration = Duration::from_secs(3);
 const PINNED_EVERY: Duration = Duration::from_secs(1);
 
 /// Entries that the raft thread applies itself when it may; more are left to the apply thread, beside which it can
-/// write the next ones to the log.
+/// see to the next ones.
 const APPLY_HERE_MAX: usize = 16;
 
 pub(crate) struct RaftThread<R: LogReader, W: LogWriter> {
@@ -36,6 +47,10 @@ pub(crate) struct RaftThread<R: LogReader, W: LogWriter> {
     pub(crate) tick: Duration,
     pub(crate) log: Arc<Stage<LogWork, LogWorker<W>>>,
     pub(crate) apply: Arc<Stage<ApplyWork, ApplyWorker>>,
+    /// Where apply leaves the rows that changed; it waits while that is full.
+    pub(crate) checkpoint: Arc<Mailbox<CheckpointWork>>,
+    /// From when on a follower writes to its log on this thread.
+    pub(crate) sync_here_from: Instant,
     /// Set once this thread is told to stop.
     pub(crate) stopping: Option<Stopping>,
     pub(crate) look_at_pinned: Instant,
@@ -57,6 +72,7 @@ impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
         let mut next_tick = Instant::now() + self.tick;
         let mut linger = Linger::default();
         let mut had_few = false;
+        let mut lull = None;
         let now = Instant::now();
         self.core.handle(Input::Start, self.clock.at(now), &mut outputs);
         self.publish(now);
@@ -64,7 +80,10 @@ impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
         loop {
             // It has nobody to hear from: it need not tick, and an idle server sleeps.
             let alone = self.core.is_alone();
-            let until = (!alone).then_some(next_tick);
+            let owed = self.core.owes_commit();
+            lull = owed.then(|| lull.unwrap_or_else(|| Instant::now() + LULL));
+            let tick = (!alone).then_some(next_tick);
+            let until = tick.into_iter().chain(lull).min();
             if alone && had_few {
                 self.poll(&mut linger);
             }
@@ -81,7 +100,12 @@ impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
                 self.expire_pinned(now);
                 self.hand_over(now, &mut outputs);
             }
+            self.core.set_no_room(self.shared.progress.is_disk_full());
             self.tell(&mut events, now, &mut outputs);
+            // Unless it has gone with a proposal.
+            if lull.is_some_and(|lull| now >= lull) && self.core.owes_commit() {
+                self.core.handle(Input::Lull, self.clock.at(now), &mut outputs);
+            }
             // Before a message can tell anybody else of a commit (rule R1).
             self.publish(now);
             self.carry_out(&mut outputs, now);
@@ -224,10 +248,12 @@ impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
             Event::Peer(message) => Input::Peer(message),
             Event::Unreachable(member) => Input::Unreachable(member),
             Event::Read => {
-                let round = self.shared.gate.begin()?;
+                let (id, proof) = self.shared.gate.begin()?;
                 self.shared.metrics.read_rounds.one();
-                Input::ReadIndex(round)
+                let leased = proof == Proof::Lease;
+                Input::ReadIndex { id, leased }
             }
+            Event::Committed(entry) => Input::Committed(entry),
             Event::ChangeMembers { id, term, .. } if term.is_some_and(|term| !self.leads_in(term)) => {
                 self.refuse(id, ProposeError::NoLeader);
                 return None;
@@ -272,6 +298,8 @@ impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
     fn carry_out(&mut self, outputs: &mut Vec<Output>, now: Instant) {
         // Nobody waits for a heartbeat, so it may block on its own disk.
         let alone = self.core.is_alone();
+        let syncs_here = self.syncs_here();
+        let mut held = Vec::new();
         for output in outputs.drain(..) {
             if let Output::Append(task) = &output {
                 self.note_append(task, now);
@@ -279,9 +307,17 @@ impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
             // The threads behind end only after this one, so their mailboxes are open.
             let delivered = match output {
                 Output::Append(task) if alone => self.log.do_here_or_send(LogWork::Append(task)).is_ok(),
+                Output::Append(task) if syncs_here => {
+                    held.push(LogWork::Append(task));
+                    true
+                }
                 Output::Append(task) => self.log.send(LogWork::Append(task)).is_ok(),
-                Output::Compact(to) => self.log.send(LogWork::Compact(to)).is_ok(),
-                Output::Apply(entries) if alone && entries.len() <= APPLY_HERE_MAX => {
+                Output::Compact(to) => {
+                    self.sync_here(&mut held) && self.log.send(LogWork::Compact(to)).is_ok()
+                }
+                Output::Apply(entries)
+                    if alone && entries.len() <= APPLY_HERE_MAX || self.is_quick(&entries) =>
+                {
                     self.apply.do_here_or_send(ApplyWork::Entries(entries)).is_ok()
                 }
                 Output::Apply(entries) => self.apply.send(ApplyWork::Entries(entries)).is_ok(),
@@ -309,7 +345,9 @@ impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
                     self.end_round(id, &Err(ReadError::NoLeader));
                     true
                 }
-                Output::ResetLog(position) => self.log.send(LogWork::Reset(position)).is_ok(),
+                Output::ResetLog(position) => {
+                    self.sync_here(&mut held) && self.log.send(LogWork::Reset(position)).is_ok()
+                }
                 Output::WantSnapshot { to } => self.apply.send(ApplyWork::Pin { to }).is_ok(),
                 Output::Install {
                     from,
@@ -330,13 +368,46 @@ impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
                 ),
             };
             if !delivered {
-                fatal(
-                    "a pipeline thread ended before the raft thread",
-                    &"its mailbox is closed",
-                );
+                ended_early();
             }
         }
+        if !self.sync_here(&mut held) {
+            ended_early();
+        }
     }
+
+    /// Whether this thread writes to the log itself: as a follower, whose leader waits for nothing else, on a disk that
+    /// is quick. A leader has its own disk work beside the others', and must beat meanwhile.
+    fn syncs_here(&self) -> bool {
+        !self.core.status().is_leader && Instant::now() >= self.sync_here_from
+    }
+
+    /// Writes to the log, after all else that a turn asked for. Says whether the log thread is there.
+    fn sync_here(&mut self, held: &mut Vec<LogWork>) -> bool {
+        if held.is_empty() {
+            return true;
+        }
+        let began = Instant::now();
+        let delivered = self.log.do_all_here_or_send(held).is_ok();
+        if began.elapsed() > QUICK_SYNC {
+            self.sync_here_from = began + SLOW_DISK;
+        }
+        delivered
+    }
+
+    /// Whether entries are applied so quickly that other members will not miss this one meanwhile.
+    fn is_quick(&self, entries: &[Committed]) -> bool {
+        entries.len() <= APPLY_HERE_MAX
+            && entries.iter().all(|entry| Command::is_of_one_key(&entry.data))
+            && self.checkpoint.has_room()
+    }
+}
+
+fn ended_early() -> ! {
+    fatal(
+        "a pipeline thread ended before the raft thread",
+        &"its mailbox is closed",
+    );
 }
 
 impl<R: LogReader, W: LogWriter> RaftThread<R, W> {

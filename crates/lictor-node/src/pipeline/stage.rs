@@ -1,8 +1,8 @@
 //! A pipeline thread with its work, and the short cut past it.
 //!
-//! Handing work to another thread costs two context switches. While the raft thread has nobody to send heartbeats to
-//! and the next stage has nothing to do, it may do that stage's work itself: a single client's write then wakes one
-//! thread instead of four. Under load the stages run beside each other.
+//! Handing work to another thread costs two context switches. Where the next stage has nothing to do and the raft thread
+//! can spare the time, it does that stage's work itself: a single client's write to a lone server then wakes one thread
+//! instead of four. Under load the stages run beside each other.
 //!
 //! Why the order holds: only one thread sends to a stage, and it takes the short cut only when all that it sent
 //! before is done (`work_done_by_the_sender_never_overtakes_what_was_sent`).
@@ -59,6 +59,17 @@ impl<T, W: Worker<T>> Stage<T, W> {
             return Ok(());
         }
         self.send(item)
+    }
+
+    /// As [`Self::do_here_or_send`], all of it at once.
+    pub(crate) fn do_all_here_or_send(&self, items: &mut Vec<T>) -> Result<(), T> {
+        if self.backlog.load(Ordering::Acquire) == 0
+            && let Some(mut worker) = self.worker.try_lock()
+        {
+            worker.work(items);
+            return Ok(());
+        }
+        items.drain(..).try_for_each(|item| self.send(item))
     }
 
     /// The stage's thread: works until the inbox is closed and empty.

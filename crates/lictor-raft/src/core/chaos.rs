@@ -92,7 +92,8 @@ fn step(cluster: &mut Cluster, random: &mut SplitMix, history: &mut History, num
         50..58 => {
             let read = ReadId(number);
             history.reads.insert((id, read), history.last());
-            cluster.input(id, Input::ReadIndex(read));
+            let leased = random.below(2) == 0;
+            cluster.input(id, Input::ReadIndex { id: read, leased });
         }
         58..70 => cluster.node(id).hold_disk = random.below(3) == 0,
         70..80 => cluster.node(id).hold_apply = random.below(3) == 0,

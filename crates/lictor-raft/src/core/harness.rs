@@ -278,8 +278,18 @@ impl Cluster {
             return true;
         }
         let ids: Vec<u64> = self.nodes.keys().copied().collect();
-        ids.into_iter()
-            .any(|id| !self.node(id).paused && (self.write(id) || self.apply(id)))
+        ids.iter()
+            .any(|id| !self.node(*id).paused && (self.write(*id) || self.apply(*id)))
+            || ids.iter().any(|id| !self.node(*id).paused && self.lull(*id))
+    }
+
+    /// Nothing else is to be done: the moment to tell of commits.
+    fn lull(&mut self, id: u64) -> bool {
+        let owes = self.node(id).core.owes_commit();
+        if owes {
+            self.input(id, Input::Lull);
+        }
+        owes
     }
 
     /// Whether a message would arrive.

@@ -129,6 +129,11 @@ impl<R: LogReader> Core<R> {
         }
     }
 
+    /// Whether nobody else can lead now.
+    pub(super) fn has_lease(&self) -> bool {
+        self.is_leader() && self.lease.published.is_some_and(|until| self.now < until)
+    }
+
     pub(super) fn renew_lease(&mut self, context: &[u8]) {
         self.lease.renew(context);
     }

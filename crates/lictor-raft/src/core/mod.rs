@@ -43,6 +43,7 @@
 //!   `word_of_a_snapshot_that_is_lost_is_sent_again`
 
 mod apply;
+mod commits;
 mod compact;
 mod lease;
 mod peers;
@@ -70,6 +71,7 @@ use crate::{
     RoleChange, StateMark, Status, drain, message,
 };
 use apply::Applying;
+use commits::Commits;
 use compact::LogBytes;
 use lease::Lease;
 use peers::Contacts;
@@ -98,9 +100,12 @@ pub struct Core<R: LogReader> {
     contacts: Contacts,
     pending: Pending,
     reads: Reads,
+    commits: Commits,
     applying: Applying,
     snapshots: Snapshots,
     log_bytes: LogBytes,
+    /// Whether there is no room for entries of a leader.
+    no_room: bool,
     /// Tasks given to the log thread and not reported persisted.
     writing: VecDeque<Writing>,
     /// The last `Ready` taken.
@@ -152,9 +157,11 @@ impl<R: LogReader> Core<R> {
             contacts: Contacts::default(),
             pending: Pending::default(),
             reads: Reads::new(&config),
+            commits: Commits::default(),
             applying: Applying::new(applied),
             snapshots: Snapshots::default(),
             log_bytes: LogBytes::default(),
+            no_room: false,
             writing: VecDeque::new(),
             last_ready: 0,
             written_hard_state: log.hard_state,
@@ -175,7 +182,9 @@ impl<R: LogReader> Core<R> {
             Input::Unreachable(member) => self.raw.report_unreachable(member.0),
             Input::Propose(batch) => self.propose(batch, out),
             Input::ChangeMembers { id, changes, context } => self.change_members(id, &changes, context, out),
-            Input::ReadIndex(id) => self.read_index(id, out),
+            Input::ReadIndex { id, leased } => self.read_index(id, leased, out),
+            Input::Committed(entry) => self.hear_of_commit(entry),
+            Input::Lull => self.tell_commit(),
             Input::Persisted(number) => self.persisted(number),
             Input::Applied { index, conf: None } => self.applied(index, out),
             Input::Applied {
@@ -234,6 +243,11 @@ impl<R: LogReader> Core<R> {
     /// Whether this member leads and is handing over: proposals are refused until it has, or has given it up.
     pub fn is_handing_over(&self) -> bool {
         self.is_leader() && self.raw.raft.lead_transferee.is_some()
+    }
+
+    /// While set, entries of a leader are let go as if they were lost: the disk has no room for them. It sends them again.
+    pub fn set_no_room(&mut self, no_room: bool) {
+        self.no_room = no_room;
     }
 
     /// Whether proposals made here wait for their outcome.
@@ -338,7 +352,9 @@ impl<R: LogReader> Core<R> {
             // raft-rs would find a new leader whose entries are not persisted, and panic.
             MessageType::MsgRequestVoteResponse => self.writing.iter().any(|task| task.first.is_some()),
             MessageType::MsgTimeoutNow => self.votes_alone() || !self.may_campaign(),
-            MessageType::MsgAppend => self.snapshots.is_installing(),
+            MessageType::MsgAppend => {
+                self.snapshots.is_installing() || self.no_room && !message.entries.is_empty()
+            }
             _ => false,
         };
         if drop {
@@ -346,10 +362,14 @@ impl<R: LogReader> Core<R> {
             return;
         }
         let (from, term) = (message.from, message.term);
-        if kind == MessageType::MsgSnapshot {
-            self.told_of_snapshot(message, out);
-        } else {
-            self.step(message);
+        match kind {
+            MessageType::MsgSnapshot => self.told_of_snapshot(message, out),
+            MessageType::MsgReadIndex if self.may_answer_alone(&message) => self.answer_alone(message, out),
+            MessageType::MsgAppend => {
+                self.step(message);
+                self.use_heard_commit();
+            }
+            _ => self.step(message),
         }
         self.notice_role(out);
         if term == self.raw.raft.term {
@@ -380,6 +400,7 @@ impl<R: LogReader> Core<R> {
         let reign_new = is_leader && (!was.is_leader || was.term != term);
         if was.term != term || was.is_leader != is_leader {
             self.contacts.forget();
+            self.commits.forget_told();
             self.lease.end();
         }
         if reign_over {

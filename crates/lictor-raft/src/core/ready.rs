@@ -32,6 +32,9 @@ impl<R: LogReader> Core<R> {
             match message.get_msg_type() {
                 MessageType::MsgTimeoutNow => self.hand_over_lease(out),
                 MessageType::MsgSnapshot => self.note_told(&message),
+                MessageType::MsgAppend | MessageType::MsgHeartbeat => {
+                    self.commits.note_told(message.to, LogIndex(message.commit));
+                }
                 _ => {}
             }
             out.push(Output::Send(PeerMessage::from_raft(&message)));

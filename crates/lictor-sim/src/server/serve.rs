@@ -2,7 +2,7 @@
 
 use lictor_proto::v1::{KvTtlOver, LockDelayOver, QueueDrop, ReapTombstones, SessionDestroy};
 use lictor_proto::{Command, LogIndex, SessionId};
-use lictor_raft::{Input, Proposal, ProposalId, ReadId};
+use lictor_raft::{Input, LogPosition, Proposal, ProposalId, ReadId};
 use lictor_session::Renewal;
 use lictor_state::Outcome;
 
@@ -31,7 +31,9 @@ impl Server {
                 self.once_applied(index, Then::Read(caller, query), context);
             }
             Request::Watch(query, known) => self.watch(caller, query, known, context),
-            Request::Read(query, _) => self.next_round(Then::Read(caller, query), context),
+            Request::Read(query, mode) => {
+                self.next_round(mode == Mode::Default, Then::Read(caller, query), context);
+            }
             Request::Write(_) | Request::Renew(_) if !process.serving => {
                 if let Request::Write(command) = &request {
                     self.expect(caller, command);
@@ -54,7 +56,7 @@ impl Server {
             }
             Request::Renew(id) if has_lease => self.renew(caller, id, context),
             // Rule R16: without a lease only after a round.
-            Request::Renew(id) => self.next_round(Then::Renew(caller, id), context),
+            Request::Renew(id) => self.next_round(false, Then::Renew(caller, id), context),
         }
     }
 
@@ -83,11 +85,13 @@ impl Server {
         };
         process.turn_due = false;
         let proposals = std::mem::take(&mut process.proposals);
-        if !process.next_round.is_empty() {
-            let id = ReadId(process.number());
-            let round = std::mem::take(&mut process.next_round);
-            process.rounds.insert(id, round);
-            self.input(Input::ReadIndex(id), context)?;
+        let rounds = std::mem::take(&mut process.next_round);
+        for (leased, round) in [false, true].into_iter().zip(rounds) {
+            if let (false, Some(process)) = (round.is_empty(), &mut self.process) {
+                let id = ReadId(process.number());
+                process.rounds.insert(id, round);
+                self.input(Input::ReadIndex { id, leased }, context)?;
+            }
         }
         if !proposals.is_empty() {
             self.input(Input::Propose(proposals), context)?;
@@ -95,9 +99,9 @@ impl Server {
         Ok(())
     }
 
-    fn next_round(&mut self, then: Then, context: &mut Context<'_>) {
+    fn next_round(&mut self, leased: bool, then: Then, context: &mut Context<'_>) {
         if let Some(process) = &mut self.process {
-            process.next_round.push(then);
+            process.next_round[usize::from(leased)].push(then);
         }
         self.turn_soon(context);
     }
@@ -124,15 +128,17 @@ impl Server {
         life: u64,
         call: u64,
         reply: Reply,
-        index: LogIndex,
+        applied: LogPosition,
         context: &mut Context<'_>,
-    ) {
+    ) -> Checked {
         let Some(process) = self.process.as_mut().filter(|_| life == self.life) else {
-            return;
+            return Ok(());
         };
         if let Some(caller) = process.forwarded.remove(&call) {
-            self.once_applied(index, Then::Answer(caller, reply), context);
+            self.input(Input::Committed(applied), context)?;
+            self.once_applied(applied.index, Then::Answer(caller, reply), context);
         }
+        Ok(())
     }
 
     pub(super) fn once_applied(&mut self, index: LogIndex, then: Then, context: &mut Context<'_>) {
@@ -185,15 +191,15 @@ impl Server {
             Caller::Nobody => {}
             Caller::Client { client, call } => context.acts.push(Act::Answer { client, call, reply }),
             Caller::Server { server, life, call } => {
-                let index = match reply {
-                    Reply::Done(_) => self.applied(),
-                    _ => LogIndex(0),
+                let applied = match (&reply, &self.process) {
+                    (Reply::Done(_), Some(process)) => process.position(),
+                    _ => LogPosition::ZERO,
                 };
                 let body = Body::Answer {
                     life,
                     call,
                     reply,
-                    index,
+                    applied,
                 };
                 context.acts.push(Act::Send { to: server, body });
             }
@@ -211,7 +217,7 @@ impl Server {
         if has_lease {
             self.act_on_timers(context);
         } else if process.manager.next_deadline().is_some_and(|at| at <= clock) {
-            self.next_round(Then::Timers, context);
+            self.next_round(false, Then::Timers, context);
         }
     }
 

@@ -205,7 +205,13 @@ fn after_timeout_now_there_is_no_lease_for_the_rest_of_the_term_but_reads_go_on(
         cluster.node(1).core.status().is_leader,
         "the transfer came to nothing"
     );
-    cluster.input(1, Input::ReadIndex(ReadId(7)));
+    cluster.input(
+        1,
+        Input::ReadIndex {
+            id: ReadId(7),
+            leased: false,
+        },
+    );
     cluster.settle();
     assert_eq!(cluster.node(1).reads.len(), 1);
 }

@@ -210,7 +210,13 @@ fn a_followers_read_before_the_first_commit_of_a_new_leader_is_answered_after_it
     cluster.node(3).hold_disk = false;
     cluster.tick_until(|cluster| cluster.node(2).core.status().is_leader);
     cluster.node(3).hold_disk = true;
-    cluster.input(3, Input::ReadIndex(ReadId(1)));
+    cluster.input(
+        3,
+        Input::ReadIndex {
+            id: ReadId(1),
+            leased: false,
+        },
+    );
     cluster.ticks(5);
 
     cluster.node(3).hold_disk = false;
