@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 use serde_json::{Map, Value, json};
 
+use super::agent_absent;
 use crate::config::{Format, Place, Sources};
 
 #[derive(Debug, Clone, Default, Args)]
@@ -52,6 +53,21 @@ pub(crate) struct AgentFlags {
     /// Name of the datacenter.
     #[arg(long, value_name = "NAME")]
     datacenter: Option<String>,
+    /// Certificates of servers have the name server.DATACENTER.DOMAIN.
+    #[arg(long, value_name = "DOMAIN")]
+    domain: Option<String>,
+    /// How long a blocking query waits that names no time.
+    #[arg(long, value_name = "DURATION")]
+    default_query_time: Option<String>,
+    /// How long a blocking query waits at most.
+    #[arg(long, value_name = "DURATION")]
+    max_query_time: Option<String>,
+    /// Bytes of a check's output that are kept.
+    #[arg(long = "check_output_max_size", value_name = "BYTES")]
+    check_output_max_size: Option<i64>,
+    /// A network that may write over HTTP; may be repeated; all may when none is given.
+    #[arg(long, value_name = "CIDR")]
+    allow_write_http_from: Vec<String>,
     /// Port of HTTP, -1 for none.
     #[arg(long, value_name = "PORT", allow_negative_numbers = true)]
     http_port: Option<i64>,
@@ -134,6 +150,7 @@ impl AgentFlags {
             ("grpc", json!(self.grpc_port)),
             ("grpc_tls", json!(self.grpc_tls_port)),
         ]);
+        let http = given([("allow_write_http_from", some(&self.allow_write_http_from))]);
         Ok(given([
             ("server", json!(self.server)),
             ("bootstrap", json!(self.bootstrap)),
@@ -148,6 +165,11 @@ impl AgentFlags {
             ("node_id", json!(self.node_id)),
             ("node_meta", Value::Object(node_meta)),
             ("datacenter", json!(self.datacenter)),
+            ("domain", json!(self.domain)),
+            ("default_query_time", json!(self.default_query_time)),
+            ("max_query_time", json!(self.max_query_time)),
+            ("check_output_max_size", json!(self.check_output_max_size)),
+            ("http_config", Value::Object(http)),
             ("ports", Value::Object(ports)),
             ("retry_join", json!(self.retry_join)),
             ("start_join", json!(self.join)),
@@ -184,6 +206,7 @@ fn some(list: &[String]) -> Value {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct AgentArgs {
     flags: AgentFlags,
+    absent: Map<String, Value>,
     places: Vec<Place>,
     format: Option<Format>,
     fragments: Vec<String>,
@@ -195,9 +218,12 @@ impl AgentArgs {
     /// # Errors
     /// A text about a flag that cannot be read.
     pub(crate) fn into_sources(self) -> Result<Sources, String> {
+        let dev = self.flags.dev.unwrap_or(false);
+        let mut flags = self.flags.into_config()?;
+        flags.extend(self.absent);
         Ok(Sources {
-            dev: self.flags.dev.unwrap_or(false),
-            flags: self.flags.into_config()?,
+            dev,
+            flags,
             environment: Map::new(),
             places: self.places,
             format: self.format,
@@ -230,6 +256,7 @@ impl FromArgMatches for AgentArgs {
         places.sort_by_key(|(at, _)| *at);
         Ok(Self {
             flags: AgentFlags::from_arg_matches(matches)?,
+            absent: agent_absent::given(matches),
             places: places.into_iter().map(|(_, place)| place).collect(),
             format: matches.get_one::<Format>(FORMAT).copied(),
             fragments: matches
@@ -258,6 +285,7 @@ impl Args for AgentArgs {
                 .help(help)
         };
         AgentFlags::augment_args(command)
+            .args(agent_absent::args())
             .arg(path(
                 FILE,
                 "A configuration file, JSON or HCL by its name; may be repeated, later ones win",
@@ -283,5 +311,151 @@ impl Args for AgentArgs {
 
     fn augment_args_for_update(command: Command) -> Command {
         Self::augment_args(command)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use super::*;
+
+    /// The flags that `consul agent -h` lists (1.20.6), each with a value; an empty one for a switch.
+    const CONSUL: &[(&str, &str)] = &[
+        ("advertise", "127.0.0.1"),
+        ("advertise-wan", "127.0.0.1"),
+        ("allow-write-http-from", "10.0.0.0/8"),
+        ("alt-domain", "other"),
+        ("auto-reload-config", ""),
+        ("bind", "127.0.0.1"),
+        ("bootstrap", ""),
+        ("bootstrap-expect", "1"),
+        ("check_output_max_size", "100"),
+        ("client", "127.0.0.1"),
+        ("config-dir", "d"),
+        ("config-file", "f"),
+        ("config-format", "hcl"),
+        ("data-dir", "d"),
+        ("datacenter", "dc2"),
+        ("default-query-time", "7s"),
+        ("dev", ""),
+        ("disable-host-node-id", ""),
+        ("disable-keyring-file", ""),
+        ("dns-port", "-1"),
+        ("domain", "example"),
+        ("enable-local-script-checks", ""),
+        ("enable-script-checks", ""),
+        ("encrypt", "k"),
+        ("grpc-port", "-1"),
+        ("grpc-tls-port", "-1"),
+        ("hcl", "ui = true"),
+        ("http-port", "1"),
+        ("https-port", "2"),
+        ("join", "a"),
+        ("join-wan", "a"),
+        ("log-file", "f"),
+        ("log-json", ""),
+        ("log-level", "info"),
+        ("log-rotate-bytes", "1"),
+        ("log-rotate-duration", "1h"),
+        ("log-rotate-max-files", "-1"),
+        ("max-query-time", "8s"),
+        ("node", "n"),
+        ("node-id", "x"),
+        ("node-meta", "a:b"),
+        ("non-voting-server", ""),
+        ("pid-file", "f"),
+        ("primary-gateway", "a"),
+        ("protocol", "3"),
+        ("raft-protocol", "3"),
+        ("read-replica", ""),
+        ("recursor", "127.0.0.1"),
+        ("rejoin", ""),
+        ("retry-interval", "1s"),
+        ("retry-interval-wan", "1s"),
+        ("retry-join", "a"),
+        ("retry-join-wan", "a"),
+        ("retry-max", "1"),
+        ("retry-max-wan", "1"),
+        ("segment", "s"),
+        ("serf-lan-allowed-cidrs", "10.0.0.0/8"),
+        ("serf-lan-bind", "127.0.0.1"),
+        ("serf-lan-port", "1"),
+        ("serf-wan-allowed-cidrs", "10.0.0.0/8"),
+        ("serf-wan-bind", "127.0.0.1"),
+        ("serf-wan-port", "-1"),
+        ("server", ""),
+        ("server-port", "1"),
+        ("syslog", ""),
+        ("ui", ""),
+        ("ui-content-path", "/u/"),
+        ("ui-dir", "d"),
+    ];
+
+    fn sources(line: &[String]) -> Sources {
+        let words = ["lictor", "agent"].into_iter().map(OsString::from);
+        let cli = crate::parse(words.chain(line.iter().map(OsString::from))).expect("a line to run");
+        match cli.command {
+            crate::args::Command::Agent(args) => args.into_sources().expect("flags that can be read"),
+            other => panic!("{other:?} is not the agent"),
+        }
+    }
+
+    #[test]
+    fn every_flag_of_consuls_agent_is_understood() {
+        for (flag, value) in CONSUL {
+            let words: Vec<_> = [format!("-{flag}"), (*value).to_owned()]
+                .into_iter()
+                .filter(|word| !word.is_empty())
+                .collect();
+
+            let read = sources(&words);
+
+            let kept = read.dev
+                || read.format.is_some()
+                || !(read.flags.is_empty() && read.places.is_empty() && read.fragments.is_empty());
+            assert!(kept, "-{flag} was read and forgotten");
+        }
+    }
+
+    #[test]
+    fn every_flag_is_a_key_and_those_without_effect_are_named() {
+        let words: Vec<_> = CONSUL
+            .iter()
+            .filter(|(flag, _)| !["config-dir", "config-file", "config-format", "node-id"].contains(flag))
+            .map(|(flag, value)| match *value {
+                "" => format!("-{flag}"),
+                value => format!("-{flag}={value}"),
+            })
+            .collect();
+
+        let config = sources(&words).load().expect("valid");
+
+        assert_eq!(config.limits.default_query_time.as_secs(), 7);
+        assert_eq!(config.limits.max_query_time.as_secs(), 8);
+        assert_eq!(config.limits.check_output_max_size, 100);
+        assert_eq!(config.allow_write_http_from.len(), 1);
+        for key in [
+            "alt_domain",
+            "auto_reload_config",
+            "enable_syslog",
+            "non_voting_server",
+            "protocol",
+            "recursors",
+            "rejoin_after_leave",
+            "serf_lan",
+            "start_join_wan",
+            "ui_content_path",
+        ] {
+            assert!(config.absent_keys.iter().any(|absent| absent == key), "{key}");
+        }
+    }
+
+    #[test]
+    fn flags_without_effect_are_held_to_their_kind_too() {
+        let refused = |line: &str| crate::parse(line.split(' ').map(OsString::from)).is_err();
+
+        assert!(refused("lictor agent -protocol=x"));
+        assert!(refused("lictor agent -rejoin=perhaps"));
     }
 }

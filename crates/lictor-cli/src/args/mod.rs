@@ -2,6 +2,7 @@
 //! programs have them.
 
 pub(crate) mod agent;
+mod agent_absent;
 pub(crate) mod argv;
 pub(crate) mod catalog;
 pub(crate) mod client;

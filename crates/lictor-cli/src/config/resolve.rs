@@ -69,7 +69,7 @@ pub(crate) fn resolve(
         listeners(&raw, "https", ports.https)?,
     );
     http.extend(more_listeners(&raw.addr)?);
-    let (tls, peer_tls) = (tls::https(&raw)?, tls::between_servers(&raw)?);
+    let (tls, peer_tls) = (tls::https(&raw)?, tls::between_servers(&raw, server)?);
     // Consul's test suites name a port for HTTPS and no certificate; the port then stays closed.
     let https = if tls.is_some() { https } else { Vec::new() };
     let datacenter = datacenter("datacenter", raw.datacenter.as_deref().unwrap_or("dc1"))?;
@@ -138,8 +138,8 @@ pub(crate) fn resolve(
 fn bootstrap(raw: &Merged, server: bool, dev: bool) -> Result<(bool, u32)> {
     let asked = raw.bootstrap.unwrap_or(false);
     let expect: u32 = number("bootstrap_expect", raw.bootstrap_expect, 0, (0, 99))?;
-    if asked && expect > 0 {
-        return invalid("bootstrap and bootstrap_expect exclude each other: give one of them");
+    if asked && expect > 1 {
+        return invalid("bootstrap and a bootstrap_expect above 1 exclude each other: give one of them");
     }
     if !server && (asked || expect > 0) {
         return invalid("bootstrap and bootstrap_expect are for servers: add -server, or leave them out");
@@ -217,6 +217,13 @@ fn retry_join(
     max: Option<i64>,
 ) -> Result<RetryJoin> {
     addresses.append(&mut more);
+    // What Consul asks a cloud for its servers with; taken for a name, it would be looked up for ever.
+    if let Some(asked) = addresses.iter().find(|address| address.contains("provider=")) {
+        return invalid(format!(
+            "retry_join: {asked:?}: servers cannot be looked up at a cloud provider; list their addresses, or a DNS \
+             name that stands for all of them"
+        ));
+    }
     Ok(RetryJoin {
         addresses,
         interval: interval
@@ -577,8 +584,8 @@ mod tests {
     fn every_mistake_is_one_line_that_names_the_key() {
         are_one_line_that_names_the_key(&[
             (
-                json!({"bootstrap": true, "server": true, "bootstrap_expect": 1}),
-                "bootstrap and bootstrap_expect",
+                json!({"bootstrap": true, "server": true, "bootstrap_expect": 3}),
+                "bootstrap and a bootstrap_expect above 1",
             ),
             (json!({"datacenter": "a b"}), "datacenter: \"a b\""),
             (json!({"node_id": "x"}), "node_id: \"x\" is not a uuid"),
@@ -647,6 +654,10 @@ mod tests {
                 json!({"cors": ["http://a.example", "a b"]}),
                 "cors: \"a b\" is not an origin",
             ),
+            (
+                json!({"retry_join": ["10.0.0.1", "provider=aws tag_key=a tag_value=b"]}),
+                "retry_join: \"provider=aws tag_key=a tag_value=b\": servers cannot be looked up",
+            ),
             (json!({"addr": ["4001"]}), "addr: \"4001\" is not of the form"),
             (
                 json!({"unix_sockets": {"mode": "rw"}}),
@@ -660,9 +671,14 @@ mod tests {
 
     #[test]
     fn bootstrap_expect_of_one_is_bootstrap() {
-        let config = durable(&json!({"server": true, "bootstrap_expect": 1})).expect("valid");
+        for keys in [
+            json!({"bootstrap_expect": 1}),
+            json!({"bootstrap_expect": 1, "bootstrap": true}),
+        ] {
+            let config = durable(&keys).expect("valid");
 
-        assert_eq!((config.bootstrap, config.bootstrap_expect), (true, 1));
+            assert_eq!((config.bootstrap, config.bootstrap_expect), (true, 1), "{keys}");
+        }
     }
 
     #[test]

@@ -58,15 +58,16 @@ pub(super) fn https(raw: &Merged) -> Result<Option<TlsFiles>> {
                 verify_incoming,
             }))
         }
-        (None, None) => Ok(None),
+        // A key alone proves nothing; Consul overlooks it as well.
+        (None, _) => Ok(None),
         (Some(_), None) => invalid("cert_file is given without key_file"),
-        (None, Some(_)) => invalid("key_file is given without cert_file"),
     }
 }
 
 /// Those between servers, if any kind of verification is asked for. There is only all of it: both sides show a
-/// certificate, and both must have a server's name.
-pub(super) fn between_servers(raw: &Merged) -> Result<Option<PeerTls>> {
+/// certificate, and those of servers must have a server's name. So a client agent needs a certificate too, which Consul's
+/// may leave out or fetch from a server.
+pub(super) fn between_servers(raw: &Merged, server: bool) -> Result<Option<PeerTls>> {
     let (section, defaults) = (&raw.tls.internal_rpc, &raw.tls.defaults);
     let asked = [
         // The general `verify_incoming` is for clients: their certificates need not have the names of servers.
@@ -85,6 +86,13 @@ pub(super) fn between_servers(raw: &Merged) -> Result<Option<PeerTls>> {
     }
     let files = Files::of(section, raw);
     let (Some(ca_file), Some(cert_file), Some(key_file)) = (files.ca, files.cert, files.key) else {
+        if !server {
+            return invalid(
+                "verifying servers (verify_outgoing, verify_server_hostname) needs ca_file, cert_file and key_file of a \
+                 client agent too: servers admit nobody without a certificate, and give none out (auto_encrypt); make \
+                 one with \"lictor tls cert create -client\"",
+            );
+        }
         return invalid(
             "verifying other servers (verify_incoming_rpc, verify_outgoing, verify_server_hostname) needs ca_file, \
              cert_file and key_file",
@@ -122,14 +130,14 @@ mod tests {
             let mut given = files.clone();
             given[key] = value;
 
-            let tls = between_servers(&merged(given)).expect("valid");
+            let tls = between_servers(&merged(given), true).expect("valid");
 
             assert_eq!(tls.map(|tls| tls.domain).as_deref(), Some("lictor"), "{key}");
         }
         let mut clients_alone = files.clone();
         clients_alone["verify_incoming"] = json!(true);
         for open in [files, clients_alone] {
-            assert_eq!(between_servers(&merged(open)).expect("valid"), None);
+            assert_eq!(between_servers(&merged(open), true).expect("valid"), None);
         }
     }
 
@@ -144,7 +152,7 @@ mod tests {
             },
         }));
 
-        let tls = between_servers(&raw).expect("valid").expect("asked for");
+        let tls = between_servers(&raw, true).expect("valid").expect("asked for");
 
         assert_eq!(tls.ca_file, PathBuf::from("ca.pem"));
         assert_eq!(tls.cert_file, PathBuf::from("server.pem"));
@@ -161,7 +169,7 @@ mod tests {
     fn verification_between_servers_needs_all_files() {
         let raw = merged(json!({"verify_outgoing": true, "ca_file": "ca.pem"}));
 
-        let error = between_servers(&raw).expect_err("files are missing");
+        let error = between_servers(&raw, true).expect_err("files are missing");
 
         assert!(
             error
@@ -169,5 +177,29 @@ mod tests {
                 .contains("needs ca_file, cert_file and key_file"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_client_agent_is_told_to_bring_a_certificate_of_its_own() {
+        let raw = merged(json!({
+            "tls": {
+                "defaults": {"ca_file": "ca.pem", "verify_incoming": true, "verify_outgoing": true},
+                "internal_rpc": {"verify_server_hostname": true},
+            },
+        }));
+
+        let error = between_servers(&raw, false)
+            .expect_err("files are missing")
+            .to_string();
+
+        assert!(error.contains("of a client agent too"), "{error}");
+        assert!(!error.contains('\n'), "{error}");
+    }
+
+    #[test]
+    fn a_key_without_a_certificate_is_overlooked() {
+        let raw = merged(json!({"key_file": "k.pem"}));
+
+        assert_eq!(https(&raw).expect("valid"), None);
     }
 }
