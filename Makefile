@@ -18,7 +18,7 @@ BIN := $(CARGO_TARGET_DIR)/release/lictor
 BINDIR ?= $(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
 # Built and tested without RocksDB, in the quick profile.
-PURE := -p lictor-proto -p lictor-state -p lictor-archive -p lictor-raft -p lictor-session -p lictor-watch -p lictor-sim -p lictor-peer -p lictor-node -p lictor-agent -p lictor-http -p lictor-cli
+PURE := -p lictor-proto -p lictor-state -p lictor-archive -p lictor-raft -p lictor-session -p lictor-watch -p lictor-telemetry -p lictor-sim -p lictor-peer -p lictor-node -p lictor-agent -p lictor-http -p lictor-cli
 DURABLE := -p lictor-store -p lictor -p lictor-bench -p lictor-tests -p lictor-examples
 
 # Not in the folder of the release profile: it needs nothing of RocksDB.

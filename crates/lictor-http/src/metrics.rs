@@ -291,7 +291,7 @@ mod tests {
     fn one_of_many_plain_reads_is_timed_and_all_are_counted() {
         let metrics = Metrics::new();
         let mut asked = Asked::by(&Method::GET);
-        asked.route = 0;
+        asked.route = route::KV.number;
 
         let timed = (0..64).filter(|_| {
             let began = begin(true);

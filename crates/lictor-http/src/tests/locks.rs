@@ -31,12 +31,12 @@ async fn a_lock_is_listed_from_its_holder_to_the_end_of_its_delay() {
     let at = held.index();
     assert_eq!(
         parsed(&held),
-        json!([{"Key": "a\"b", "Session": id, "LockDelay": 0, "LockIndex": 1, "ModifyIndex": at}])
+        json!([{"Key": "a\"b", "Session": id, "LockDelay": 0, "LockIndex": 1, "ModifyIndex": at, "Waiting": []}])
     );
     let delay: u64 = 15_000_000_000;
     let at = delayed.index();
     assert_eq!(
         parsed(&delayed),
-        json!([{"Key": "a\"b", "Session": "", "LockDelay": delay, "LockIndex": 1, "ModifyIndex": at}])
+        json!([{"Key": "a\"b", "Session": "", "LockDelay": delay, "LockIndex": 1, "ModifyIndex": at, "Waiting": []}])
     );
 }
