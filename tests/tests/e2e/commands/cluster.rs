@@ -217,7 +217,8 @@ fn keys_of_the_cluster_are_listed_and_changed() -> Result<()> {
     let other = "qxycTi/SsePj/TZzCBmNXw==";
     let scenario = |program: &Program| -> Result<()> {
         let ring = |keys: &[&str]| {
-            let keys: String = keys.iter().map(|key| format!("  {key} [1/1]\n")).collect();
+            let keys: Vec<_> = keys.iter().map(|key| format!("  {key} [1/1]\n")).collect();
+            let keys = keys.concat();
             format!("\nWAN:\n{keys}\ndc1 (LAN):\n{keys}")
         };
         let (install, make_primary, remove) = (

@@ -228,21 +228,20 @@ mod tests {
         }
     }
 
-    fn keys(first: u8, second: u8, agents: u32, agents_behind: u32) -> Option<Result<Keys, String>> {
-        let keys = [first, second].map(|byte| vec![byte; 16]).to_vec();
-        Some(Ok(Keys {
-            keys,
+    fn keys(first: u8, second: u8, agents: u32, agents_behind: u32) -> Keys {
+        Keys {
+            keys: [first, second].map(|byte| vec![byte; 16]).to_vec(),
             agents,
             agents_behind,
-        }))
+        }
     }
 
     #[test]
     fn keys_are_counted_for_each_who_has_them() {
         let found = [
-            server("a", keys(1, 2, 3, 1)),
-            server("b", keys(2, 1, 0, 0)),
-            server("c", keys(1, 3, 0, 0)),
+            server("a", Some(Ok(keys(1, 2, 3, 1)))),
+            server("b", Some(Ok(keys(2, 1, 0, 0)))),
+            server("c", Some(Ok(keys(1, 3, 0, 0)))),
         ];
         let [one, two, three] = [1, 2, 3].map(|byte| BASE64_STANDARD.encode([byte; 16]));
 
@@ -259,7 +258,7 @@ mod tests {
     #[test]
     fn refusals_are_told_for_both_rings_and_silence_is_no_success() {
         let refused = Some(Err("Requested key is not in the keyring".to_owned()));
-        let found = [server("a", keys(1, 2, 0, 0)), server("b", refused)];
+        let found = [server("a", Some(Ok(keys(1, 2, 0, 0)))), server("b", refused)];
         assert_eq!(
             check(&found, "dc1").unwrap_err().text(),
             "4 errors occurred:\n\t* WAN error: 1/2 nodes reported failure\n\
@@ -268,7 +267,7 @@ mod tests {
              \t* b: Requested key is not in the keyring\n\n"
         );
 
-        let silent = [server("a", keys(1, 2, 0, 0)), server("b", None)];
+        let silent = [server("a", Some(Ok(keys(1, 2, 0, 0)))), server("b", None)];
         assert!(
             check(&silent, "dc1")
                 .unwrap_err()
