@@ -137,21 +137,21 @@ mod tests {
         assert_eq!(
             asked("lictor keyring -install k"),
             (
-                "POST /v1/operator/keyring?relay-factor=0".to_owned(),
+                r#"POST /v1/operator/keyring?relay-factor=0 {"Key":"k"}"#.to_owned(),
                 "==> Installing new gossip encryption key...\n".to_owned()
             )
         );
         assert_eq!(
             asked("lictor keyring -use=k"),
             (
-                "PUT /v1/operator/keyring?relay-factor=0".to_owned(),
+                r#"PUT /v1/operator/keyring?relay-factor=0 {"Key":"k"}"#.to_owned(),
                 "==> Changing primary gossip encryption key...\n".to_owned()
             )
         );
         assert_eq!(
             asked("lictor keyring -remove k -relay-factor=2"),
             (
-                "DELETE /v1/operator/keyring?relay-factor=2".to_owned(),
+                r#"DELETE /v1/operator/keyring?relay-factor=2 {"Key":"k"}"#.to_owned(),
                 "==> Removing gossip encryption key...\n".to_owned()
             )
         );
