@@ -122,6 +122,8 @@ impl Locker {
                 _ => {}
             },
             Asked::Destroy => self.session = None,
+            // It may be done yet, and would take away a lock that this session has by then.
+            Asked::Unlock if matches!(reply, Reply::Unknown) => self.session = None,
             Asked::Create(_) | Asked::Unlock => {}
         }
         Ok(())
