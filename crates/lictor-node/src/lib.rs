@@ -25,6 +25,7 @@ mod pending;
 mod pipeline;
 mod progress;
 mod queues;
+mod reads;
 mod restore;
 mod session_ttl;
 mod timers;

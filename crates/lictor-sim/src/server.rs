@@ -212,7 +212,8 @@ pub(crate) struct Process {
     proposals: Vec<Proposal>,
     proposers: BTreeMap<ProposalId, Caller>,
     answers: Vec<(Caller, Reply)>,
-    /// Those who wait for the next round that the others confirm and the next for which a lease will do, and for each that is out.
+    /// Those who wait for the next round that the others confirm and the next for which a lease will do, and for each
+    /// that is out.
     next_round: [Vec<Then>; 2],
     rounds: BTreeMap<ReadId, Vec<Then>>,
     waiting: BTreeMap<LogIndex, Vec<Then>>,

@@ -89,3 +89,6 @@ impl<R: LogReader> Core<R> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

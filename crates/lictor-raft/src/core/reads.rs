@@ -142,3 +142,6 @@ impl<R: LogReader> Core<R> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

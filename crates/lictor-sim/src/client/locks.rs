@@ -1,4 +1,5 @@
-//! A client that locks, at once or in line: a session, a lock, signs of life for a while, then release, an orderly end, or silence.
+//! A client that locks, at once or in line: a session, a lock, signs of life for a while, then release, an orderly
+//! end, or silence.
 
 use bytes::Bytes;
 use lictor_proto::v1::{
