@@ -79,6 +79,8 @@ struct Own {
 /// The user events that were told by one server or another.
 #[derive(Debug, Default)]
 struct Events {
+    /// When a server was asked first.
+    began: Option<Instant>,
     /// When a server told last; none before the first.
     told: Option<Instant>,
     /// The last ones, so that each is heard once.
@@ -87,16 +89,18 @@ struct Events {
 
 impl Events {
     /// How far back the next answer must reach, in milliseconds. What was before this agent began is not asked for.
-    fn window_ms(&self) -> u32 {
+    fn window_ms(&mut self, now: Instant) -> u32 {
+        let began = *self.began.get_or_insert(now);
         self.told.map_or(0, |told| {
-            let window = told.elapsed() + EVENTS_OVERLAP;
+            let window = now.duration_since(told) + EVENTS_OVERLAP;
+            let window = window.min(now.duration_since(began));
             u32::try_from(window.as_millis()).unwrap_or(u32::MAX)
         })
     }
 
     /// What is new of what a server tells.
-    fn news(&mut self, told: Vec<Bytes>) -> Vec<Bytes> {
-        self.told = Some(Instant::now());
+    fn news(&mut self, told: Vec<Bytes>, now: Instant) -> Vec<Bytes> {
+        self.told = Some(now);
         let mut news = Vec::new();
         for event in told {
             if self.known.contains(&event) {
@@ -401,7 +405,7 @@ impl Upstream {
             node: Some(self.me.lock().clone()),
             node_index: self.own.lock().node_index,
             keys_digest: self.peers.keys_digest().into(),
-            events_within_ms: self.events.lock().window_ms(),
+            events_within_ms: self.events.lock().window_ms(Instant::now()),
         };
         attend.encode_to_vec().into()
     }
@@ -429,7 +433,8 @@ impl Upstream {
     /// Takes in what a server says.
     async fn take(&self, node: &Node, mut reply: AttendReply) {
         self.take_keys(std::mem::take(&mut reply.keys)).await;
-        for event in self.events.lock().news(std::mem::take(&mut reply.events)) {
+        let told = std::mem::take(&mut reply.events);
+        for event in self.events.lock().news(told, Instant::now()) {
             // Nobody may listen.
             let _ = node.shared().heard.send(event);
         }
@@ -549,13 +554,21 @@ mod tests {
     fn each_event_is_heard_once_whoever_tells_it_and_few_are_remembered() {
         let event = |number: usize| Bytes::from(number.to_string());
         let mut events = Events::default();
-        assert_eq!(events.window_ms(), 0, "what was before is not asked for");
+        let began = Instant::now();
+        let later = |secs| began + Duration::from_secs(secs);
+        assert_eq!(events.window_ms(began), 0);
 
-        assert_eq!(events.news(vec![event(1), event(2)]), [event(1), event(2)]);
-        assert_eq!(events.news(vec![event(2), event(3)]), [event(3)]);
-        assert!(events.window_ms() >= 3000);
+        let news = events.news(vec![event(1), event(2)], began);
+        assert_eq!(news, [event(1), event(2)]);
+        assert_eq!(events.news(vec![event(2), event(3)], later(1)), [event(3)]);
+        assert_eq!(
+            events.window_ms(later(2)),
+            2000,
+            "what was before it began is not asked for"
+        );
+        assert_eq!(events.window_ms(later(20)), 22_000);
         for number in 0..2 * EVENTS_KNOWN_MAX {
-            events.news(vec![event(number)]);
+            events.news(vec![event(number)], later(20));
         }
 
         assert_eq!(events.known.len(), EVENTS_KNOWN_MAX);
