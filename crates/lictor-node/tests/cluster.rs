@@ -329,11 +329,12 @@ async fn a_server_that_was_away_during_a_restore_fetches_the_archive() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_finds_the_archive_nowhere_can_be_stopped_and_goes_on_later() {
+async fn a_server_that_finds_the_archive_nowhere_takes_the_state_of_another() {
     let folder = tempfile::tempdir().unwrap();
     let (places, founders, mut servers) = cluster(folder.path()).await;
     set(&servers[0].node, "k", "then").await;
     let archive = archive(&servers[0].node).await;
+    set(&servers[0].node, "k", "now").await;
     let (leader, follower) = roles(&servers);
     let leader = servers[leader].node.clone();
     let away = servers.remove(follower);
@@ -344,27 +345,37 @@ async fn a_server_that_finds_the_archive_nowhere_can_be_stopped_and_goes_on_late
     away.stop().await;
     restore(&leader, &archive).await;
     set(&leader, "after", "1").await;
-    let kept: Vec<_> = servers.iter().flat_map(archives).collect();
-    for path in &kept {
-        std::fs::rename(path, path.with_extension("hidden")).unwrap();
+    for path in servers.iter().flat_map(archives) {
+        std::fs::remove_file(path).unwrap();
     }
 
-    let waiting = place.start(&founders, 2).await;
-    let last = leader.status().commit;
-    while waiting.node.status().commit < last {
-        tokio::time::sleep(Duration::from_millis(1)).await;
+    servers.push(place.start(&founders, 2).await);
+    let back = &servers[2].node;
+    assert_eq!(get(back, "after").await.as_deref(), Some("1"));
+    assert_eq!(get(back, "k").await.as_deref(), Some("then"));
+    for n in 0..10 {
+        set(back, "later", &n.to_string()).await;
     }
-    assert!(waiting.node.status().applied < last);
-    waiting.stop().await;
-    for path in &kept {
-        std::fs::rename(path.with_extension("hidden"), path).unwrap();
-    }
-    let back = place.start(&founders, 3).await;
+    assert_eq!(compare(&servers).await.differing, []);
+    servers.pop().unwrap().stop().await;
 
-    assert_eq!(get(&back.node, "after").await.as_deref(), Some("1"));
-    for server in servers.into_iter().chain([back]) {
+    // Alone it has nobody to ask.
+    for server in servers {
         server.stop().await;
     }
+    let waiting = place.start(&founders, 3).await;
+    until("what is committed to be known", || {
+        waiting.node.status().commit > LogIndex(1)
+    })
+    .await;
+    let status = waiting.node.status();
+    assert!(
+        status.applied < status.commit,
+        "{} {}",
+        status.applied,
+        status.commit
+    );
+    waiting.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,6 +4,7 @@ use anyhow::{Result, anyhow, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use lictor_tests::{Client, Cluster, Load, until, wipe};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::{LONG, none_unclear, settle, trial};
@@ -95,6 +96,40 @@ fn a_server_that_missed_many_writes_catches_up() -> Result<()> {
 
         let stored = cluster.same(&[0, 1, 2])?;
         ensure!(stored.len() == KEYS, "{} keys", stored.len());
+        Ok(())
+    })
+}
+
+/// Its log is whole, but of the archives that the log names the others have kept the last two.
+#[test]
+fn a_server_that_stood_still_during_three_restores_goes_on() -> Result<()> {
+    trial(3, |cluster| {
+        let leader = cluster.leader(&[0, 1, 2])?;
+        let still = cluster.others(leader)[0];
+        cluster.server(still).pause()?;
+        for n in 0..3 {
+            ensure!(cluster.server(leader).put("/v1/kv/k", n.to_string())?.is_true());
+            let archive = cluster.server(leader).get("/v1/snapshot")?.body;
+            ensure!(
+                cluster
+                    .server(leader)
+                    .put("/v1/kv/gone", n.to_string())?
+                    .is_true()
+            );
+            let mut client = cluster.server(leader).client().with_timeout(LONG);
+            let answer = client.put("/v1/snapshot", archive)?;
+            ensure!(answer.status == 200, "{} {}", answer.status, answer.text());
+        }
+        ensure!(cluster.server(leader).put("/v1/kv/after", "v")?.is_true());
+
+        cluster.server(still).signal(Signal::CONT)?;
+
+        await_key(cluster, still, "after")?;
+        let value = cluster.server(still).get("/v1/kv/k")?.value()?;
+        ensure!(value == b"2", "{}", String::from_utf8_lossy(&value));
+        let stored = cluster.same(&[0, 1, 2])?;
+        ensure!(!stored.contains_key("gone"), "{:?}", stored.keys());
+        ensure!(cluster.server(still).put("/v1/kv/later", "v")?.is_true());
         Ok(())
     })
 }
