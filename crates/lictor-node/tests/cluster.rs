@@ -12,7 +12,8 @@ use lictor_node::{
     VowStore,
 };
 use lictor_peer::{ClusterId, Limits, Peers, Security};
-use lictor_proto::v1::{KvSet, ServerRow, SessionCreate, SessionRow, Vow};
+use lictor_proto::v1::txn_op::Op;
+use lictor_proto::v1::{KvSet, KvTxnOp, KvVerb, ServerRow, SessionCreate, SessionRow, Txn, TxnOp, Vow};
 use lictor_proto::{Command, ConsulIndex, LogIndex, RaftId, Term};
 use lictor_raft::{Config, MemLog, SimDisk};
 use lictor_state::{ApplyError, Effects, Outcome, Refused, State};
@@ -376,6 +377,58 @@ async fn a_server_that_finds_the_archive_nowhere_takes_the_state_of_another() {
         status.commit
     );
     waiting.stop().await;
+}
+
+/// More than servers can tell each other in one answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_through_a_follower_that_reads_too_much_is_refused_or_said_to_be_done() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, _, servers) = cluster(folder.path()).await;
+    let (leader, follower) = roles(&servers);
+    let (leader, follower) = (&servers[leader].node, &servers[follower].node);
+    let large = "v".repeat(512 << 10);
+    for n in 0..80 {
+        set(leader, &format!("large/{n}"), &large).await;
+    }
+    let op = |verb: KvVerb, key: &str, value: &str| TxnOp {
+        op: Some(Op::Kv(KvTxnOp {
+            verb: verb.into(),
+            key: key.to_owned().into(),
+            value: value.to_owned().into(),
+            ..KvTxnOp::default()
+        })),
+    };
+    let txn = |ops| {
+        Command::Txn(Txn {
+            ops,
+            ..Txn::default()
+        })
+    };
+    let all = |key| txn(vec![op(KvVerb::Set, key, "v"), op(KvVerb::GetTree, "large/", "")]);
+
+    let Ok(Outcome::Txn(refused)) = follower.propose(all("through a follower")).await else {
+        panic!("no outcome");
+    };
+    assert_eq!((refused.errors.len(), refused.errors[0].op_index), (1, 1));
+    assert_eq!(get(follower, "through a follower").await, None);
+
+    let Ok(Outcome::Txn(done)) = leader.propose(all("at the leader")).await else {
+        panic!("no outcome");
+    };
+    assert_eq!((done.results.len(), done.errors.len()), (81, 0));
+
+    // What a transaction writes itself shows only when it is done.
+    let mut ops = vec![op(KvVerb::Set, "own", &large)];
+    ops.extend((0..40).map(|_| op(KvVerb::Get, "own", "")));
+    let done = follower.propose(txn(ops)).await;
+    assert!(
+        matches!(done, Err(ProposeError::ResultsTooLarge(20_000_000..))),
+        "{done:?}"
+    );
+    assert_eq!(get(follower, "own").await, Some(large));
+    for server in servers {
+        server.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
