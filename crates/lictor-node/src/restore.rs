@@ -12,7 +12,7 @@
 //!
 //! Only `apply` may change the state, and it does no I/O on a network: where the archive is not, apply waits until a task
 //! has fetched it from another server (see `cluster::archives`). Where there are other servers the last two archives are
-//! kept for that.
+//! kept for that; who comes later fetches the whole state.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Seek as _, Write as _};

@@ -44,6 +44,12 @@ pub enum ProposeError {
     /// The encoded command is over its bound.
     #[error("command of {0} bytes is over the limit")]
     TooLarge(usize),
+    /// The transaction was carried out, but its results, of about so many bytes, cannot be sent from the leader to here.
+    #[error(
+        "the transaction was carried out, but its results of {0} bytes are too large to be sent from the leader: read \
+         the keys"
+    )]
+    ResultsTooLarge(usize),
     /// The leader does not take this command, in Consul's words; nothing was proposed.
     #[error("{0}")]
     Refused(String),

@@ -12,7 +12,8 @@ use lictor_node::{
     VowStore,
 };
 use lictor_peer::{ClusterId, Limits, Peers, Security};
-use lictor_proto::v1::{KvSet, ServerRow, SessionCreate, SessionRow, Vow};
+use lictor_proto::v1::txn_op::Op;
+use lictor_proto::v1::{KvSet, KvTxnOp, KvVerb, ServerRow, SessionCreate, SessionRow, Txn, TxnOp, Vow};
 use lictor_proto::{Command, ConsulIndex, LogIndex, RaftId, Term};
 use lictor_raft::{Config, MemLog, SimDisk};
 use lictor_state::{ApplyError, Effects, Outcome, Refused, State};
@@ -329,11 +330,12 @@ async fn a_server_that_was_away_during_a_restore_fetches_the_archive() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_finds_the_archive_nowhere_can_be_stopped_and_goes_on_later() {
+async fn a_server_that_finds_the_archive_nowhere_takes_the_state_of_another() {
     let folder = tempfile::tempdir().unwrap();
     let (places, founders, mut servers) = cluster(folder.path()).await;
     set(&servers[0].node, "k", "then").await;
     let archive = archive(&servers[0].node).await;
+    set(&servers[0].node, "k", "now").await;
     let (leader, follower) = roles(&servers);
     let leader = servers[leader].node.clone();
     let away = servers.remove(follower);
@@ -344,25 +346,87 @@ async fn a_server_that_finds_the_archive_nowhere_can_be_stopped_and_goes_on_late
     away.stop().await;
     restore(&leader, &archive).await;
     set(&leader, "after", "1").await;
-    let kept: Vec<_> = servers.iter().flat_map(archives).collect();
-    for path in &kept {
-        std::fs::rename(path, path.with_extension("hidden")).unwrap();
+    for path in servers.iter().flat_map(archives) {
+        std::fs::remove_file(path).unwrap();
     }
 
-    let waiting = place.start(&founders, 2).await;
-    let last = leader.status().commit;
-    while waiting.node.status().commit < last {
-        tokio::time::sleep(Duration::from_millis(1)).await;
+    servers.push(place.start(&founders, 2).await);
+    let back = &servers[2].node;
+    assert_eq!(get(back, "after").await.as_deref(), Some("1"));
+    assert_eq!(get(back, "k").await.as_deref(), Some("then"));
+    for n in 0..10 {
+        set(back, "later", &n.to_string()).await;
     }
-    assert!(waiting.node.status().applied < last);
+    assert_eq!(compare(&servers).await.differing, []);
+    servers.pop().unwrap().stop().await;
+
+    // Alone it has nobody to ask.
+    for server in servers {
+        server.stop().await;
+    }
+    let waiting = place.start(&founders, 3).await;
+    until("what is committed to be known", || {
+        waiting.node.status().commit > LogIndex(1)
+    })
+    .await;
+    let status = waiting.node.status();
+    assert!(
+        status.applied < status.commit,
+        "{} {}",
+        status.applied,
+        status.commit
+    );
     waiting.stop().await;
-    for path in &kept {
-        std::fs::rename(path.with_extension("hidden"), path).unwrap();
-    }
-    let back = place.start(&founders, 3).await;
+}
 
-    assert_eq!(get(&back.node, "after").await.as_deref(), Some("1"));
-    for server in servers.into_iter().chain([back]) {
+/// More than servers can tell each other in one answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_through_a_follower_that_reads_too_much_is_refused_or_said_to_be_done() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, _, servers) = cluster(folder.path()).await;
+    let (leader, follower) = roles(&servers);
+    let (leader, follower) = (&servers[leader].node, &servers[follower].node);
+    let large = "v".repeat(512 << 10);
+    for n in 0..80 {
+        set(leader, &format!("large/{n}"), &large).await;
+    }
+    let op = |verb: KvVerb, key: &str, value: &str| TxnOp {
+        op: Some(Op::Kv(KvTxnOp {
+            verb: verb.into(),
+            key: key.to_owned().into(),
+            value: value.to_owned().into(),
+            ..KvTxnOp::default()
+        })),
+    };
+    let txn = |ops| {
+        Command::Txn(Txn {
+            ops,
+            ..Txn::default()
+        })
+    };
+    let all = |key| txn(vec![op(KvVerb::Set, key, "v"), op(KvVerb::GetTree, "large/", "")]);
+
+    let Ok(Outcome::Txn(refused)) = follower.propose(all("through a follower")).await else {
+        panic!("no outcome");
+    };
+    assert_eq!((refused.errors.len(), refused.errors[0].op_index), (1, 1));
+    assert_eq!(get(follower, "through a follower").await, None);
+
+    let Ok(Outcome::Txn(done)) = leader.propose(all("at the leader")).await else {
+        panic!("no outcome");
+    };
+    assert_eq!((done.results.len(), done.errors.len()), (81, 0));
+
+    // What a transaction writes itself shows only when it is done.
+    let mut ops = vec![op(KvVerb::Set, "own", &large)];
+    ops.extend((0..40).map(|_| op(KvVerb::Get, "own", "")));
+    let done = follower.propose(txn(ops)).await;
+    assert!(
+        matches!(done, Err(ProposeError::ResultsTooLarge(20_000_000..))),
+        "{done:?}"
+    );
+    assert_eq!(get(follower, "own").await, Some(large));
+    for server in servers {
         server.stop().await;
     }
 }

@@ -69,6 +69,9 @@ pub enum Input {
     },
     /// The state is durable up to here, so a restart needs no entry at or below it.
     Flushed(LogIndex),
+    /// As [`Input::Flushed`], and the entry there put another state in the place of the whole state: those before it are
+    /// kept for live followers alone.
+    Restored(LogIndex),
     /// Hand the leadership to this member. Given up after an election timeout.
     Transfer(RaftId),
     /// Answers [`Output::WantSnapshot`]: a view of the state is pinned.

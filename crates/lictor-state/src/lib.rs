@@ -297,6 +297,12 @@ impl State {
         cmd::txn_read(self, txn)
     }
 
+    /// The operation with which the rows that a transaction would read now take more than `max_bytes` on their way to
+    /// another server; `None` if they do not. What it writes itself is not counted.
+    pub fn txn_reads_over(&self, txn: &v1::Txn, max_bytes: usize) -> Option<usize> {
+        cmd::txn_reads_over(self, txn, max_bytes)
+    }
+
     /// One session.
     pub fn session(&self, id: SessionId) -> Option<&Arc<SessionRow>> {
         self.sessions.get(id)

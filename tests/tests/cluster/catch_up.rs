@@ -1,9 +1,10 @@
 //! Servers that are far behind, or empty.
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use lictor_tests::{Client, Cluster, Load, until, wipe};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::{LONG, none_unclear, settle, trial};
@@ -37,6 +38,13 @@ fn fill(cluster: &Cluster, through: usize, name: &str, count: usize) -> Result<(
             .into_iter()
             .try_for_each(|writer| writer.join().map_err(|_| anyhow!("a writer panicked"))?)
     })
+}
+
+/// The term, as a server knows it.
+fn term(cluster: &Cluster, number: usize) -> Result<String> {
+    let about = cluster.server(number).get("/v1/agent/self")?.json()?;
+    let term = about["Stats"]["raft"]["term"].as_str();
+    Ok(term.context("no term")?.to_owned())
 }
 
 /// Waits until a server answers stale reads with this key.
@@ -96,5 +104,77 @@ fn a_server_that_missed_many_writes_catches_up() -> Result<()> {
         let stored = cluster.same(&[0, 1, 2])?;
         ensure!(stored.len() == KEYS, "{} keys", stored.len());
         Ok(())
+    })
+}
+
+/// Its log is whole, but of the archives that the log names the others have kept the last two.
+#[test]
+fn a_server_that_stood_still_during_three_restores_goes_on() -> Result<()> {
+    trial(3, |cluster| {
+        let leader = cluster.leader(&[0, 1, 2])?;
+        let still = cluster.others(leader)[0];
+        cluster.server(still).pause()?;
+        for n in 0..3 {
+            ensure!(cluster.server(leader).put("/v1/kv/k", n.to_string())?.is_true());
+            let archive = cluster.server(leader).get("/v1/snapshot")?.body;
+            ensure!(
+                cluster
+                    .server(leader)
+                    .put("/v1/kv/gone", n.to_string())?
+                    .is_true()
+            );
+            let mut client = cluster.server(leader).client().with_timeout(LONG);
+            let answer = client.put("/v1/snapshot", archive)?;
+            ensure!(answer.status == 200, "{} {}", answer.status, answer.text());
+        }
+        ensure!(cluster.server(leader).put("/v1/kv/after", "v")?.is_true());
+
+        cluster.server(still).signal(Signal::CONT)?;
+
+        await_key(cluster, still, "after")?;
+        let value = cluster.server(still).get("/v1/kv/k")?.value()?;
+        ensure!(value == b"2", "{}", String::from_utf8_lossy(&value));
+        let stored = cluster.same(&[0, 1, 2])?;
+        ensure!(!stored.contains_key("gone"), "{:?}", stored.keys());
+        ensure!(cluster.server(still).put("/v1/kv/later", "v")?.is_true());
+        Ok(())
+    })
+}
+
+/// What it missed is more than fits into what is under way to a follower at a time.
+#[test]
+fn a_server_that_stood_still_catches_up_with_large_values_under_the_same_leader() -> Result<()> {
+    const VALUES: usize = 300;
+    let value = |n: usize| format!("{n:4}").repeat(125 << 10);
+    trial(3, |cluster| {
+        let leader = cluster.leader(&[0, 1, 2])?;
+        let still = cluster.others(leader)[0];
+        cluster.server(still).pause()?;
+        let mut client = cluster.server(leader).client().with_timeout(LONG);
+        for n in 0..VALUES {
+            let answer = client.put(&format!("/v1/kv/large/{n}"), value(n))?;
+            ensure!(answer.is_true(), "{} {}", answer.status, answer.text());
+        }
+        let term = term(cluster, leader)?;
+
+        let load = Load::start("load", &cluster.http(&[leader]));
+        load.await_more(10)?;
+        cluster.server(still).signal(Signal::CONT)?;
+        await_key(cluster, still, &format!("large/{}", VALUES - 1))?;
+        load.await_more(50)?;
+
+        let told = load.stop()?;
+        none_unclear(&told, "while a server caught up")?;
+        ensure!(self::term(cluster, leader)? == term, "another was elected");
+        let keys = cluster.server(still).get("/v1/kv/large?keys&stale")?.json()?;
+        let count = keys.as_array().map_or(0, Vec::len);
+        ensure!(count == VALUES, "{count} keys");
+        let last = cluster
+            .server(still)
+            .get(&format!("/v1/kv/large/{}?raw", VALUES - 1))?;
+        ensure!(last.body == value(VALUES - 1).as_bytes(), "another value");
+        // The rest is compared without them.
+        ensure!(cluster.server(leader).delete("/v1/kv/large?recurse")?.is_true());
+        settle(cluster, &[0, 1, 2], &told)
     })
 }

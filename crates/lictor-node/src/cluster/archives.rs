@@ -4,9 +4,11 @@
 //! PUT /v1/snapshot ──at a follower──> RESTORE stream ──> leader: stages it ──STAGE streams──> the others stage it
 //!                                                        a quorum has it: Restore{digest} goes through the log
 //! a member that meets the entry and has no archive: its apply waits ──FETCH──> any member that has it
+//!                                                                   ──STATE──> else any that has applied the entry
 //! ```
-//! Why a member that waits gets its archive: a quorum has it durably before the entry exists, and each server keeps the
-//! last two that it staged.
+//! Why a member that waits goes on: a quorum has the archive durably before the entry exists, and each server keeps the
+//! last two that it staged. It stages no others before the leader, which brings them, has applied the entry, so that
+//! where all have let the archive go there is a state to be fetched instead.
 
 use std::io;
 use std::path::Path;
@@ -18,17 +20,17 @@ use lictor_peer::{BulkReader, BulkStream, BulkWriter, NotSent};
 use lictor_proto::v1::archive_reply::Result as Done;
 use lictor_proto::v1::{ArchiveHead, ArchiveReply};
 use lictor_proto::{LogIndex, RaftId};
+use lictor_state::State;
 use prost::Message as _;
 use tokio::io::AsyncReadExt as _;
 use tokio::sync::mpsc;
 
-use super::kind;
+use super::stall::moving;
+use super::{compare, kind};
 use crate::node::Shared;
 use crate::restore::{Digest, Staged};
 use crate::{Node, ProposeError, RestoreError, Upload};
 
-/// A stream on which nothing moves for so long is given up.
-const STALLED: Duration = Duration::from_secs(15);
 /// How long the answer to an archive may take that has arrived: it is synced.
 const STAGED_WITHIN: Duration = Duration::from_secs(60);
 /// The same for the leader, which checks it, sends it on and applies it.
@@ -90,15 +92,10 @@ async fn pour(path: &Path, writer: &mut BulkWriter) -> io::Result<()> {
     loop {
         let count = file.read(&mut piece).await?;
         if count == 0 {
-            return within(STALLED, writer.finish()).await;
+            return moving(writer.finish()).await;
         }
-        within(STALLED, writer.write(&piece[..count])).await?;
+        moving(writer.write(&piece[..count])).await?;
     }
-}
-
-async fn within<T>(time: Duration, done: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    let done = tokio::time::timeout(time, done).await;
-    done.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 /// Reads an archive to the end of its stream. Nothing is left of one that breaks off, or is another.
@@ -111,7 +108,7 @@ async fn receive(node: &Node, digest: &Digest, reader: &mut BulkReader) -> io::R
         }
         io::Result::Ok(upload)
     });
-    while let Some(piece) = within(STALLED, reader.read()).await? {
+    while let Some(piece) = moving(reader.read()).await? {
         if pieces.send(piece).await.is_err() {
             // The disk has refused it, and says so below.
             break;
@@ -177,7 +174,7 @@ async fn reply(node: &Node, done: Done, writer: &mut BulkWriter) {
         writer.write(&reply.encode_to_vec()).await?;
         writer.finish().await
     };
-    if let Err(error) = within(STALLED, sent).await {
+    if let Err(error) = moving(sent).await {
         tracing::debug!(%error, "an answer could not be sent");
     }
 }
@@ -224,8 +221,16 @@ pub(crate) async fn spread(node: &Node, staged: &Staged) -> usize {
     1 + have_it.into_iter().flatten().filter(is_voter).count()
 }
 
-/// Fetches an archive from whoever has it; ends when it is staged, or when the server stops.
-pub(crate) async fn fetch(shared: Arc<Shared>, digest: Digest) {
+/// What was fetched for an apply thread that has met a restore and has no archive.
+pub(crate) enum Fetched {
+    /// The archive, which is staged now.
+    Archive,
+    /// The state of a server that has applied the restore, since none has the archive any more.
+    State(Box<State>),
+}
+
+/// Fetches an archive, which is that of the restore at `index`, from whoever has it; `None` when the server stops.
+pub(crate) async fn fetch(shared: Arc<Shared>, digest: Digest, index: LogIndex) -> Option<Fetched> {
     let node = Node::of(shared);
     while !node.shared().progress.is_stopping() {
         let roster = node.roster();
@@ -236,13 +241,17 @@ pub(crate) async fn fetch(shared: Arc<Shared>, digest: Digest) {
             match fetch_from(&node, RaftId(server.raft_id), &digest).await {
                 Ok(()) => {
                     tracing::info!(from = server.name, "fetched the archive of a restore");
-                    return;
+                    return Some(Fetched::Archive);
                 }
                 Err(error) => tracing::debug!(from = server.name, %error, "no archive from there"),
             }
         }
+        if let Some(state) = compare::fetch_from_any(node.shared(), index).await {
+            return Some(Fetched::State(Box::new(state)));
+        }
         tokio::time::sleep(FETCH_AGAIN).await;
     }
+    None
 }
 
 async fn fetch_from(node: &Node, from: RaftId, digest: &Digest) -> io::Result<()> {

@@ -339,19 +339,25 @@ pub(crate) async fn rebuild(
     // Else the server stops.
     let Ok(at_least) = held.await else { return };
     while !shared.progress.is_stopping() {
-        for server in sources(&shared) {
-            match fetch(&shared, server, at_least).await {
-                Ok(state) => {
-                    if !deliver(ApplyWork::Rebuilt(Box::new(state))) {
-                        tracing::debug!("a state came while the server was stopping");
-                    }
-                    return;
-                }
-                Err(why) => tracing::warn!(%server, why, "the state could not be fetched"),
+        if let Some(state) = fetch_from_any(&shared, at_least).await {
+            if !deliver(ApplyWork::Rebuilt(Box::new(state))) {
+                tracing::debug!("a state came while the server was stopping");
             }
+            return;
         }
         tokio::time::sleep(AGAIN).await;
     }
+}
+
+/// Asks all servers in turn for a state that has this entry, once.
+pub(super) async fn fetch_from_any(shared: &Arc<Shared>, at_least: LogIndex) -> Option<State> {
+    for server in sources(shared) {
+        match fetch(shared, server, at_least).await {
+            Ok(state) => return Some(state),
+            Err(why) => tracing::warn!(%server, why, "the state could not be fetched"),
+        }
+    }
+    None
 }
 
 /// Who may have the state: the leader first.
@@ -395,7 +401,7 @@ pub(super) async fn send(shared: Arc<Shared>, to: RaftId, head: Bytes, stream: B
         return;
     }
     let state = State::clone(&shared.view.load());
-    match snapshots::send_rows(&shared, state, Vec::new(), stream.writer).await {
+    match snapshots::send_rows(&shared.pace, state, Vec::new(), stream.writer).await {
         Ok(bytes) => tracing::info!(%to, bytes, "sent the state to a server that rebuilds its own"),
         Err(error) => tracing::warn!(%to, %error, "the state could not be sent"),
     }

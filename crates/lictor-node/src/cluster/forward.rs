@@ -11,7 +11,7 @@ use lictor_peer::{CallError, Lost};
 use lictor_proto::v1::{ProposeReply, Refusal, RefusalKind, RenewOutcome, RenewReply, propose_reply};
 use lictor_proto::{Command, LogIndex, RaftId, SessionId, Term};
 use lictor_raft::LogPosition;
-use lictor_state::Outcome;
+use lictor_state::{Outcome, TxnError, TxnOutcome};
 use lictor_telemetry::journey;
 use prost::Message as _;
 
@@ -25,6 +25,8 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 const LAST_WORDS_ALIVE: Duration = Duration::from_secs(3);
 /// A server that was heard of within this time lives. Above the time between two signs of life.
 const ALIVE_WITHIN: Duration = Duration::from_millis(700);
+/// What the results of a transaction may take on their way from the leader. Below the bound of a call's answer.
+const RESULTS_MAX_BYTES: usize = 15 * 1024 * 1024;
 
 /// What became of something that was sent to the leader.
 pub(crate) enum Forwarded<T> {
@@ -94,10 +96,18 @@ impl Node {
 
     /// Answers [`Self::forward`] of another server.
     pub(crate) async fn take_forwarded(&self, entry: Bytes, telling: Telling) -> Bytes {
-        match Command::from_entry_bytes(entry) {
-            Ok(Some(command)) => self.written_reply(self.propose_here(command, telling).await),
-            Ok(None) | Err(_) => refusal(RefusalKind::Malformed, "no command that this release knows"),
+        let Ok(Some(command)) = Command::from_entry_bytes(entry) else {
+            return refusal(RefusalKind::Malformed, "no command that this release knows");
+        };
+        // Before anything is written. What rows there are by then, and what the transaction writes itself, shows when
+        // it was applied.
+        if let Command::Txn(txn) = &command
+            && self.shared().progress.is_serving()
+            && let Some(op_index) = self.view().txn_reads_over(txn, RESULTS_MAX_BYTES)
+        {
+            return self.written_reply(Ok(Outcome::Txn(reads_too_much(op_index))));
         }
+        self.written_reply(self.propose_here(command, telling).await)
     }
 
     /// Proposes for a client agent what it registers, whoever leads.
@@ -112,6 +122,9 @@ impl Node {
 
     fn written_reply(&self, result: Result<Outcome, ProposeError>) -> Bytes {
         match result {
+            Ok(Outcome::Txn(txn)) if txn.message_bytes() > RESULTS_MAX_BYTES => {
+                from_error(&ProposeError::ResultsTooLarge(txn.message_bytes()))
+            }
             Ok(outcome) => {
                 let (index, term) = self.view().applied();
                 ProposeReply {
@@ -205,6 +218,18 @@ fn position(index: u64, term: u64) -> LogPosition {
     }
 }
 
+/// Nothing is done of a transaction whose results could not be told.
+fn reads_too_much(op_index: usize) -> TxnOutcome {
+    let what = format!(
+        "transaction reads too much for one that writes and was sent to a server which does not lead: its results may \
+         have {RESULTS_MAX_BYTES} bytes. Send it to the leader"
+    );
+    TxnOutcome {
+        results: Vec::new(),
+        errors: vec![TxnError { op_index, what }],
+    }
+}
+
 fn refusal(kind: RefusalKind, text: &str) -> Bytes {
     reply(kind, text.to_owned(), Vec::new())
 }
@@ -234,6 +259,9 @@ fn from_error(error: &ProposeError) -> Bytes {
         ProposeError::OutcomeUnknown => refusal(RefusalKind::OutcomeUnknown, ""),
         ProposeError::Storage(text) => refusal(RefusalKind::Storage, text),
         ProposeError::Refused(text) => refusal(RefusalKind::Refused, text),
+        ProposeError::ResultsTooLarge(bytes) => {
+            reply(RefusalKind::ResultsTooLarge, String::new(), vec![*bytes as u64])
+        }
         ProposeError::TooLarge(bytes) => reply(RefusalKind::TooLarge, String::new(), vec![*bytes as u64]),
         ProposeError::LockDelay(operations) => {
             let numbers = operations.iter().map(|&at| at as u64).collect();
@@ -252,6 +280,7 @@ fn to_error(refusal: Refusal) -> ProposeError {
         RefusalKind::Overloaded => ProposeError::Overloaded,
         RefusalKind::Storage => ProposeError::Storage(refusal.text),
         RefusalKind::Refused => ProposeError::Refused(refusal.text),
+        RefusalKind::ResultsTooLarge => ProposeError::ResultsTooLarge(numbers.next().unwrap_or_default()),
         RefusalKind::TooLarge => ProposeError::TooLarge(numbers.next().unwrap_or_default()),
         RefusalKind::LockDelay => ProposeError::LockDelay(numbers.collect()),
         RefusalKind::Malformed => ProposeError::Storage(format!("the leader refused: {}", refusal.text)),
@@ -264,6 +293,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn results_within_their_bound_fit_into_an_answer() {
+        let limits = lictor_peer::Limits::default();
+
+        assert!(RESULTS_MAX_BYTES + 1024 < limits.call_max_bytes);
+    }
+
+    #[test]
     fn every_refusal_comes_back_as_it_was() {
         let errors = [
             ProposeError::NoLeader,
@@ -271,6 +307,7 @@ mod tests {
             ProposeError::OutcomeUnknown,
             ProposeError::Storage("full".to_owned()),
             ProposeError::TooLarge(7),
+            ProposeError::ResultsTooLarge(8),
             ProposeError::Refused("why".to_owned()),
             ProposeError::LockDelay(vec![1, 4]),
         ];

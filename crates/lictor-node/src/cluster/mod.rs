@@ -22,6 +22,7 @@ mod keyring;
 mod operate;
 mod roster;
 pub(crate) mod snapshots;
+mod stall;
 mod upstream;
 mod waits;
 mod wan;

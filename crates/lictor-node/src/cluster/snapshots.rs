@@ -8,14 +8,15 @@
 //! SnapshotSent ─> raft                              Installed ─> raft
 //! ```
 //! A view is pinned by cloning the state, which shares all rows; writes go on. It is let go when it was fetched, when it
-//! was not fetched for [`FETCH_WITHIN`], and when this server leads no more.
+//! was not fetched for [`FETCH_WITHIN`] or its stream stands still, and when this server leads no more. A follower gives
+//! up a stream that stands still too: while it installs it takes no entries, and with it the cluster may stand.
 
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use lictor_peer::{BulkStream, BulkWriter};
+use lictor_peer::{BulkReader, BulkStream, BulkWriter};
 use lictor_proto::RaftId;
 use lictor_proto::v1::SnapshotDescriptor;
 use lictor_raft::LogPosition;
@@ -25,6 +26,7 @@ use parking_lot::Mutex;
 use prost::Message as _;
 use tokio::sync::mpsc;
 
+use super::stall::moving;
 use super::{Roster, kind};
 use crate::node::Shared;
 use crate::pipeline::{ApplyWork, Event};
@@ -135,7 +137,7 @@ pub(super) async fn send(shared: Arc<Shared>, to: RaftId, head: Bytes, stream: B
         return;
     };
     let started = Instant::now();
-    let sent = send_rows(&shared, state, members, stream.writer).await;
+    let sent = send_rows(&shared.pace, state, members, stream.writer).await;
     match &sent {
         Ok(bytes) => tracing::info!(%to, bytes, took = ?started.elapsed(), "sent a snapshot"),
         Err(error) => tracing::warn!(%to, %error, "a snapshot could not be sent"),
@@ -148,7 +150,7 @@ pub(super) async fn send(shared: Arc<Shared>, to: RaftId, head: Bytes, stream: B
 
 /// Sends all rows, no faster than [`BYTES_PER_SECOND`] with all other snapshots that are sent.
 pub(super) async fn send_rows(
-    shared: &Shared,
+    pace: &Pace,
     state: State,
     members: Vec<u8>,
     mut writer: BulkWriter,
@@ -164,12 +166,12 @@ pub(super) async fn send_rows(
     let mut bytes = 0;
     while let Some(piece) = packed.recv().await {
         bytes += piece.len() as u64;
-        let turn = shared.pace.turn(piece.len(), Instant::now());
+        let turn = pace.turn(piece.len(), Instant::now());
         tokio::time::sleep_until(turn.into()).await;
-        writer.write(&piece).await?;
+        moving(writer.write(&piece)).await?;
     }
     pack.await.map_err(io::Error::other)??;
-    writer.finish().await?;
+    moving(writer.finish()).await?;
     Ok(bytes)
 }
 
@@ -235,7 +237,10 @@ pub(crate) async fn install(
 pub(super) async fn fetch(shared: &Shared, from: RaftId, kind: u16, head: &[u8]) -> Result<Received, String> {
     let net = shared.net.get().ok_or("there is no transport")?;
     let stream = net.peers.bulk(from, kind, head).await;
-    let mut reader = stream.map_err(|error| error.to_string())?.reader;
+    receive(stream.map_err(|error| error.to_string())?.reader).await
+}
+
+async fn receive(mut reader: BulkReader) -> Result<Received, String> {
     let (pieces, mut packed) = mpsc::channel::<Bytes>(PIECES);
     let unpack = tokio::task::spawn_blocking(move || {
         let mut receiver = Receiver::new(SNAPSHOT_MAX_BYTES);
@@ -244,7 +249,7 @@ pub(super) async fn fetch(shared: &Shared, from: RaftId, kind: u16, head: &[u8])
         }
         receiver.finish()
     });
-    while let Some(piece) = reader.read().await.map_err(|error| error.to_string())? {
+    while let Some(piece) = moving(reader.read()).await.map_err(|error| error.to_string())? {
         if pieces.send(piece).await.is_err() {
             // It has stopped at damage, and says so below.
             break;
@@ -257,7 +262,125 @@ pub(super) async fn fetch(shared: &Shared, from: RaftId, kind: u16, head: &[u8])
 
 #[cfg(test)]
 mod tests {
+    use futures_util::future::{self, BoxFuture};
+    use lictor_peer::{ClusterId, Config, Handler, Identity, Limits, Peers, Remote, Security};
+    use lictor_proto::v1::KvSet;
+    use lictor_proto::{Command, LogIndex, Term};
+    use lictor_state::Effects;
+    use tokio::net::TcpListener;
+    use tokio::task::JoinHandle;
+    use uuid::Uuid;
+
     use super::*;
+
+    /// Hands out the streams that are opened to it.
+    struct Streams(mpsc::Sender<BulkStream>);
+
+    impl Handler for Streams {
+        fn admit(&self, _: &Remote) -> Result<(), String> {
+            Ok(())
+        }
+
+        fn raft(&self, _: RaftId, _: Bytes) {}
+
+        fn call(&self, _: &Arc<Remote>, _: u16, _: Bytes) -> BoxFuture<'static, Bytes> {
+            Box::pin(future::ready(Bytes::new()))
+        }
+
+        fn bulk(&self, _: &Arc<Remote>, _: u16, _: Bytes, stream: BulkStream) -> BoxFuture<'static, ()> {
+            self.0.try_send(stream).unwrap();
+            Box::pin(future::pending())
+        }
+
+        fn connected(&self, _: RaftId) {}
+
+        fn unreachable(&self, _: RaftId) {}
+    }
+
+    fn peers(id: u64, streams: mpsc::Sender<BulkStream>) -> Peers {
+        let config = Config {
+            identity: Identity {
+                node_id: Uuid::from_u128(id.into()),
+                raft_id: RaftId(id),
+                name: format!("n{id}"),
+                address: String::new(),
+                datacenter: "dc1".to_owned(),
+                version: String::new(),
+            },
+            cluster: Some(ClusterId(Uuid::from_u128(7))),
+            security: Security::open(),
+            limits: Limits::default(),
+        };
+        Peers::new(config, Arc::new(Streams(streams)))
+    }
+
+    /// A stream between two servers, both its ends, and what keeps it.
+    async fn stream() -> (BulkStream, BulkStream, [Peers; 2]) {
+        let (streams, mut opened) = mpsc::channel(1);
+        let (here, there) = (peers(1, streams.clone()), peers(2, streams));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        there.serve(listener);
+        here.set_address(RaftId(2), &address);
+        let ours = here.bulk(RaftId(2), kind::SNAPSHOT, b"").await.unwrap();
+        let theirs = opened.recv().await.unwrap();
+        (ours, theirs, [here, there])
+    }
+
+    /// Has the time that it waits for pass at once, until it is done.
+    async fn given_up<T>(task: JoinHandle<T>) -> T {
+        let began = std::time::Instant::now();
+        while !task.is_finished() {
+            assert!(began.elapsed() < Duration::from_secs(60), "it waits for ever");
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        task.await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_sender_that_stands_still_is_given_up() {
+        let (ours, mut theirs, _peers) = stream().await;
+        let mut rows = Vec::new();
+        let state = State::default();
+        snapshot::write(&state, &state.meta(), &mut rows).unwrap();
+        theirs.writer.write(&rows[..rows.len() / 2]).await.unwrap();
+        tokio::time::pause();
+
+        let received = given_up(tokio::spawn(receive(ours.reader))).await;
+
+        assert_eq!(received.err().as_deref(), Some("timed out"));
+    }
+
+    #[tokio::test]
+    async fn a_receiver_that_stands_still_is_given_up() {
+        let mut state = State::default();
+        let mut noise = 1_u64;
+        // More than any connection holds.
+        for n in 1..=100_u64 {
+            let value: Vec<u8> = std::iter::repeat_with(|| {
+                noise ^= noise << 13;
+                noise ^= noise >> 7;
+                noise ^= noise << 17;
+                noise.to_le_bytes()
+            })
+            .take(64 << 10)
+            .flatten()
+            .collect();
+            let set = Command::KvSet(KvSet {
+                key: n.to_string().into(),
+                value: value.into(),
+                ..KvSet::default()
+            });
+            state.apply(LogIndex(n), Term(1), &set, &mut Effects::default());
+        }
+        let (_ours, theirs, _peers) = stream().await;
+        tokio::time::pause();
+
+        let sending = async move { send_rows(&Pace::default(), state, Vec::new(), theirs.writer).await };
+        let sent = given_up(tokio::spawn(sending)).await;
+
+        assert_eq!(sent.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
 
     #[test]
     fn all_streams_together_keep_to_the_pace() {

@@ -20,7 +20,7 @@ use super::checkpoint::{CheckpointWork, Install, Installation, weight};
 use super::stage::Worker;
 use super::{Event, Shared, fatal};
 use crate::cluster::Digests;
-use crate::cluster::archives;
+use crate::cluster::archives::{self, Fetched};
 use crate::mailbox::Mailbox;
 use crate::pending::{Answer, Telling};
 use crate::restore::Digest;
@@ -67,6 +67,14 @@ pub(crate) enum ApplyWork {
     Hold(oneshot::Sender<LogIndex>),
     /// The state of another server, as of that entry or a later one.
     Rebuilt(Box<State>),
+}
+
+/// What a restore puts in the place of the state.
+enum Replacement {
+    /// The rows of its archive.
+    Archive(Box<State>),
+    /// The state of another server that has applied the restore, and maybe more, since the archive is nowhere.
+    Ahead(Box<State>),
 }
 
 /// The apply stage.
@@ -190,7 +198,8 @@ impl ApplyWorker {
         self.begin(index, proposal.is_some());
         let telling = proposal.map_or(Telling::Whether, |id| self.shared.pending.telling(id));
         let outcome = self.outcome(index, term, data, telling);
-        if self.gave_up {
+        // In the place of an archive that is nowhere a state may have come that is ahead of the entry.
+        if self.gave_up || self.skips(index, proposal) {
             return;
         }
         self.consumed = index;
@@ -317,9 +326,16 @@ impl ApplyWorker {
         let Ok(digest) = sha256.try_into() else {
             fatal("a restore names no archive", &index)
         };
-        let Some(archive) = self.archive(index, digest) else {
-            self.gave_up = true;
-            return Outcome::Bool(false);
+        let archive = match self.archive(index, digest) {
+            Some(Replacement::Archive(archive)) => *archive,
+            Some(Replacement::Ahead(state)) => {
+                self.go_ahead(*state);
+                return Outcome::Bool(true);
+            }
+            None => {
+                self.gave_up = true;
+                return Outcome::Bool(false);
+            }
         };
         let state = self.state.restored(archive, index, term);
         tracing::info!(index = index.0, keys = state.kv_len(), "restored an archive");
@@ -327,11 +343,12 @@ impl ApplyWorker {
         Outcome::Bool(true)
     }
 
-    /// The rows of an archive. Waits until it is here, fetched by a task; `None` if the server stops before.
-    fn archive(&self, index: LogIndex, digest: Digest) -> Option<State> {
+    /// The rows of an archive. Waits until it is here, fetched by a task, or what takes its place; `None` if the server
+    /// stops before.
+    fn archive(&self, index: LogIndex, digest: Digest) -> Option<Replacement> {
         loop {
             let error = match self.shared.staging.take(&digest) {
-                Ok(archive) => return Some(archive),
+                Ok(archive) => return Some(Replacement::Archive(Box::new(archive))),
                 Err(error) => error,
             };
             let net = self.shared.net.get().filter(|_| self.shared.has_others());
@@ -347,21 +364,24 @@ impl ApplyWorker {
             let (done, fetched) = mpsc::channel();
             let shared = Arc::clone(&self.shared);
             net.runtime.spawn(async move {
-                archives::fetch(shared, digest).await;
-                // Whoever waited may have given up.
-                let _ = done.send(());
+                if let Some(what) = archives::fetch(shared, digest, index).await {
+                    // Whoever waited may have given up.
+                    let _ = done.send(what);
+                }
             });
-            self.wait_for(&fetched)?;
+            if let Fetched::State(state) = self.wait_for(&fetched)? {
+                return Some(Replacement::Ahead(state));
+            }
         }
     }
 
-    /// Waits until a task is done; `None` if the server stops before.
-    fn wait_for(&self, done: &mpsc::Receiver<()>) -> Option<()> {
+    /// Waits for what a task fetches; `None` if the server stops before.
+    fn wait_for<T>(&self, fetched: &mpsc::Receiver<T>) -> Option<T> {
         const LOOK_EVERY: Duration = Duration::from_millis(50);
         loop {
-            match done.recv_timeout(LOOK_EVERY) {
+            match fetched.recv_timeout(LOOK_EVERY) {
                 Err(RecvTimeoutError::Timeout) if !self.shared.progress.is_stopping() => {}
-                Ok(()) if !self.shared.progress.is_stopping() => return Some(()),
+                Ok(what) if !self.shared.progress.is_stopping() => return Some(what),
                 // The runtime ends before the node only when the process ends.
                 _ => return None,
             }

@@ -194,8 +194,12 @@ impl<C: Checkpoint> CheckpointThread<C> {
                 let _ = self.shared.raft.push(Event::Installed { position, ok: true });
             }
         }
+        let durable = match install.from {
+            Installation::Archive(_) => Event::Restored(applied),
+            Installation::Copy | Installation::Snapshot(_) => Event::Flushed(applied),
+        };
         // As in `flush`.
-        let _ = self.shared.raft.push(Event::Flushed(applied));
+        let _ = self.shared.raft.push(durable);
     }
 
     /// Does work on the copy, again and again while the disk is full; `None` once that was given up.

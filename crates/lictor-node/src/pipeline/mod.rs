@@ -43,6 +43,8 @@ pub(crate) enum Event {
     AtConfChange(LogIndex),
     /// The durable copy of the state holds everything up to here.
     Flushed(LogIndex),
+    /// The same, after a restore at this entry.
+    Restored(LogIndex),
     /// A message of another member.
     Peer(PeerMessage),
     /// Messages to this member were lost.

@@ -281,6 +281,7 @@ impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
                 conf: Some(ConfEcho::Accept),
             },
             Event::Flushed(index) => Input::Flushed(index),
+            Event::Restored(index) => Input::Restored(index),
             // Told without an input.
             Event::Propose(_) | Event::ProposeIn(..) | Event::Stop | Event::Survey(_) => return None,
         })

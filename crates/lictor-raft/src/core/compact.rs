@@ -3,7 +3,7 @@
 //! | kept below the durable state | by whom |
 //! |---|---|
 //! | nothing | a sole voter without learners |
-//! | `trailing_entries` | all others: members restart, and any of them may lead next |
+//! | `trailing_entries`, none from before a restore | all others: members restart, and any may lead next |
 //! | back to the slowest live follower, and to a snapshot under way | the leader |
 //! | never more than `keep_entries`, `keep_bytes` | all |
 
@@ -62,6 +62,13 @@ impl LogBytes {
 }
 
 impl<R: LogReader> Core<R> {
+    /// What lies before a restore leads to a state that is no more, and whoever is so far behind may find the archive
+    /// nowhere: it gets a snapshot (rule R9).
+    pub(super) fn restored(&mut self, index: LogIndex, out: &mut Vec<Output>) {
+        self.restored = self.restored.max(index);
+        self.flushed(index, out);
+    }
+
     pub(super) fn flushed(&mut self, index: LogIndex, out: &mut Vec<Output>) {
         let flushed = index.0.min(self.raw.raft.raft_log.applied);
         let to = self.needed_after(flushed);
@@ -86,7 +93,8 @@ impl<R: LogReader> Core<R> {
             let heard = self.contacts.last(id).unwrap_or(self.leads_since);
             self.now.0 - heard.0 > config.follower_silent_ms
         };
-        let mut to = flushed.saturating_sub(config.trailing_entries);
+        let trailing = flushed.saturating_sub(config.trailing_entries);
+        let mut to = trailing.max(self.restored.0.min(flushed));
         if self.is_leader() {
             let live = tracker
                 .iter()

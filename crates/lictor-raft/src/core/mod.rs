@@ -106,6 +106,8 @@ pub struct Core<R: LogReader> {
     log_bytes: LogBytes,
     /// Whether there is no room for entries of a leader.
     no_room: bool,
+    /// The last restore that is durable here.
+    restored: LogIndex,
     /// Tasks given to the log thread and not reported persisted.
     writing: VecDeque<Writing>,
     /// The last `Ready` taken.
@@ -162,6 +164,7 @@ impl<R: LogReader> Core<R> {
             snapshots: Snapshots::default(),
             log_bytes: LogBytes::default(),
             no_room: false,
+            restored: LogIndex(0),
             writing: VecDeque::new(),
             last_ready: 0,
             written_hard_state: log.hard_state,
@@ -192,6 +195,7 @@ impl<R: LogReader> Core<R> {
                 conf: Some(echo),
             } => self.conf_reached(index, &echo, out),
             Input::Flushed(index) => self.flushed(index, out),
+            Input::Restored(index) => self.restored(index, out),
             Input::Transfer(to) => self.raw.transfer_leader(to.0),
             Input::SnapshotReady {
                 to,

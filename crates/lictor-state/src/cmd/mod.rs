@@ -18,7 +18,7 @@ use lictor_proto::{Command, LogIndex};
 use crate::key::fold_name;
 use crate::{ApplyError, Area, Dirty, Effect, Effects, Outcome, QueueAnswer, State, Write};
 
-pub(crate) use txn::txn_read;
+pub(crate) use txn::{txn_read, txn_reads_over};
 
 /// One command at work: the state, the index that all its writes carry, and where its effects go.
 pub(crate) struct Apply<'a> {

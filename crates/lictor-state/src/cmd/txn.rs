@@ -25,6 +25,18 @@ pub(crate) fn txn_read(state: &State, txn: &Txn) -> TxnOutcome {
     })
 }
 
+/// The operation with which the rows that a transaction would read now take more than `max_bytes` as a message.
+pub(crate) fn txn_reads_over(state: &State, txn: &Txn, max_bytes: usize) -> Option<usize> {
+    let mut bytes = 0;
+    txn.ops.iter().position(|op| {
+        let rows = op.op.as_ref().and_then(|op| read(state, op)?.ok());
+        rows.into_iter().flatten().any(|row| {
+            bytes += row.message_bytes();
+            bytes > max_bytes
+        })
+    })
+}
+
 /// Every operation is tried, later ones after a failure too, so that all errors are told at once. Only results beyond
 /// their bounds end it, so that a small request cannot ask for many times the whole store.
 fn collect(ops: &[TxnOp], mut run: impl FnMut(&Op) -> Done) -> TxnOutcome {

@@ -9,6 +9,8 @@ use lictor_proto::v1::{
     txn_result_message,
 };
 
+use prost::Message as _;
+
 use super::{ApplyError, Outcome, TxnError, TxnOutcome, TxnResult};
 use crate::{Explained, KvParts, KvRow, QueueAnswer, Refused};
 
@@ -42,6 +44,35 @@ impl Outcome {
         })
     }
 }
+
+impl TxnOutcome {
+    /// The bytes that this takes as a message, or a few more; told without making one.
+    pub fn message_bytes(&self) -> usize {
+        let results: usize = self.results.iter().map(TxnResult::message_bytes).sum();
+        let errors = self.errors.iter().map(|error| FIXED_BYTES + error.what.len());
+        results + errors.sum::<usize>()
+    }
+}
+
+impl TxnResult {
+    /// As [`TxnOutcome::message_bytes`].
+    pub(crate) fn message_bytes(&self) -> usize {
+        let own = match self {
+            Self::Kv { row, with_value } => {
+                let value = if *with_value { row.value().len() } else { 0 };
+                row.key().len() + value + row.session().map_or(0, str::len)
+            }
+            Self::KvEmpty { key } => key.len(),
+            Self::Node(row) => row.encoded_len(),
+            Self::Service(row) => row.encoded_len(),
+            Self::Check(row) => row.encoded_len(),
+        };
+        FIXED_BYTES + own
+    }
+}
+
+/// At least what numbers, tags and lengths take of one row or error.
+const FIXED_BYTES: usize = 96;
 
 fn result_to_message(result: &TxnResult) -> TxnResultMessage {
     let row = match result {
@@ -220,6 +251,38 @@ mod tests {
         });
 
         assert_eq!(format!("{:?}", again(&outcome)), format!("{outcome:?}"));
+    }
+
+    #[test]
+    fn a_transaction_takes_no_more_bytes_than_it_says() {
+        let row = |key: &[u8], value: &[u8]| {
+            KvRow::new(&KvParts {
+                key,
+                value,
+                flags: u64::MAX,
+                session: Some(&"s".repeat(36)),
+                create_index: u64::MAX,
+                modify_index: u64::MAX,
+                lock_index: u64::MAX,
+            })
+        };
+        let results = [(0, 0), (1, 1), (4000, 0), (10, 1 << 20)].map(|(key, value)| TxnResult::Kv {
+            row: row(&vec![b'k'; key], &vec![b'v'; value]),
+            with_value: true,
+        });
+        let txn = TxnOutcome {
+            results: results.into(),
+            errors: vec![TxnError {
+                op_index: 127,
+                what: "why".to_owned(),
+            }],
+        };
+        let told = txn.message_bytes();
+
+        let takes = Outcome::Txn(txn).to_message().encoded_len();
+
+        assert!(takes <= told, "{takes} {told}");
+        assert!(told < takes + 1000, "{takes} {told}");
     }
 
     #[test]

@@ -6,6 +6,9 @@
 //! ```
 //! Raft hears of an entry when it was taken off the queue, as always: it never knows of more than it gave. The durable
 //! copy stays as it was until apply has reached p, so that no crash leaves it with rows of two states.
+//!
+//! A restore whose archive no server has any more goes the same way, but for the wait: apply takes the state where it
+//! stands. What is served until then is old and not wrong.
 
 use std::sync::Arc;
 
@@ -66,13 +69,18 @@ impl ApplyWorker {
             return;
         };
         let waiting = std::mem::take(waiting);
+        self.go_ahead(state);
+        self.finish_rebuild();
+        self.work_through(waiting);
+    }
+
+    /// Takes the state of another server, and with it all entries that it has.
+    pub(super) fn go_ahead(&mut self, state: State) {
         let at = state.applied().0;
         tracing::info!(index = at.0, keys = state.kv_len(), "the state was fetched anew");
         self.state = state.installed(at);
         self.effects.clear();
         self.rebuild = Rebuild::Skipping(at);
-        self.finish_rebuild();
-        self.work_through(waiting);
     }
 
     /// Whether the state has an entry already. Whoever proposed it is told that its outcome is not known here.

@@ -303,6 +303,31 @@ fn the_log_is_kept_for_a_live_follower_that_lags_up_to_a_bound() {
 }
 
 #[test]
+fn r9_the_log_is_cut_at_a_restore_for_all_but_live_followers() {
+    let mut cluster = Cluster::led(3);
+    cluster.cut_off.insert(3);
+    cluster.propose(1, 0..30);
+    cluster.ticks(5);
+    let restored = cluster.node(1).core.status().applied;
+
+    // One that lags a little has its archive, or gets it.
+    cluster.input(1, Input::Restored(restored));
+    assert_eq!(cluster.node(1).core.status().first, LogIndex(3));
+    cluster.input(2, Input::Restored(restored));
+    assert_eq!(cluster.node(2).core.status().first.0, restored.0 + 1);
+
+    cluster.ticks(60);
+    cluster.propose(1, 30..32);
+    cluster.ticks(5);
+    cluster.input(1, Input::Flushed(LogIndex(restored.0 + 1)));
+    assert_eq!(cluster.node(1).core.status().first.0, restored.0 + 1);
+
+    // Too late for the log.
+    cluster.cut_off.clear();
+    cluster.tick_until(|cluster| cluster.node(3).installs == 1);
+}
+
+#[test]
 fn the_log_is_not_kept_for_a_silent_follower() {
     let mut cluster = Cluster::led(3);
     cluster.cut_off.insert(3);
