@@ -26,6 +26,7 @@ mod pipeline;
 mod progress;
 mod queues;
 mod restore;
+mod seeking;
 mod session_ttl;
 mod timers;
 mod types;
