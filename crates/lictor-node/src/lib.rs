@@ -27,6 +27,7 @@ mod progress;
 mod queues;
 mod reads;
 mod restore;
+mod seeking;
 mod session_ttl;
 mod timers;
 mod types;

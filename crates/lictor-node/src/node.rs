@@ -19,7 +19,7 @@ use lictor_state::{Area, Explained, KvRow, Outcome, Refused, State};
 use lictor_telemetry::journey;
 use parking_lot::Mutex;
 use prost::Message as _;
-use tokio::sync::{broadcast, oneshot, watch};
+use tokio::sync::{broadcast, oneshot};
 
 use crate::cluster::snapshots::{Pace, Pinned};
 use crate::cluster::{
@@ -35,6 +35,7 @@ use crate::pipeline::{
 use crate::progress::{Progress, Role};
 use crate::queues::Callers;
 use crate::restore::Staging;
+use crate::seeking::Seeking;
 use crate::session_ttl;
 use crate::timers::Timers;
 use crate::{Checkpoint, Consistency, Identity, ProposeError, Registry, Status, Topic};
@@ -431,11 +432,7 @@ impl Node {
         // What a server sends that was removed would stand, and it would never hear of it.
         let removed = self.was_removed();
         let wait = if removed { Duration::ZERO } else { LEADER_WAIT };
-        Seeking {
-            roles: self.0.progress.roles(),
-            deadline: Instant::now() + wait,
-            tried: removed,
-        }
+        Seeking::new(self.0.progress.roles(), wait, removed)
     }
 
     /// Whether this server was a member and is none any more, as far as it knows. It hears of no leader then.
@@ -732,48 +729,6 @@ impl Node {
         }
         shared.progress.end_waits();
         shared.pending.answer_rest(&ProposeError::OutcomeUnknown);
-    }
-}
-
-/// The search for a leader that takes something.
-pub(crate) struct Seeking {
-    roles: watch::Receiver<Role>,
-    /// When it is given up.
-    pub(crate) deadline: Instant,
-    tried: bool,
-}
-
-impl Seeking {
-    /// Where to try next: at another server, or here (`None`). Waits if there is nobody to try, and before it names
-    /// the same once more.
-    pub(crate) async fn next(&mut self) -> Result<Option<RaftId>, ProposeError> {
-        loop {
-            let leader = match *self.roles.borrow_and_update() {
-                Role::Stopping => return Err(ProposeError::Stopping),
-                Role::NoLeader => None,
-                Role::Leads => Some(None),
-                Role::Follows(leader) => Some(Some(leader)),
-            };
-            if let Some(leader) = leader
-                && !std::mem::replace(&mut self.tried, true)
-            {
-                return Ok(leader);
-            }
-            let now = Instant::now();
-            if now >= self.deadline {
-                return Err(ProposeError::NoLeader);
-            }
-            // Where nobody leads only a change of the role helps. Else the leader may only have been out of reach.
-            let pause = if leader.is_some() {
-                RETRY_PAUSE
-            } else {
-                LEADER_WAIT
-            };
-            // Neither outcome matters: it is looked at anew.
-            let _ = tokio::time::timeout(pause.min(self.deadline - now), self.roles.changed()).await;
-            journey::add(journey::Stage::Leader, now.elapsed());
-            self.tried = false;
-        }
     }
 }
 
