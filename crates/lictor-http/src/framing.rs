@@ -33,30 +33,34 @@ pub(crate) struct Framing {
 }
 
 /// What the next byte belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum At {
     /// A first line of which nothing is in; line breaks before it are nothing.
+    #[default]
     Start,
     /// A first line of which so many spaces are in.
-    Line { spaces: u8 },
+    Line {
+        spaces: u8,
+    },
     /// The headers, in a line that is blank so far or is not.
-    Headers { is_blank: bool },
+    Headers {
+        is_blank: bool,
+    },
     /// Unknown until the request begins.
     Head,
     Body(u64),
     /// The line that says how long a chunk is.
-    ChunkSize { size: u64, has_digits: bool },
+    ChunkSize {
+        size: u64,
+        has_digits: bool,
+    },
     /// A chunk with its line break.
     Chunk(u64),
-    Trailers { is_blank: bool },
+    Trailers {
+        is_blank: bool,
+    },
     /// Hyper sees something else than is seen here, and refuses it.
     Lost,
-}
-
-impl Default for At {
-    fn default() -> Self {
-        Self::Start
-    }
 }
 
 /// What was read from the socket and not yet by hyper. Bounded by what one read takes.
@@ -142,10 +146,7 @@ impl Framing {
 
     /// Follows `bytes` up to the end of a head or of a body at most.
     fn piece(&mut self, bytes: &[u8]) -> Piece {
-        let mut piece = Piece {
-            len: 0,
-            target: 0..0,
-        };
+        let mut piece = Piece { len: 0, target: 0..0 };
         while piece.len < bytes.len() {
             let (rest, was) = (&bytes[piece.len..], self.at);
             let (len, at) = was.after(rest);
@@ -234,7 +235,9 @@ fn chunk_size(bytes: &[u8], mut size: u64, mut has_digits: bool) -> (usize, At) 
             // With the line break behind it.
             _ if *byte == b'\n' => return (at + 1, size.checked_add(2).map_or(At::Lost, At::Chunk)),
             Some(digit) if has_digits => {
-                let longer = size.checked_mul(16).and_then(|size| size.checked_add(digit.into()));
+                let longer = size
+                    .checked_mul(16)
+                    .and_then(|size| size.checked_add(digit.into()));
                 let Some(longer) = longer else {
                     return (bytes.len(), At::Lost);
                 };
@@ -260,22 +263,22 @@ fn target(line: &[u8], spaces: u8) -> Range<usize> {
 
 /// Whether hyper takes a target as it is meant.
 fn is_plain(target: &[u8]) -> bool {
-    !target.iter().any(is_escaped)
+    !target.iter().copied().any(is_escaped)
 }
 
 /// The delimiters of a URI, and what is not ASCII, since it need not be UTF-8.
-fn is_escaped(byte: &u8) -> bool {
+fn is_escaped(byte: u8) -> bool {
     matches!(byte, b'#' | b'"' | b'<' | b'>' | b'`' | 0x80..)
 }
 
 fn escaped(bytes: &[u8], target: Range<usize>) -> Vec<u8> {
     let mut out = Vec::with_capacity(bytes.len() + 2 * target.len());
     out.extend_from_slice(&bytes[..target.start]);
-    for byte in &bytes[target.clone()] {
+    for byte in bytes[target.clone()].iter().copied() {
         if is_escaped(byte) {
-            out.extend_from_slice(percent_encoding::percent_encode_byte(*byte).as_bytes());
+            out.extend_from_slice(percent_encoding::percent_encode_byte(byte).as_bytes());
         } else {
-            out.push(*byte);
+            out.push(byte);
         }
     }
     out.extend_from_slice(&bytes[target.end..]);

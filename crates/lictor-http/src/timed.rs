@@ -201,7 +201,10 @@ impl<S: AsyncRead + Unpin> Timed<S> {
     /// Whether a client that is waited with has closed its half of the connection. It might still read the answer, but
     /// cannot be told from one that is gone, and those must not keep thousands of queries waiting.
     fn is_gone(&mut self, cx: &mut Context<'_>) -> bool {
-        let Head::Http1 { progress, framing, .. } = &mut self.head else {
+        let Head::Http1 {
+            progress, framing, ..
+        } = &mut self.head
+        else {
             return false;
         };
         if !progress.waits.load(Ordering::Relaxed) || framing.holds() {
