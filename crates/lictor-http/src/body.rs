@@ -99,7 +99,7 @@ fn too_large(len_bytes: usize, limit_bytes: usize) -> ApiError {
 pub(crate) fn over_setting(len_bytes: u64, limit_bytes: usize, setting: &str) -> ApiError {
     ApiError::too_large(format!(
         "Request body({len_bytes} bytes) too large, max size: {limit_bytes} bytes. \
-         See https://developer.hashicorp.com/docs/agent/config/config-files#{setting}."
+         See https://www.consul.io/docs/agent/config/config-files#{setting}."
     ))
 }
 

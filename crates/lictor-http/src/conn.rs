@@ -4,10 +4,10 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::{http1, http2};
 use hyper::service::{Service, service_fn};
 use hyper::{Request, Response};
@@ -19,6 +19,7 @@ use tokio::sync::watch;
 
 use crate::answer::Body;
 use crate::clients::Slot;
+use crate::framing::Length;
 use crate::relay::{self, Relayed};
 use crate::server::{Shared, Stage};
 use crate::service::{self, Answering, Caller};
@@ -56,7 +57,7 @@ pub(crate) async fn serve_h1<S>(
     let mut connection = pin!(
         http1::Builder::new()
             .title_case_headers(true)
-            .half_close(false)
+            .half_close(true)
             .max_buf_size(header_max_bytes.max(8192))
             .serve_connection(io, service)
     );
@@ -180,7 +181,10 @@ impl Service<Request<Incoming>> for H1Service {
     type Future = H1Answering;
 
     fn call(&self, request: Request<Incoming>) -> H1Answering {
-        self.progress.started.fetch_add(1, Ordering::Relaxed);
+        let body_len = request.body().size_hint().exact();
+        let waits = request.uri().query().is_some_and(may_wait);
+        self.progress
+            .start(body_len.map_or(Length::Chunked, Length::Exact), waits);
         H1Answering {
             answering: service::call(&self.shared, request, &self.caller),
             progress: Arc::clone(&self.progress),
@@ -210,9 +214,28 @@ impl Future for H1Answering {
             }
         };
         workers::note_event();
-        if answer.is_ready() {
-            self.progress.finished.fetch_add(1, Ordering::Relaxed);
+        if let Poll::Ready(answer) = &answer {
+            this.progress.finish(flows(answer));
         }
         answer.map(Ok)
+    }
+}
+
+/// Whether a query may be one that waits for a change.
+fn may_wait(query: &str) -> bool {
+    const NAMES: [&str; 3] = ["index=", "wait=", "hash="];
+    let mut fields = query.split('&');
+    fields.any(|field| NAMES.iter().any(|name| field.starts_with(name)))
+}
+
+/// Whether the body of an answer goes on for as long as the client listens.
+fn flows(answer: &Response<Body>) -> bool {
+    let is_text = |kind: &HeaderValue| kind.as_bytes().starts_with(b"text/");
+    match answer.body() {
+        Body::Flow(_) => answer.headers().get(CONTENT_TYPE).is_none_or(is_text),
+        Body::Passed(body) => {
+            body.size_hint().exact().is_none() && answer.headers().get(CONTENT_TYPE).is_some_and(is_text)
+        }
+        Body::Whole(_) | Body::Pieces(_) | Body::Watched(_) => false,
     }
 }

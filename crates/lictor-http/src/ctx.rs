@@ -62,6 +62,8 @@ pub(crate) struct HeaderFacts {
     pub(crate) namespace: bool,
     /// The Cache-Control header does not parse.
     pub(crate) bad_cache_control: bool,
+    /// The client sends no body before it is told to.
+    pub(crate) expects_continue: bool,
 }
 
 impl HeaderFacts {
@@ -74,6 +76,7 @@ impl HeaderFacts {
             bad_cache_control: headers
                 .get(header::CACHE_CONTROL)
                 .is_some_and(|v| !cache_control_parses(v.as_bytes())),
+            expects_continue: headers.contains_key(header::EXPECT),
         }
     }
 }
@@ -262,13 +265,28 @@ impl Ctx {
     /// # Errors
     /// 400 in Consul's words.
     pub(crate) fn read_options(&self) -> Result<ReadOptions, ApiError> {
-        let mut options = read_options(self.query(), self.facts, &self.shared.limits)?;
+        /// What nodes are is known in no namespace.
+        const OF_NODES: [&str; 2] = ["/v1/catalog/nodes", "/v1/coordinate/nodes"];
+        let mut options = plain_read_options(self.query(), self.facts, &self.shared.limits)?;
+        if !OF_NODES.contains(&self.route) {
+            refuse_namespaces(self.query(), self.facts)?;
+        }
+        refuse_partitions(self.query())?;
         match self.follow {
             None => {}
             Some(Follow::Now(_)) => options.min_index = 0,
             Some(Follow::Change(index)) => (options.min_index, options.wait) = (index, HEARTBEAT),
         }
         Ok(options)
+    }
+
+    /// Refuses what only the paid edition knows, where no read options are parsed.
+    ///
+    /// # Errors
+    /// 400 in Consul's words.
+    pub(crate) fn refuse_paid_features(&self) -> Result<(), ApiError> {
+        refuse_namespaces(self.query(), self.facts)?;
+        refuse_partitions(self.query())
     }
 
     /// Refuses a datacenter that is not this one.
@@ -288,11 +306,14 @@ impl Ctx {
     }
 
     /// Throws away a body that is refused for its length, within bounds. A connection that is closed on unread bytes
-    /// is reset, and a client that still sends then never sees the answer.
+    /// is reset, and a client that still sends then never sees the answer. One that waits for `100 Continue` sends nothing,
+    /// and reading would tell it to.
     pub(crate) async fn discard_body(&mut self) {
         const BYTES_MAX: usize = 4 << 20;
         const PATIENCE: Duration = Duration::from_millis(250);
-        if let Some(body) = self.body.take() {
+        if let Some(body) = self.body.take()
+            && !self.facts.expects_continue
+        {
             // Whatever comes of it, the answer is the refusal.
             let _ = tokio::time::timeout(PATIENCE, crate::body::read(body, BYTES_MAX, PATIENCE)).await;
         }
@@ -348,6 +369,17 @@ pub(crate) fn read_options(
     facts: HeaderFacts,
     limits: &Limits,
 ) -> Result<ReadOptions, ApiError> {
+    let options = plain_read_options(query, facts, limits)?;
+    refuse_namespaces(query, facts)?;
+    refuse_partitions(query)?;
+    Ok(options)
+}
+
+fn plain_read_options(
+    query: Query<'_>,
+    facts: HeaderFacts,
+    limits: &Limits,
+) -> Result<ReadOptions, ApiError> {
     let mut options = ReadOptions {
         consistency: consistency(query)?,
         min_index: 0,
@@ -367,7 +399,6 @@ pub(crate) fn read_options(
         options.min_index =
             go::parse_uint(index.as_bytes()).map_err(|_| ApiError::bad_request("Invalid index"))?;
     }
-    refuse_paid_features(query, facts)?;
     Ok(options)
 }
 
@@ -398,17 +429,24 @@ fn consistency(query: Query<'_>) -> Result<Consistency, ApiError> {
     })
 }
 
-fn refuse_paid_features(query: Query<'_>, facts: HeaderFacts) -> Result<(), ApiError> {
+fn refuse_namespaces(query: Query<'_>, facts: HeaderFacts) -> Result<(), ApiError> {
     let refused = if facts.namespace {
         "Invalid header: \"X-Consul-Namespace\" - Namespaces are a Consul Enterprise feature"
     } else if query.non_empty("ns").is_some() {
         "Invalid query parameter: \"ns\" - Namespaces are a Consul Enterprise feature"
-    } else if query.non_empty("partition").is_some() {
-        "Invalid query parameter: \"partition\" - Partitions are a Consul Enterprise feature"
     } else {
         return Ok(());
     };
     Err(ApiError::bad_request(refused))
+}
+
+fn refuse_partitions(query: Query<'_>) -> Result<(), ApiError> {
+    match query.non_empty("partition") {
+        None => Ok(()),
+        Some(_) => Err(ApiError::bad_request(
+            "Invalid query parameter: \"partition\" - Partitions are a Consul Enterprise feature",
+        )),
+    }
 }
 
 /// Whether `?explain` or `X-Lictor-Explain` is given; the header is off by `0` and by an empty value.

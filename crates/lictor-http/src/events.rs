@@ -62,20 +62,16 @@ impl Streams {
     }
 }
 
-/// Whether a request asks for a stream.
+/// Whether a request asks for a stream: it names that kind first. A client that prefers JSON gets JSON.
 pub(crate) fn are_wanted(headers: &HeaderMap) -> bool {
     let Some(accepted) = headers.get(header::ACCEPT) else {
         return false;
     };
-    let kinds = accepted.as_bytes().split(|byte| *byte == b',');
-    kinds
-        .map(|kind| {
-            kind.split(|byte| *byte == b';')
-                .next()
-                .unwrap_or_default()
-                .trim_ascii()
-        })
-        .any(|kind| kind.eq_ignore_ascii_case(EVENT_STREAM.as_bytes()))
+    let first = accepted
+        .as_bytes()
+        .split(|byte| matches!(byte, b',' | b';'))
+        .next();
+    first.is_some_and(|kind| kind.trim_ascii().eq_ignore_ascii_case(EVENT_STREAM.as_bytes()))
 }
 
 /// `Last-Event-ID` as it was sent.

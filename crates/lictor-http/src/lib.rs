@@ -26,6 +26,7 @@ mod error;
 mod events;
 mod extras;
 mod filter;
+mod framing;
 mod glob;
 mod json;
 mod list;

@@ -218,7 +218,7 @@ fn answer(shared: &Arc<Shared>, request: Request<Incoming>, caller: &Caller, cou
         return Answering::Passed(upstream.pass_on(shared, verb, parts, body), None, trace);
     }
     let param = &decoded[param_at..];
-    let is_stream = verb == Verb::Get && events::are_wanted(&parts.headers);
+    let is_stream = verb == Verb::Get && events::are_wanted(&parts.headers) && !query.has("raw");
     if route.path == kv::PATH
         && verb == Verb::Get
         && !is_stream

@@ -7,20 +7,55 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
+use crate::framing::{Framing, Length};
 use crate::metrics::Metrics;
 
-/// How many requests of a connection began and ended; one task reads and writes it.
+/// How many requests of a connection began and ended, and what is known of the last; one task reads and writes it.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
-    pub(crate) started: AtomicU32,
-    pub(crate) finished: AtomicU32,
+    started: AtomicU32,
+    finished: AtomicU32,
+    /// The length of the last one's body.
+    body_len: AtomicU64,
+    /// The last one may wait long for its answer, or for the end of it.
+    waits: AtomicBool,
+}
+
+impl Progress {
+    /// No body is as long.
+    const CHUNKED: u64 = u64::MAX;
+
+    /// A request begins with such a body. While it `waits`, the client must not close its half of the connection.
+    pub(crate) fn start(&self, body: Length, waits: bool) {
+        let body_len = match body {
+            Length::Exact(len) => len,
+            Length::Chunked => Self::CHUNKED,
+        };
+        self.body_len.store(body_len, Ordering::Relaxed);
+        self.waits.store(waits, Ordering::Relaxed);
+        self.started.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The answer is known; it `flows` if its body has no end of its own.
+    pub(crate) fn finish(&self, flows: bool) {
+        self.waits.store(flows, Ordering::Relaxed);
+        self.finished.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn body(&self) -> Length {
+        match self.body_len.load(Ordering::Relaxed) {
+            Self::CHUNKED => Length::Chunked,
+            len => Length::Exact(len),
+        }
+    }
 }
 
 /// What a client must send in time.
@@ -36,6 +71,7 @@ pub(crate) enum Head {
         seen: u32,
         /// Bytes of a head are in, the head is not.
         partial: bool,
+        framing: Framing,
     },
     /// The preface, of which as many bytes are missing. What follows is bounded by pings: a client that does not end a
     /// head cannot answer them.
@@ -48,6 +84,7 @@ impl Head {
             progress,
             seen: 0,
             partial: false,
+            framing: Framing::default(),
         }
     }
 
@@ -64,6 +101,7 @@ impl Head {
             progress,
             seen,
             partial,
+            framing,
         } = self
         else {
             return false;
@@ -73,6 +111,7 @@ impl Head {
         if anew {
             *seen = started;
             *partial = false;
+            framing.began(progress.body());
         }
         anew
     }
@@ -84,6 +123,7 @@ impl Head {
                 progress,
                 seen,
                 partial,
+                ..
             } => {
                 if *seen != progress.finished.load(Ordering::Relaxed) {
                     return false;
@@ -143,6 +183,48 @@ impl<S> Timed<S> {
     }
 }
 
+impl<S: AsyncRead + Unpin> Timed<S> {
+    fn poll_framed(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Head::Http1 { framing, .. } = &mut self.head else {
+            return Pin::new(&mut self.io).poll_read(cx, buf);
+        };
+        if framing.holds() {
+            framing.fill(buf);
+            return Poll::Ready(Ok(()));
+        }
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
+        framing.filter(buf, before);
+        Poll::Ready(Ok(()))
+    }
+
+    /// Whether a client that is waited with has closed its half of the connection. It might still read the answer, but
+    /// cannot be told from one that is gone, and those must not keep thousands of queries waiting.
+    fn is_gone(&mut self, cx: &mut Context<'_>) -> bool {
+        let Head::Http1 {
+            progress, framing, ..
+        } = &mut self.head
+        else {
+            return false;
+        };
+        if !progress.waits.load(Ordering::Relaxed) || framing.holds() {
+            return false;
+        }
+        let mut byte = [0];
+        let mut buf = ReadBuf::new(&mut byte);
+        match Pin::new(&mut self.io).poll_read(cx, &mut buf) {
+            Poll::Pending => false,
+            Poll::Ready(Ok(())) if !buf.filled().is_empty() => {
+                framing.hold(Bytes::copy_from_slice(buf.filled()));
+                // Hyper may wait for it.
+                cx.waker().wake_by_ref();
+                false
+            }
+            Poll::Ready(_) => true,
+        }
+    }
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for Timed<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -153,7 +235,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Timed<S> {
             self.head_due.forget();
         }
         let before = buf.filled().len();
-        let result = Pin::new(&mut self.io).poll_read(cx, buf);
+        let result = self.poll_framed(cx, buf);
         let read = result.is_ready().then(|| buf.filled().len() - before);
         if let Some(bytes @ 1..) = read {
             self.metrics.received(bytes);
@@ -167,14 +249,19 @@ impl<S: AsyncRead + Unpin> AsyncRead for Timed<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Timed<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Timed<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.io).poll_write(cx, buf);
         self.count(&result);
         self.written(cx, result)
     }
 
+    /// Hyper (1.12) flushes whenever it has done what it can, also while it waits for an answer. Left to itself it would
+    /// either drop whoever closes half of the connection, or not notice at all.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_gone(cx) {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         let result = Pin::new(&mut self.io).poll_flush(cx);
         self.written(cx, result)
     }

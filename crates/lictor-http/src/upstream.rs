@@ -22,7 +22,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
-use hyper::{Method, Request, Response, StatusCode, Uri};
+use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use lictor_node::{Node, Topic};
 use lictor_proto::RaftId;
@@ -170,6 +170,8 @@ impl Upstream {
             for (name, value) in &*configured {
                 answer.headers_mut().entry(name).or_insert_with(|| value.clone());
             }
+            // The server's is that of the tunnel, which says nothing of keeping the client's connection.
+            *answer.version_mut() = Version::HTTP_11;
             answer
         };
         passed.boxed()

@@ -71,7 +71,7 @@ async fn json_body(ctx: &mut Ctx) -> Result<serde_json::Value, ApiError> {
 /// `?enable=`, which maintenance calls must have.
 fn enable(ctx: &Ctx) -> Result<bool, ApiError> {
     match ctx.query().text("enable").as_deref() {
-        None | Some("") => Err(ApiError::bad_request("Missing value for enable")),
+        None => Err(ApiError::bad_request("Missing value for enable")),
         Some(text) => super::truth(text).ok_or_else(|| {
             ApiError::bad_request(format!(
                 "Invalid value for enable: {}",

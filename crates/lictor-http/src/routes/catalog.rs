@@ -255,7 +255,7 @@ impl List {
             options,
             filter,
             meta: meta.collect(),
-            tags: query.all("tag").map(text).filter(|tag| !tag.is_empty()).collect(),
+            tags: query.all("tag").map(text).collect(),
             near: query.non_empty("near").map(Cow::into_owned),
         })
     }

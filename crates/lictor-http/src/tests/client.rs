@@ -55,6 +55,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.stream.write_all(bytes.as_ref()).await.unwrap();
     }
 
+    /// Says that nothing more will be sent.
+    pub(super) async fn close_half(&mut self) {
+        self.stream.shutdown().await.unwrap();
+    }
+
     /// Sends a request and waits for its answer.
     pub(super) async fn request(&mut self, method: &str, target: &str, body: &str) -> Answer {
         self.ask(method, target, body).await;

@@ -71,6 +71,18 @@ async fn a_value_over_the_limit_is_refused_before_it_is_read() {
 }
 
 #[tokio::test]
+async fn a_value_over_the_limit_is_not_asked_for() {
+    let server = Server::start().await;
+    let mut client = server.connect().await;
+    client
+        .send("PUT /v1/kv/a HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 524289\r\n\r\n")
+        .await;
+
+    assert_eq!(client.answer().await.status, 413);
+    client.closed().await;
+}
+
+#[tokio::test]
 async fn a_chunked_body_without_an_end_is_cut_off() {
     let server = Server::start().await;
     let mut client = server.connect().await;

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use super::client::Connection;
-use super::{Server, agent, serve};
+use super::{Server, agent, serve, until};
 use crate::{Limits, Listener};
 
 #[tokio::test]
@@ -61,6 +61,83 @@ async fn chunked_and_split_bodies_are_whole() {
 
     assert_eq!(client.answer().await.text(), "true");
     assert_eq!(client.get("/v1/kv/c?raw").await.text(), "hello, world");
+}
+
+#[tokio::test]
+async fn targets_may_hold_what_delimits_uris() {
+    let server = Server::start().await;
+    let mut client = server.connect().await;
+    client.put("/v1/kv/cfg", "as it was").await;
+    let pipelined = "PUT /v1/kv/p#1 HTTP/1.1\r\nHost: x\r\nContent-Length: 23\r\n\r\nGET /# HTTP/1.1\r\n\r\n\"#<\
+                     GET /v1/kv/p#1?raw HTTP/1.1\r\nHost: x\r\n\r\n";
+
+    for key in ["cfg#1", "cfg#", "#", "a\"b", "<a>", "a`b", "ä#"] {
+        assert_eq!(
+            client.put(&format!("/v1/kv/{key}"), "#<>").await.text(),
+            "true",
+            "{key}"
+        );
+        assert_eq!(
+            client.get(&format!("/v1/kv/{key}?raw")).await.text(),
+            "#<>",
+            "{key}"
+        );
+    }
+    client.send(pipelined).await;
+
+    assert_eq!(client.answer().await.text(), "true");
+    assert_eq!(client.answer().await.text(), "GET /# HTTP/1.1\r\n\r\n\"#<");
+    assert_eq!(client.get("/v1/kv/cfg?raw").await.text(), "as it was");
+    let keys = client.get("/v1/kv/?keys").await;
+    let keys: Vec<String> = serde_json::from_str(keys.text()).unwrap();
+    assert_eq!(
+        keys,
+        ["#", "<a>", "a\"b", "a`b", "cfg", "cfg#", "cfg#1", "p#1", "ä#"]
+    );
+    let filtered = client.get("/v1/agent/services?filter=Service==\"web\"").await;
+    assert_eq!((filtered.status, filtered.text()), (200, "{}"));
+}
+
+#[tokio::test]
+async fn who_sends_no_more_is_answered() {
+    let server = Server::start().await;
+    for (sent, status, text) in [
+        (
+            "PUT /v1/kv/h HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n1",
+            200,
+            "true",
+        ),
+        ("GET /v1/kv/h?raw HTTP/1.1\r\nHost: x\r\n\r\n", 200, "1"),
+        ("GET /v1/kv/h?raw&index=1 HTTP/1.1\r\nHost: x\r\n\r\n", 200, "1"),
+        (
+            "PUT /v1/kv/h HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n1",
+            400,
+            "Request body could not be read",
+        ),
+    ] {
+        let mut client = server.connect().await;
+        client.send(sent).await;
+        client.close_half().await;
+
+        let answer = client.answer().await;
+
+        assert_eq!((answer.status, answer.text()), (status, text), "{sent}");
+        client.closed().await;
+    }
+}
+
+#[tokio::test]
+async fn who_sends_no_more_while_a_query_waits_is_let_go() {
+    let server = Server::start().await;
+    let waiters = || server.node.watches().waiters();
+    let before = waiters();
+    let mut client = server.connect().await;
+    client.ask("GET", "/v1/kv/h?index=1&wait=10m", "").await;
+    until("the query waits", || waiters() > before).await;
+    client.close_half().await;
+    client.closed().await;
+
+    until("nobody waits", || waiters() == before).await;
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ use crate::wire;
 
 /// `GET /v1/agent/checks`: an object by check id.
 pub(crate) async fn checks(ctx: Ctx) -> Result<Reply, ApiError> {
+    ctx.refuse_paid_features()?;
     let text = ctx.query().text("filter").unwrap_or_default();
     let refused = |error: crate::filter::FilterError| ApiError::internal(error.to_string());
     let filter = Filter::new(&text, fields::CHECK, Validate::PerRow).map_err(refused)?;
@@ -30,6 +31,7 @@ pub(crate) async fn checks(ctx: Ctx) -> Result<Reply, ApiError> {
 
 /// `PUT /v1/agent/check/register`.
 pub(crate) async fn register(mut ctx: Ctx) -> Result<Reply, ApiError> {
+    ctx.refuse_paid_features()?;
     let check = CheckDefinition::from_json(json_body(&mut ctx).await?)?;
     let service = ctx.shared.agent.service(&check.service_id);
     may(
@@ -43,6 +45,7 @@ pub(crate) async fn register(mut ctx: Ctx) -> Result<Reply, ApiError> {
 
 /// `PUT /v1/agent/check/deregister/:id`.
 pub(crate) async fn deregister(ctx: Ctx) -> Result<Reply, ApiError> {
+    ctx.refuse_paid_features()?;
     let id = ctx.param_text();
     may_change(&ctx, &id)?;
     ctx.shared.agent.deregister_check(&id).await?;
@@ -66,6 +69,7 @@ pub(crate) async fn fail(ctx: Ctx) -> Result<Reply, ApiError> {
 
 /// `PUT /v1/agent/check/update/:id`.
 pub(crate) async fn update(mut ctx: Ctx) -> Result<Reply, ApiError> {
+    ctx.refuse_paid_features()?;
     let decoded = |error: lictor_agent::decode::DecodeError| ApiError::decode(&error.to_string());
     let mut body = Object::new(json_body(&mut ctx).await?, "update").map_err(decoded)?;
     let status = body.text("Status").map_err(decoded)?;
@@ -77,6 +81,7 @@ pub(crate) async fn update(mut ctx: Ctx) -> Result<Reply, ApiError> {
 }
 
 fn noted(ctx: &Ctx, health: Health) -> Result<Reply, ApiError> {
+    ctx.refuse_paid_features()?;
     report(ctx, health, &ctx.query().text("note").unwrap_or_default())
 }
 

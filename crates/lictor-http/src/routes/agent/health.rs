@@ -54,6 +54,10 @@ impl Aggregate {
 /// `GET /v1/agent/health/service/id/:id`.
 pub(crate) async fn by_id(ctx: Ctx) -> Result<Reply, ApiError> {
     let id = ctx.param_text();
+    if id.is_empty() {
+        return Err(ApiError::internal("Missing serviceID"));
+    }
+    ctx.refuse_paid_features()?;
     let Some(service) = ctx.shared.agent.service(&id) else {
         let reason = format!("ServiceId {id} not found");
         let nobody = ServiceStatus {
@@ -83,6 +87,10 @@ pub(crate) async fn by_id(ctx: Ctx) -> Result<Reply, ApiError> {
 /// `GET /v1/agent/health/service/name/:name`: the gravest of all instances here.
 pub(crate) async fn by_name(ctx: Ctx) -> Result<Reply, ApiError> {
     let name = ctx.param_text();
+    if name.is_empty() {
+        return Err(ApiError::internal("Missing service Name"));
+    }
+    ctx.refuse_paid_features()?;
     ctx.authorize(Resource::Service(&name), Access::Read)?;
     let all = ctx.shared.agent.checks();
     let services: Vec<_> = ctx

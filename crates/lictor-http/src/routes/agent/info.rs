@@ -6,7 +6,7 @@ use lictor_node::{Consistency, Status};
 use lictor_proto::{RaftId, go};
 use serde_json::{Value, json};
 
-use super::members::this_member;
+use super::members::{lan_stats, this_member};
 use crate::acl::{Access, Resource};
 use crate::ctx::Ctx;
 use crate::error::ApiError;
@@ -60,6 +60,8 @@ pub(crate) async fn about(ctx: Ctx) -> Result<Reply, ApiError> {
             "build": {"version": agent.version(), "revision": "", "prerelease": "", "version_metadata": ""},
             "consul": consul_stats(&ctx, &status),
             "raft": raft_stats(&ctx, &status),
+            "runtime": runtime_stats(),
+            "serf_lan": is_server.then(|| lan_stats(&ctx)),
         },
         "Meta": agent.own_node().meta,
     })))
@@ -102,6 +104,19 @@ fn raft_stats(ctx: &Ctx, status: &Status) -> Option<Value> {
             "term": number(status.term.0),
         })
     })
+}
+
+/// The machine, without what Go alone has.
+fn runtime_stats() -> Value {
+    let arch = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    let processors = std::thread::available_parallelism()
+        .map_or(1, std::num::NonZero::get)
+        .to_string();
+    json!({"arch": arch, "cpu_count": processors, "max_procs": processors, "os": std::env::consts::OS})
 }
 
 /// How long this server has not heard of its leader, in the manner of Consul's library.

@@ -100,6 +100,19 @@ fn all_members(ctx: &Ctx) -> Vec<Member> {
         .collect()
 }
 
+/// How many members there are, those that failed and left included.
+pub(super) fn lan_stats(ctx: &Ctx) -> serde_json::Value {
+    let members = all_members(ctx);
+    let count = |status| {
+        members
+            .iter()
+            .filter(|member| member.status == status)
+            .count()
+            .to_string()
+    };
+    serde_json::json!({"members": members.len().to_string(), "failed": count(FAILED), "left": count(LEFT)})
+}
+
 /// The servers of all datacenters that are known here, each with its datacenter behind its name.
 fn wan_members(ctx: &Ctx) -> Vec<Member> {
     let datacenter = &ctx.shared.node.identity().datacenter;

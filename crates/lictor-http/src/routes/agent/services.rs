@@ -18,6 +18,7 @@ const X_CONTENT_HASH: HeaderName = HeaderName::from_static("x-consul-contenthash
 
 /// `GET /v1/agent/services`: an object by service id.
 pub(crate) async fn services(ctx: Ctx) -> Result<Reply, ApiError> {
+    ctx.refuse_paid_features()?;
     let text = ctx.query().text("filter").unwrap_or_default();
     let refused = |error: crate::filter::FilterError| ApiError::internal(error.to_string());
     let filter = Filter::new(&text, fields::SERVICE, Validate::Always).map_err(refused)?;
@@ -68,6 +69,7 @@ pub(crate) async fn service(ctx: Ctx) -> Result<Reply, ApiError> {
 
 /// `PUT /v1/agent/service/register`.
 pub(crate) async fn register(mut ctx: Ctx) -> Result<Reply, ApiError> {
+    ctx.refuse_paid_features()?;
     let service = ServiceDefinition::from_json(json_body(&mut ctx).await?)?;
     ctx.authorize(Resource::Service(&service.name), Access::Write)?;
     let replace_checks = ctx.query().has("replace-existing-checks");
@@ -77,6 +79,7 @@ pub(crate) async fn register(mut ctx: Ctx) -> Result<Reply, ApiError> {
 
 /// `PUT /v1/agent/service/deregister/:id`.
 pub(crate) async fn deregister(ctx: Ctx) -> Result<Reply, ApiError> {
+    ctx.refuse_paid_features()?;
     let id = ctx.param_text();
     may_change(&ctx, &id)?;
     ctx.shared.agent.deregister_service(&id).await?;
@@ -85,6 +88,7 @@ pub(crate) async fn deregister(ctx: Ctx) -> Result<Reply, ApiError> {
 
 /// `PUT /v1/agent/service/maintenance/:id`.
 pub(crate) async fn maintenance(ctx: Ctx) -> Result<Reply, ApiError> {
+    ctx.refuse_paid_features()?;
     let id = ctx.param_text();
     if id.is_empty() {
         return Err(ApiError::bad_request("Missing service ID"));
