@@ -68,7 +68,7 @@ async fn targets_may_hold_what_delimits_uris() {
     let server = Server::start().await;
     let mut client = server.connect().await;
     client.put("/v1/kv/cfg", "as it was").await;
-    let pipelined = "PUT /v1/kv/p#1 HTTP/1.1\r\nHost: x\r\nContent-Length: 23\r\n\r\nGET /# HTTP/1.1\r\n\r\n\"#<\
+    let pipelined = "PUT /v1/kv/p#1 HTTP/1.1\r\nHost: x\r\nContent-Length: 22\r\n\r\nGET /# HTTP/1.1\r\n\r\n\"#<\
                      GET /v1/kv/p#1?raw HTTP/1.1\r\nHost: x\r\n\r\n";
 
     for key in ["cfg#1", "cfg#", "#", "a\"b", "<a>", "a`b", "ä#"] {
