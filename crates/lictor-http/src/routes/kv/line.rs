@@ -6,6 +6,7 @@ use lictor_node::{LockAttempt, LockEntered, LockPlace, ProposeError};
 use lictor_proto::Command;
 use lictor_proto::v1::KvLock;
 use lictor_state::{ApplyError, Explained};
+use lictor_telemetry::journey;
 
 use super::explain;
 use crate::ctx::Ctx;
@@ -39,6 +40,7 @@ async fn stand(
             attempt.stay();
             return Err(ProposeError::Stopping.into());
         }
+        let _asked_to = journey::waiting(journey::Stage::Change);
         tokio::select! {
             biased;
             heard = attempt.changed() => heard.map_err(ApiError::from)?,
