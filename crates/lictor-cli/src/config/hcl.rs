@@ -2,6 +2,8 @@
 //! and may put several settings on one line. Those are mended token by token before a second try; what cannot be
 //! mended is refused with the line and what to write instead.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 
 /// Reads HCL into the same values that JSON would give.
@@ -9,6 +11,10 @@ use serde_json::Value;
 /// # Errors
 /// A text with the line, and how to mend it where that is known.
 pub(crate) fn parse(text: &str) -> Result<Value, String> {
+    // No body of HCL begins so.
+    if text.trim_start().starts_with('{') {
+        return serde_json::from_str(text).map_err(|error| error.to_string());
+    }
     match hcl::from_str::<Value>(text) {
         Ok(value) => Ok(value),
         Err(first) => hcl::from_str::<Value>(&modernise(text)).map_err(|_| describe(text, &first)),
@@ -127,35 +133,28 @@ enum Inside {
     List,
 }
 
-/// Writes HCL 1 the way HCL 2 wants it: names of keys without quotes, one setting a line.
+/// Writes HCL 1 the way HCL 2 wants it: names of keys without quotes, one setting a line, commas in objects, numbers in
+/// base 10.
 fn modernise(text: &str) -> String {
     let tokens = tokens(text);
     let mut out = String::with_capacity(text.len() + 64);
     let mut nesting = vec![Inside::Body];
-    // The last token that is neither space nor comment; a new line counts.
-    let mut before = Token::Newline;
+    let mut last = Last::default();
     for (at, &token) in tokens.iter().enumerate() {
         let inside = *nesting.last().unwrap_or(&Inside::Body);
         let next = tokens[at + 1..]
             .iter()
             .copied()
             .find(|t| !matches!(t, Token::Space(_)));
-        let names_a_value = matches!(next, Some(Token::Mark('=' | '{')));
         let in_body = inside == Inside::Body;
         match token {
-            Token::Text(quoted) if names_a_value && starts_setting(before, inside) => {
-                let name = quoted.trim_matches('"');
-                new_setting(&mut out, before, in_body);
-                out.push_str(if is_identifier(name) { name } else { quoted });
+            Token::Text(_) | Token::Word(_) if last.lets_name_follow(token, next, inside) => {
+                out.push_str(separator(last, inside));
+                out.push_str(&name(token, next, inside));
             }
-            Token::Word(word) => {
-                if in_body && next == Some(Token::Mark('=')) {
-                    new_setting(&mut out, before, in_body);
-                }
-                out.push_str(word);
-            }
+            Token::Word(word) => out.push_str(&number(word)),
             Token::Mark('{') => {
-                let block = in_body && matches!(before, Token::Word(_) | Token::Text(_));
+                let block = in_body && matches!(last.token, Token::Word(_) | Token::Text(_));
                 nesting.push(if block { Inside::Body } else { Inside::Object });
                 out.push_str(if block { "{\n" } else { "{" });
             }
@@ -180,24 +179,81 @@ fn modernise(text: &str) -> String {
             }
         }
         if !matches!(token, Token::Space(_) | Token::Comment(_)) {
-            before = token;
+            last.take(token);
         }
     }
     out
 }
 
-/// Whether a quoted text after `before` can be the name of a setting rather than a value or a block's label.
-fn starts_setting(before: Token<'_>, inside: Inside) -> bool {
-    match before {
-        Token::Newline | Token::Mark('{' | ',' | '}' | ']') => true,
-        Token::Word(_) | Token::Text(_) => inside == Inside::Object,
-        _ => false,
+/// The last token that is neither space nor comment; a new line counts.
+#[derive(Clone, Copy)]
+struct Last<'a> {
+    token: Token<'a>,
+    /// Whether a value ended with it, or a block.
+    ends_value: bool,
+}
+
+impl Default for Last<'_> {
+    fn default() -> Self {
+        Self {
+            token: Token::Newline,
+            ends_value: false,
+        }
     }
 }
 
-fn new_setting(out: &mut String, before: Token<'_>, in_body: bool) {
-    if in_body && !matches!(before, Token::Newline | Token::Mark('{')) {
-        out.push('\n');
+impl<'a> Last<'a> {
+    fn take(&mut self, token: Token<'a>) {
+        self.ends_value = match token {
+            Token::Mark(mark) => matches!(mark, '}' | ']'),
+            Token::Text(_) | Token::Word(_) | Token::Heredoc(_) => self.token == Token::Mark('='),
+            _ => false,
+        };
+        self.token = token;
+    }
+
+    /// Whether `token` can be the name of a setting or a block here, rather than a value or a block's label.
+    fn lets_name_follow(self, token: Token<'_>, next: Option<Token<'_>>, inside: Inside) -> bool {
+        let begins = self.ends_value || matches!(self.token, Token::Newline | Token::Mark('{' | ','));
+        match (token, next) {
+            (_, Some(Token::Mark('=' | '{'))) => begins && inside != Inside::List,
+            // A label is in quotes, and a name before it is not.
+            (Token::Word(_), Some(Token::Text(_))) => self.ends_value && inside == Inside::Body,
+            _ => false,
+        }
+    }
+}
+
+/// What parts a setting from what came before it.
+fn separator(last: Last<'_>, inside: Inside) -> &'static str {
+    match inside {
+        Inside::Body if !matches!(last.token, Token::Newline | Token::Mark('{')) => "\n",
+        Inside::Object if last.ends_value => ", ",
+        _ => "",
+    }
+}
+
+fn name(token: Token<'_>, next: Option<Token<'_>>, inside: Inside) -> String {
+    let (Token::Text(written) | Token::Word(written)) = token else {
+        return String::new();
+    };
+    let bare = written.trim_matches('"');
+    let name = if is_identifier(bare) { bare } else { written };
+    // Objects of HCL 2 have no blocks.
+    if inside == Inside::Object && next == Some(Token::Mark('{')) {
+        format!("{name} =")
+    } else {
+        name.to_owned()
+    }
+}
+
+/// Numbers of HCL 1 may be hexadecimal.
+fn number(word: &str) -> Cow<'_, str> {
+    let (sign, digits) = word.strip_prefix('-').map_or(("", word), |rest| ("-", rest));
+    let hex = digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X"));
+    match hex.map(|hex| u32::from_str_radix(hex, 16)) {
+        Some(Ok(number)) => Cow::Owned(format!("{sign}{number}")),
+        _ => Cow::Borrowed(word),
     }
 }
 
@@ -263,6 +319,51 @@ mod tests {
     }
 
     #[test]
+    fn blocks_and_objects_on_one_line_are_mended() {
+        for (text, expected) in [
+            (
+                r#"check { http = "http://a" interval = "5s" header { X = ["b"] } }"#,
+                json!({"check": {"http": "http://a", "interval": "5s", "header": {"X": ["b"]}}}),
+            ),
+            (
+                r#"acl { enabled = true tokens { agent = "x" } }"#,
+                json!({"acl": {"enabled": true, "tokens": {"agent": "x"}}}),
+            ),
+            (
+                r#"a = 1 "b" = 2 service "web" { port = 80 } service "x" { port = 1 }"#,
+                json!({"a": 1, "b": 2, "service": {"web": {"port": 80}, "x": {"port": 1}}}),
+            ),
+            (
+                r#"node_meta = { "rack" = "r1" "a" = "c" }"#,
+                json!({"node_meta": {"rack": "r1", "a": "c"}}),
+            ),
+            (
+                r#"watches = [ { type = "key" key = "a" }, { type = "nodes", args = ["x"] b { c = 1 } } ]"#,
+                json!({"watches": [
+                    {"type": "key", "key": "a"},
+                    {"type": "nodes", "args": ["x"], "b": {"c": 1}},
+                ]}),
+            ),
+        ] {
+            assert_eq!(parse(text), Ok(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn numbers_may_be_hexadecimal() {
+        assert_eq!(
+            parse("a = 0x1F\nb = [-0x10, 3]\nc = \"0x1F\"\n"),
+            Ok(json!({"a": 31, "b": [-16, 3], "c": "0x1F"}))
+        );
+    }
+
+    #[test]
+    fn an_object_of_json_is_read_as_such() {
+        assert_eq!(parse(" {\n\"a\": {\"b.c\": 1}}"), Ok(json!({"a": {"b.c": 1}})));
+        assert!(parse("{\"a\": }").expect_err("no JSON").contains("line 1"));
+    }
+
+    #[test]
     fn comments_and_heredocs_are_left_alone() {
         let text =
             "\"a\" = <<EOT\n\"x\" = { 1,\nEOT\n// \"b\" = 1\n/* \"c\" { */\n\"d\" = \"\\\"q\\\" = 1\"\n";
@@ -304,6 +405,9 @@ mod tests {
             "\"\\",
             "a = {{{",
             "é = \"ü\" {",
+            "a = 1 b {",
+            "a = { b = 1 c",
+            "a = 0xfffffffff",
             "\u{0}",
         ] {
             let _ = parse(text);
