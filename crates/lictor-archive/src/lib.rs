@@ -15,9 +15,9 @@
 //! | `SHA256SUMS` | the SHA-256 of the two, as `sha256sum` writes them |
 //!
 //! Lictor's records are all of type 200, binary strings that make up one stream of [`lictor_state::snapshot`] when put one
-//! after the other. So tools for Consul's archives find their way through them, and see where the state stood. A Consul's
-//! archive has a type for each kind of row: keys, sessions and the catalog are taken over, other kinds are counted and left
-//! out.
+//! after the other. So tools for Consul's archives find their way through them, and see where the state stood; and the
+//! version in `meta.json` is 2, which a Consul does not restore. A Consul's archive has version 1, and a type for each kind
+//! of row: keys, sessions and the catalog are taken over, other kinds are counted and left out.
 //!
 //! An archive is read once, front to back, in bounded memory beside the rows; nothing may be made of what was read until
 //! all digests were right.

@@ -4,14 +4,17 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
-/// The version of the archive's form.
-pub(crate) const VERSION: i64 = 1;
+/// The version of the archive's form: one that a Consul knows nothing of, and refuses. It would take the rows of version
+/// 1 for its own, and end when it meets the first.
+pub(crate) const VERSION: i64 = 2;
+/// A Consul's, and that of the first archives of Lictor.
+pub(crate) const CONSUL_VERSION: i64 = 1;
 
 /// Where the state of an archive stood.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct Meta {
-    /// The version of the archive's form: 1.
+    /// The version of the archive's form: 2, and 1 for a Consul's.
     pub version: i64,
     /// A name for the snapshot: term, index, milliseconds since 1970.
     #[serde(rename = "ID")]
@@ -102,7 +105,7 @@ mod tests {
             ..Meta::new(29, 2, 1_795_275_395_425, vec![server])
         };
 
-        let expected = r#"{"Version":1,"ID":"2-29-1795275395425","Index":29,"Term":2,"Peers":"ka8xMjcuMC4wLjE6MTg5MTM=","Configuration":{"Servers":[{"Suffrage":0,"ID":"n","Address":"127.0.0.1:18913"}]},"ConfigurationIndex":1,"Size":10297}"#;
+        let expected = r#"{"Version":2,"ID":"2-29-1795275395425","Index":29,"Term":2,"Peers":"ka8xMjcuMC4wLjE6MTg5MTM=","Configuration":{"Servers":[{"Suffrage":0,"ID":"n","Address":"127.0.0.1:18913"}]},"ConfigurationIndex":1,"Size":10297}"#;
         assert_eq!(serde_json::to_string(&meta).unwrap(), expected);
         assert_eq!(serde_json::from_str::<Meta>(expected).unwrap(), meta);
     }

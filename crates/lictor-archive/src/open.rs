@@ -5,7 +5,7 @@ use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use flate2::bufread::GzDecoder;
 use sha2::{Digest, Sha256};
 
-use crate::meta::VERSION;
+use crate::meta::{CONSUL_VERSION, VERSION};
 use crate::{ArchiveError, Meta, UNPACKED_MAX_BYTES};
 
 /// `meta.json` and `SHA256SUMS` are a few hundred bytes.
@@ -82,7 +82,7 @@ impl Found {
         let (Some((meta, _)), Some((size, _))) = (self.meta, self.state) else {
             return Err(missing("meta.json"));
         };
-        if meta.version != VERSION {
+        if ![CONSUL_VERSION, VERSION].contains(&meta.version) {
             return Err(ArchiveError::Content(format!(
                 "unsupported snapshot version {}",
                 meta.version

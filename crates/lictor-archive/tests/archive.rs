@@ -163,7 +163,7 @@ fn what_is_wrong_is_said_in_consuls_words() {
     let mut flipped = state_bin.to_vec();
     flipped[40] ^= 1;
     let text = String::from_utf8_lossy(meta).into_owned();
-    let version = text.replace("\"Version\":1", "\"Version\":9");
+    let version = text.replace("\"Version\":2", "\"Version\":9");
 
     let form = "failed to read snapshot file: ";
     let integrity = "failed to read snapshot file: failed checking integrity of snapshot: ";
@@ -226,6 +226,18 @@ fn what_is_wrong_is_said_in_consuls_words() {
         refusal(&sealed(b"{", state_bin))
             .starts_with("failed to read snapshot file: failed to decode snapshot metadata: ")
     );
+}
+
+#[test]
+fn the_first_archives_had_the_version_of_consuls() {
+    let state = state(3);
+    let files = files(&save(&state));
+    let meta = String::from_utf8_lossy(&files[0].1).replace("\"Version\":2", "\"Version\":1");
+
+    let contents = read(&sealed(meta.as_bytes(), &files[1].1)[..]).unwrap();
+
+    assert_eq!(contents.meta.version, 1);
+    assert_eq!(rows(&contents.state), rows(&state));
 }
 
 #[test]

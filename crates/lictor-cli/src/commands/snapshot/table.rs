@@ -139,7 +139,7 @@ mod tests {
  Size         5912
  Index        29
  Term         2
- Version      1
+ Version      2
 
  Type          Count      Size
  ----          ----       ----
