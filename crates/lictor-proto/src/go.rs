@@ -202,6 +202,23 @@ pub fn is_print(c: char) -> bool {
     text.escape_debug().nth(1) == Some(c)
 }
 
+/// Base64 as Go decodes it, which overlooks line breaks. `decode` does not, and is asked again without them when it fails.
+///
+/// # Errors
+/// The first of `decode`, when there are no line breaks; else the second.
+pub fn decode_base64<E>(text: &str, decode: impl Fn(&[u8]) -> Result<Vec<u8>, E>) -> Result<Vec<u8>, E> {
+    decode(text.as_bytes()).or_else(|error| {
+        if !text.contains(['\r', '\n']) {
+            return Err(error);
+        }
+        let unbroken: Vec<u8> = text
+            .bytes()
+            .filter(|byte| !matches!(byte, b'\r' | b'\n'))
+            .collect();
+        decode(&unbroken)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -295,5 +312,18 @@ mod tests {
         ] {
             assert!(!is_print(c), "{c:?}");
         }
+    }
+
+    #[test]
+    fn line_breaks_are_taken_out_only_when_there_are_any() {
+        let decode = |text: &[u8]| match text {
+            b"ab" => Ok(b"x".to_vec()),
+            other => Err(other.len()),
+        };
+
+        assert_eq!(decode_base64("ab", decode), Ok(b"x".to_vec()));
+        assert_eq!(decode_base64("a\r\nb\n", decode), Ok(b"x".to_vec()));
+        assert_eq!(decode_base64("a b", decode), Err(3));
+        assert_eq!(decode_base64("a\nb\nc", decode), Err(3));
     }
 }

@@ -289,6 +289,20 @@ fn export_prints_what_import_reads() {
 }
 
 #[test]
+fn import_reads_values_with_line_breaks() {
+    let ran = run(
+        "lictor kv import -",
+        r#"[{"key":"a","value":"MT\r\nIz\n"}]"#,
+        &[(200, "true")],
+    );
+
+    assert_eq!(
+        (ran.asked, ran.failed),
+        (vec!["PUT /v1/kv/a 123".to_owned()], None)
+    );
+}
+
+#[test]
 fn import_stops_at_the_first_entry_that_is_wrong() {
     let ran = run("lictor kv import -", "{", &[]);
     assert!(

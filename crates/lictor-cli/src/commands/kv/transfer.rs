@@ -6,6 +6,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use lictor_proto::go;
 use serde::{Deserialize, Serialize};
 
 use super::{Failure, Outcome, Ui, entries, one, without_slash};
@@ -71,8 +72,7 @@ pub(super) async fn import(args: ImportArgs, ui: &mut Ui<'_>) -> Outcome {
     let bar = progress(ui, Some(all.len()), "keys");
     for entry in all {
         let key = format!("{}{}", args.prefix, entry.key);
-        let value = STANDARD
-            .decode(&entry.value)
+        let value = go::decode_base64(&entry.value, |text| STANDARD.decode(text))
             .map_err(|error| Failure(format!("Error base 64 decoding value for key {key}: {error}")))?;
         let failed =
             |reason: String| Failure::error(format_args!("Failed writing data for key {key}: {reason}"));

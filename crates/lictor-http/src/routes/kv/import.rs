@@ -96,7 +96,7 @@ impl Import<'_> {
         if key.is_empty() {
             return Err(bad("an empty key".to_owned()));
         }
-        let value = STANDARD.decode(&imported.value);
+        let value = go::decode_base64(&imported.value, |text| STANDARD.decode(text));
         let value = value.map_err(|error| bad(named(&error.to_string())))?;
         let limit_bytes = self.ctx.shared.limits.kv_value_max_bytes;
         if value.len() > limit_bytes {

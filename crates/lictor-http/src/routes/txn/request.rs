@@ -5,6 +5,7 @@
 use std::fmt;
 
 use bytes::Bytes;
+use lictor_proto::go;
 use lictor_proto::v1::txn_op::Op;
 use lictor_proto::v1::{self, CatalogVerb, KvVerb};
 use lictor_state::TxnError;
@@ -212,7 +213,8 @@ impl<'de> Deserialize<'de> for KvMember<'de> {
                         n if n.eq_ignore_ascii_case("Key") => member.key = map.next_value()?,
                         n if n.eq_ignore_ascii_case("Value") => {
                             let Text(value) = map.next_value()?;
-                            let value = base64_simd::STANDARD.decode_to_vec(value.as_bytes());
+                            let value =
+                                go::decode_base64(&value, |text| base64_simd::STANDARD.decode_to_vec(text));
                             member.value = value.map_err(|_| Error::custom("illegal base64 data"))?.into();
                         }
                         n if n.eq_ignore_ascii_case("Flags") => {
@@ -353,6 +355,16 @@ mod tests {
         };
         assert_eq!(request.txn.ops[0].op, Some(Op::Kv(expected)));
         assert!(request.writes && request.errors.is_empty());
+    }
+
+    #[test]
+    fn values_may_have_line_breaks_as_base64_programs_write_them() {
+        let request = asked(r#"[{"KV":{"Verb":"set","Key":"k","Value":"MT\r\nIz\n"}}]"#);
+
+        let Some(Op::Kv(op)) = &request.txn.ops[0].op else {
+            panic!("no operation on a key");
+        };
+        assert_eq!(op.value, "123");
     }
 
     #[test]
