@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::decode::{self, DecodeError, Object};
+use crate::mesh;
 
 /// The shortest interval between two runs of a check (Consul: checks, `interval`).
 pub const INTERVAL_MIN: Duration = Duration::from_secs(1);
@@ -61,6 +62,16 @@ pub enum InvalidDefinition {
     /// Metadata over its bounds.
     #[error("Invalid Service Meta: {0}")]
     Meta(String),
+    /// A member of a service mesh that does not say enough, or too much.
+    #[error("Validation failed: {}", listed(.0))]
+    Mesh(Vec<String>),
+}
+
+/// As Consul lists several errors.
+fn listed(faults: &[String]) -> String {
+    let errors = if faults.len() == 1 { "error" } else { "errors" };
+    let list: Vec<_> = faults.iter().map(|fault| format!("\t* {fault}\n")).collect();
+    format!("{} {errors} occurred:\n{}\n", faults.len(), list.concat())
 }
 
 /// A service as it was registered.
@@ -287,6 +298,10 @@ impl ServiceDefinition {
         let read = |check| CheckDefinition::read(check).map_err(of_service);
         service.checks = checks.map(read).collect::<Result<_, _>>()?;
         service.complete()?;
+        let faults = mesh::faults(&service)?;
+        if !faults.is_empty() {
+            return Err(InvalidDefinition::Mesh(faults).into());
+        }
         Ok(service)
     }
 

@@ -19,6 +19,7 @@ pub mod decode;
 pub mod definition;
 mod events;
 mod local;
+mod mesh;
 mod reconcile;
 mod run;
 mod runner;
