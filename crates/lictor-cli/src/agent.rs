@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use crate::args::agent::AgentArgs;
 use crate::args::raft_kv_demo::DemoArgs;
 use crate::commands::version::VERSION;
-use crate::config::{ConfigError, DataDir, Listen, RuntimeConfig, Sources};
+use crate::config::{ConfigError, DataDir, Definitions, Listen, RuntimeConfig, Sources};
 use crate::life::{self, Control, LevelHandle, Monitors, PidFile};
 
 /// How long tasks that outlive the server may take to end.
@@ -84,10 +84,11 @@ where
 }
 
 /// Runs the agent and answers the process's exit code: 0 after an orderly stop, 1 otherwise.
-pub(crate) fn run<S: Server>(args: AgentArgs, server: S) -> ExitCode {
+pub(crate) fn run<S: Server>(args: AgentArgs, definitions: Definitions, server: S) -> ExitCode {
     let sources = args.into_sources().map_err(ConfigError::Invalid);
     code(sources.map_err(Into::into).and_then(|mut sources| {
         sources.environment = environment();
+        sources.definitions = Some(definitions);
         let config = sources.load()?;
         try_run(sources, config, server)
     }))

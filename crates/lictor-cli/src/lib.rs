@@ -15,9 +15,11 @@ mod client;
 mod commands;
 pub mod config;
 mod life;
+mod out;
 #[cfg(test)]
 mod testing;
 
+use std::cell::Cell;
 use std::ffi::OsString;
 use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::path::Path;
@@ -32,22 +34,29 @@ pub use life::{Control, Handle, Leave, LevelHandle, Monitors, Reload};
 
 use args::{Cli, Command};
 use commands::{Exit, Failure, Ui};
+use config::Definitions;
+use out::Out;
 
 /// Consul's exit code for a command that does not exist.
 const NO_SUCH_COMMAND: u8 = 127;
 /// A command that is a program of its own as well.
 const RAFT_KV_DEMO: &str = "raft-kv-demo";
 
-/// Runs the program: `agent` runs `server`, everything else talks to one.
-pub fn main<S: Server>(arguments: impl IntoIterator<Item = OsString>, server: S) -> ExitCode {
+/// Runs the program: `agent` runs `server`, everything else talks to one. `definitions` reads the services and checks of
+/// configuration files.
+pub fn main<S: Server>(
+    arguments: impl IntoIterator<Item = OsString>,
+    definitions: Definitions,
+    server: S,
+) -> ExitCode {
     match parse(arguments) {
         Ok(Cli {
             command: Command::Agent(args),
-        }) => agent::run(*args, server),
+        }) => agent::run(*args, definitions, server),
         Ok(Cli {
             command: Command::RaftKvDemo(args),
         }) => agent::run_demo(*args, server),
-        Ok(cli) => client_command(cli.command),
+        Ok(cli) => client_command(cli.command, definitions),
         Err(usage) => usage.print(),
     }
 }
@@ -103,19 +112,23 @@ impl Usage {
     }
 }
 
-fn client_command(command: Command) -> ExitCode {
-    let (mut stdout, mut stderr, mut stdin) = (io::stdout().lock(), io::stderr().lock(), io::stdin().lock());
+fn client_command(command: Command, definitions: Definitions) -> ExitCode {
+    let reader_gone = Cell::new(false);
+    let mut stdout = Out::new(io::stdout().lock(), &reader_gone);
+    let (mut stderr, mut stdin) = (io::stderr().lock(), io::stdin().lock());
     let mut ui = Ui {
         out: BufWriter::new(&mut stdout),
         err: &mut stderr,
         input: &mut stdin,
         env: &|name| std::env::var_os(name),
         interactive: io::stderr().is_terminal(),
+        definitions: Some(definitions),
     };
     let exit = run_client_command(command, &mut ui);
     // What was printed before a failure is part of the answer.
     let exit = ui.out.flush().map_err(Failure::from).and(exit);
     match exit {
+        _ if reader_gone.get() => ExitCode::from(out::READER_GONE),
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
             // A closed terminal is no reason to fail twice.

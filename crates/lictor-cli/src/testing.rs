@@ -51,6 +51,7 @@ pub(crate) fn run(line: &str, stdin: &str, answers: &[(u16, &str)]) -> Ran {
         input: &mut input,
         env: &env,
         interactive: false,
+        definitions: None,
     };
     let exit = crate::run_client_command(command, &mut ui);
     ui.out.flush().expect("a vector takes everything");

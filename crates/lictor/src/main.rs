@@ -14,5 +14,5 @@ use std::process::ExitCode;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    lictor_cli::main(std::env::args_os(), agent::run)
+    lictor_cli::main(std::env::args_os(), agent::DEFINITIONS, agent::run)
 }

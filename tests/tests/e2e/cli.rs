@@ -1,6 +1,6 @@
 //! The command line against a running server.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, Result};
@@ -117,6 +117,27 @@ fn an_export_imported_elsewhere_is_the_same() -> Result<()> {
     );
     assert_eq!(output(&to, &["kv", "export", "tree/"])?, exported);
     assert_eq!(to.get("/v1/kv/tree/3")?.entry()?["Flags"], json!(3));
+    Ok(())
+}
+
+#[test]
+fn a_reader_that_leaves_early_is_no_error() -> Result<()> {
+    let server = Server::start()?;
+    // More than a pipe holds.
+    server.put("/v1/kv/large", vec![b'x'; 300_000])?;
+    let mut child = Command::new(binary()?)
+        .args(["kv", "export", "large"])
+        .env("CONSUL_HTTP_ADDR", server.http().to_string())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let mut first = [0; 10];
+    child.stdout.take().context("no output")?.read_exact(&mut first)?;
+
+    let output = child.wait_with_output()?;
+
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    assert_eq!(output.status.code(), Some(141));
     Ok(())
 }
 

@@ -58,6 +58,46 @@ fn what_does_not_parse_names_the_file() -> Result<()> {
 }
 
 #[test]
+fn definitions_are_read_before_anything_is_touched() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (file, data) = (dir.path().join("web.json"), dir.path().join("data"));
+    for (definition, wanted) in [
+        (r#""prot": 1"#, "unknown field \"prot\""),
+        (r#""port": "80""#, "cannot unmarshal string"),
+        (r#""check": {"script": "x", "interval": "1s"}"#, "\"script\""),
+        (r#""check": {"http": "http://a"}"#, "Interval must be > 0"),
+        (
+            r#""check": {"ttl": "1s", "interval": "1s"}"#,
+            "Interval and TTL cannot both",
+        ),
+        (
+            r#""kind": "connect-proxy""#,
+            "Port or SocketPath must be set for a connect-proxy; ",
+        ),
+    ] {
+        let text = format!(
+            r#"{{"server": true, "bootstrap": true, "data_dir": {data:?}, "bind_addr": "127.0.0.1",
+                "service": {{"name": "web", {definition}}}}}"#
+        );
+        fs::write(&file, text)?;
+        let path = file.to_str().context("odd path")?;
+
+        for args in [&["validate", path][..], &["agent", "-config-file", path]] {
+            let output = run(args)?;
+
+            let said = said(&output);
+            assert_eq!(output.status.code(), Some(1), "{args:?}: {said}");
+            assert!(
+                said.contains("web.json: service \"web\": ") && said.contains(wanted),
+                "{said}"
+            );
+        }
+        assert!(!data.exists());
+    }
+    Ok(())
+}
+
+#[test]
 fn values_of_the_wrong_kind_are_refused() -> Result<()> {
     for hcl in [
         "ports {\n http = \"many\"\n}",

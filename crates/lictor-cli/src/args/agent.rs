@@ -228,6 +228,7 @@ impl AgentArgs {
             places: self.places,
             format: self.format,
             fragments: self.fragments,
+            definitions: None,
         })
     }
 }

@@ -34,6 +34,8 @@ pub(crate) struct Endpoint {
     pub(crate) partition: Option<String>,
     pub(crate) stale: bool,
     pub(crate) tls: TlsSettings,
+    /// Variables that could not be read and count for nothing, a line each.
+    pub(crate) warnings: Vec<String>,
 }
 
 /// How the server's certificate is checked and what certificate is presented.
@@ -45,6 +47,15 @@ pub(crate) struct TlsSettings {
     pub(crate) client_key: Option<PathBuf>,
     pub(crate) server_name: Option<String>,
     pub(crate) skip_verify: bool,
+}
+
+impl TlsSettings {
+    /// Whether any file or folder is named.
+    pub(crate) fn name_files(&self) -> bool {
+        [&self.ca_file, &self.ca_path, &self.client_cert, &self.client_key]
+            .iter()
+            .any(|path| path.is_some())
+    }
 }
 
 impl fmt::Display for Address {
@@ -65,7 +76,7 @@ impl Endpoint {
     /// Flags win over `LICTOR_*`, those over `CONSUL_*`.
     ///
     /// # Errors
-    /// When an address, a switch or the token file cannot be read.
+    /// When an address or the token file cannot be read.
     pub(crate) fn resolve(
         args: &ClientArgs,
         env: &dyn Fn(&str) -> Option<OsString>,
@@ -76,14 +87,20 @@ impl Endpoint {
         };
         let text = |name: &str| var(name).and_then(|value| value.into_string().ok());
         let path = |flag: &Option<PathBuf>, name: &str| flag.clone().or_else(|| var(name).map(PathBuf::from));
-        let switch = |name: &str| match text(name) {
-            None => Ok(None),
-            Some(value) => parse_bool(&value)
-                .map(Some)
-                .ok_or_else(|| ClientError::Setup(format!("{name}: {value:?} is neither true nor false"))),
+        let mut warnings = Vec::new();
+        let mut switch = |name: &str| {
+            let value = text(name)?;
+            let parsed = parse_bool(&value);
+            if parsed.is_none() {
+                warnings.push(format!(
+                    "{name}: {value:?} is neither true nor false, and is overlooked"
+                ));
+            }
+            parsed
         };
+        let tls_by_default = switch("HTTP_SSL").unwrap_or(false);
+        let skip_verify = switch("HTTP_SSL_VERIFY") == Some(false);
         let address = args.http_addr.clone().or_else(|| text("HTTP_ADDR"));
-        let tls_by_default = switch("HTTP_SSL")?.unwrap_or(false);
         let (address, base_path) =
             parse_address(address.as_deref().unwrap_or(DEFAULT_ADDRESS), tls_by_default)?;
         let token_file = path(&args.token_file, "HTTP_TOKEN_FILE");
@@ -106,8 +123,9 @@ impl Endpoint {
                 client_cert: path(&args.client_cert, "CLIENT_CERT"),
                 client_key: path(&args.client_key, "CLIENT_KEY"),
                 server_name: args.tls_server_name.clone().or_else(|| text("TLS_SERVER_NAME")),
-                skip_verify: switch("HTTP_SSL_VERIFY")? == Some(false),
+                skip_verify,
             },
+            warnings,
         })
     }
 }
@@ -265,7 +283,18 @@ mod tests {
 
         assert_eq!(skips("false"), Ok(true));
         assert_eq!(skips("true"), Ok(false));
-        assert!(skips("maybe").is_err());
+        assert_eq!(skips("maybe"), Ok(false));
+    }
+
+    #[test]
+    fn a_switch_that_is_none_is_warned_of_and_counts_for_nothing() {
+        let env = [("CONSUL_HTTP_SSL", "junk"), ("CONSUL_HTTP_SSL_VERIFY", "junk")];
+
+        let endpoint = resolve(&ClientArgs::default(), &env).expect("valid");
+
+        assert_eq!(endpoint.address.to_string(), "http://127.0.0.1:8500");
+        assert_eq!(endpoint.warnings.len(), 2);
+        assert!(endpoint.warnings[0].starts_with("HTTP_SSL: \"junk\" is neither"));
     }
 
     #[test]

@@ -244,6 +244,8 @@ impl Client {
     pub(crate) fn new(endpoint: Endpoint) -> Result<Self, ClientError> {
         let tls = match &endpoint.address {
             Address::Tcp { tls: true, .. } => Some(Arc::new(tls::config(&endpoint.tls)?)),
+            // Not needed, but a wrong path shows at once rather than with the first server that has a certificate.
+            _ if endpoint.tls.name_files() => tls::config(&endpoint.tls).map(|_| None)?,
             _ => None,
         };
         Ok(Self {
@@ -494,6 +496,19 @@ mod tests {
 
     fn client(args: &ClientArgs) -> Client {
         Client::new(Endpoint::resolve(args, &|_| None).expect("valid")).expect("no TLS")
+    }
+
+    #[test]
+    fn files_for_tls_must_be_there_though_the_address_is_plain() {
+        let args = ClientArgs {
+            ca_file: Some("/nowhere/ca.pem".into()),
+            ..ClientArgs::default()
+        };
+
+        let refused = Client::new(Endpoint::resolve(&args, &|_| None).expect("valid"));
+
+        let text = refused.err().expect("no file").to_string();
+        assert!(text.contains("/nowhere/ca.pem"), "{text}");
     }
 
     #[test]

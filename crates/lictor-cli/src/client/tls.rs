@@ -183,6 +183,7 @@ mod tests {
                 partition: None,
                 stale: false,
                 tls: settings,
+                warnings: Vec::new(),
             };
             let mut client = Client::new(endpoint).map_err(|error| error.to_string())?;
             let answer = client

@@ -30,6 +30,7 @@ use std::io::{self, BufWriter, Read, Write};
 use crate::args::client::ClientArgs;
 use crate::client::endpoint::Endpoint;
 use crate::client::{Client, ClientError, os_error};
+use crate::config::Definitions;
 
 /// What went wrong, as the line that goes to standard error. The exit code is 1.
 #[derive(Debug)]
@@ -62,6 +63,8 @@ pub(crate) struct Ui<'a> {
     pub(crate) env: &'a dyn Fn(&str) -> Option<std::ffi::OsString>,
     /// Whether somebody watches standard error.
     pub(crate) interactive: bool,
+    /// By whom definitions of services and checks are read.
+    pub(crate) definitions: Option<Definitions>,
 }
 
 impl Ui<'_> {
@@ -83,10 +86,12 @@ impl Ui<'_> {
     }
 
     /// A client as flags and environment say.
-    pub(crate) fn client(&self, args: &ClientArgs) -> Result<Client, Failure> {
-        Endpoint::resolve(args, self.env)
-            .and_then(Client::new)
-            .map_err(cannot_connect)
+    pub(crate) fn client(&mut self, args: &ClientArgs) -> Result<Client, Failure> {
+        let endpoint = Endpoint::resolve(args, self.env).map_err(cannot_connect)?;
+        for warning in &endpoint.warnings {
+            self.warn(format_args!("Warning: {warning}"))?;
+        }
+        Client::new(endpoint).map_err(cannot_connect)
     }
 
     /// Text that is given itself, as `@FILE`, or as `-` for standard input.

@@ -90,7 +90,7 @@ fn failed(doing: &str, error: impl std::fmt::Display) -> Failure {
     Failure::error(format_args!("Failed {doing}: {error}"))
 }
 
-async fn sessions(call: Call<'_>, args: &ClientArgs, ui: &Ui<'_>) -> Result<Vec<Value>, Failure> {
+async fn sessions(call: Call<'_>, args: &ClientArgs, ui: &mut Ui<'_>) -> Result<Vec<Value>, Failure> {
     let answer = match ui.client(args)?.send(call).await {
         // A renewal of a session that has ended; the caller says so.
         Err(ClientError::Refused {

@@ -161,6 +161,7 @@ mod tests {
             input: &mut Cursor::new(Vec::new()),
             env: &|_| None,
             interactive: false,
+            definitions: None,
         };
         run(command, folder, &mut ui).map_err(|failure| failure.0)?;
         drop(ui);

@@ -13,6 +13,7 @@ pub(crate) fn run(args: ValidateArgs, ui: &mut Ui<'_>) -> Outcome {
     let sources = Sources {
         places: args.places.into_iter().map(Place::of).collect(),
         format: args.config_format,
+        definitions: ui.definitions,
         ..Sources::default()
     };
     let config = sources

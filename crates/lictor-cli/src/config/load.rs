@@ -41,6 +41,44 @@ impl Place {
     }
 }
 
+/// Who reads the definitions of services and checks, and says what is wrong with one. The agent does; here they are data.
+#[derive(Debug, Clone, Copy)]
+pub struct Definitions {
+    /// Reads a service.
+    pub service: fn(&Value) -> Result<(), String>,
+    /// Reads a check.
+    pub check: fn(&Value) -> Result<(), String>,
+}
+
+impl Definitions {
+    /// Reads all definitions of one source. The text of the first error says which it is about.
+    fn read(self, source: &Map<String, Value>) -> Result<(), String> {
+        for (word, plural, read) in [
+            ("service", "services", self.service),
+            ("check", "checks", self.check),
+        ] {
+            let all = source.get(plural).and_then(Value::as_array);
+            for definition in all.into_iter().flatten() {
+                read(definition).map_err(|why| match name_of(definition) {
+                    Some(name) => format!("{word} {name:?}: {why}"),
+                    None => format!("{word}: {why}"),
+                })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn name_of(definition: &Value) -> Option<&str> {
+    let member = |wanted: &str| {
+        let mut all = definition.as_object()?.iter();
+        all.find(|(name, _)| name.eq_ignore_ascii_case(wanted))?
+            .1
+            .as_str()
+    };
+    member("name").or_else(|| member("id"))
+}
+
 /// Everything a configuration is made from. Kept for the life of the process, so that a reload reads it again.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
@@ -56,6 +94,8 @@ pub struct Sources {
     pub fragments: Vec<String>,
     /// Development mode: other defaults, and a data directory that goes with the process.
     pub dev: bool,
+    /// By whom definitions are read; `None` leaves them unread.
+    pub definitions: Option<Definitions>,
 }
 
 impl Sources {
@@ -69,7 +109,7 @@ impl Sources {
         let flags = check::check("command line", Value::Object(self.flags.clone()), &mut absent)?;
         check::merge(&mut merged, flags);
         for fragment in &self.fragments {
-            add(&mut merged, "-hcl", fragment, Format::Hcl, &mut absent)?;
+            self.add(&mut merged, "-hcl", fragment, Format::Hcl, &mut absent)?;
         }
         let environment = Value::Object(self.environment.clone());
         for (name, value) in check::check("environment", environment, &mut absent)? {
@@ -99,9 +139,39 @@ impl Sources {
                 .format
                 .or_else(|| format_of(&path))
                 .ok_or(ConfigError::UnknownFormat { path: path.clone() })?;
-            add(&mut merged, &path.display().to_string(), &text, format, absent)?;
+            self.add(&mut merged, &path.display().to_string(), &text, format, absent)?;
         }
         Ok(merged)
+    }
+
+    fn add(
+        &self,
+        merged: &mut Map<String, Value>,
+        origin: &str,
+        text: &str,
+        format: Format,
+        absent: &mut Vec<String>,
+    ) -> Result<(), ConfigError> {
+        // A file may be created empty and filled before a reload.
+        if text.trim().is_empty() {
+            return Ok(());
+        }
+        let parsed = match format {
+            Format::Json => serde_json::from_str(text).map_err(|error| error.to_string()),
+            Format::Hcl => hcl::parse(text),
+        };
+        let value = parsed.map_err(|message| ConfigError::Syntax {
+            origin: origin.to_owned(),
+            message,
+        })?;
+        let checked = check::check(origin, value, absent)?;
+        if let Some(definitions) = self.definitions {
+            definitions
+                .read(&checked)
+                .map_err(|why| ConfigError::Invalid(format!("{origin}: {why}")))?;
+        }
+        check::merge(merged, checked);
+        Ok(())
     }
 
     fn files(&self) -> Result<Vec<PathBuf>, ConfigError> {
@@ -155,29 +225,6 @@ fn format_of(path: &Path) -> Option<Format> {
         "hcl" => Some(Format::Hcl),
         _ => None,
     }
-}
-
-fn add(
-    merged: &mut Map<String, Value>,
-    origin: &str,
-    text: &str,
-    format: Format,
-    absent: &mut Vec<String>,
-) -> Result<(), ConfigError> {
-    // A file may be created empty and filled before a reload.
-    if text.trim().is_empty() {
-        return Ok(());
-    }
-    let parsed = match format {
-        Format::Json => serde_json::from_str(text).map_err(|error| error.to_string()),
-        Format::Hcl => hcl::parse(text),
-    };
-    let value = parsed.map_err(|message| ConfigError::Syntax {
-        origin: origin.to_owned(),
-        message,
-    })?;
-    check::merge(merged, check::check(origin, value, absent)?);
-    Ok(())
 }
 
 #[cfg(test)]
@@ -291,6 +338,37 @@ mod tests {
             .expect_err(name);
             assert!(error.contains(wanted), "{error}");
             assert!(!error.contains('\n'), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_definition_that_cannot_be_read_is_named_with_its_file() {
+        fn refuse(_: &Value) -> Result<(), String> {
+            Err("no good".to_owned())
+        }
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let definitions = Some(Definitions {
+            service: |_| Ok(()),
+            check: refuse,
+        });
+        for (text, wanted) in [
+            ("service { name = \"a\" }", None),
+            ("check { Name = \"c\" }", Some("a.hcl: check \"c\": no good")),
+            ("checks = [{ x = 1 }]", Some("a.hcl: check: no good")),
+        ] {
+            let places = vec![Place::File(write(&folder, "a.hcl", text))];
+
+            let loaded = load(&Sources {
+                places,
+                definitions,
+                ..base()
+            });
+
+            match (loaded, wanted) {
+                (Ok(_), None) => {}
+                (Err(error), Some(wanted)) => assert!(error.ends_with(wanted), "{error}"),
+                (loaded, _) => panic!("{text}: {loaded:?}"),
+            }
         }
     }
 

@@ -23,7 +23,7 @@ pub use addr::Listen;
 pub(crate) use addr::{find, parse_host_port};
 pub use duration::parse_duration;
 pub use error::ConfigError;
-pub use load::{Format, Place, Sources};
+pub use load::{Definitions, Format, Place, Sources};
 pub use runtime::{
     Acl, Autopilot, DataDir, Demo, Limits, LogSettings, PeerTls, Ports, RetryJoin, RuntimeConfig, TlsFiles,
 };

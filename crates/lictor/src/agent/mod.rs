@@ -5,4 +5,4 @@ mod demo;
 mod listeners;
 mod run;
 
-pub(crate) use run::run;
+pub(crate) use run::{DEFINITIONS, run};

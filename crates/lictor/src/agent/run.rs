@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use lictor_agent::{Agent, CheckDefinition, Definitions, ServiceDefinition};
+use lictor_agent::definition::InvalidDefinition;
+use lictor_agent::{Agent, CheckDefinition, Definitions, ReadError, ServiceDefinition};
 use lictor_cli::config::RuntimeConfig;
 use lictor_cli::{CONSUL_VERSION, Leave, Start};
 use lictor_http::{Api, Cors, Limits, Listener, Monitor};
@@ -201,17 +202,39 @@ fn agent_config(start: &Start, dir: &DataDir) -> anyhow::Result<lictor_agent::Co
     })
 }
 
+/// How the command line has the definitions in files read before anything is started.
+pub(crate) const DEFINITIONS: lictor_cli::config::Definitions = lictor_cli::config::Definitions {
+    service: |value| {
+        let read = ServiceDefinition::from_json(value.clone());
+        read.map(drop).map_err(|error| of_a_file(&error))
+    },
+    check: |value| {
+        let read = CheckDefinition::from_json(value.clone());
+        read.map(drop).map_err(|error| of_a_file(&error))
+    },
+};
+
 fn definitions(config: &RuntimeConfig) -> Result<Definitions, String> {
     let services = config.services.iter().cloned().map(ServiceDefinition::from_json);
     let checks = config.checks.iter().cloned().map(CheckDefinition::from_json);
+    let named = |word, error| format!("{word}: {}", of_a_file(&error));
     Ok(Definitions {
         services: services
             .collect::<Result<_, _>>()
-            .map_err(|error| format!("service: {error}"))?,
+            .map_err(|error| named("service", error))?,
         checks: checks
             .collect::<Result<_, _>>()
-            .map_err(|error| format!("check: {error}"))?,
+            .map_err(|error| named("check", error))?,
     })
+}
+
+/// On one line, and without the words for a request, which a file is none.
+fn of_a_file(error: &ReadError) -> String {
+    match error {
+        ReadError::Decode(error) => error.to_string(),
+        ReadError::Invalid(InvalidDefinition::Mesh(faults)) => faults.join("; "),
+        other => other.to_string(),
+    }
 }
 
 fn http_options(start: &Start) -> lictor_http::Options {
