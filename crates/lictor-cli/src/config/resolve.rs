@@ -124,15 +124,15 @@ pub(crate) fn resolve(
             level: log_level(raw.log_level.as_deref().unwrap_or("info"))?,
             json: raw.log_json.unwrap_or(false),
             file: raw.log_file,
-            slow_after: duration(
-                "slow_operation_threshold",
-                raw.slow_operation_threshold.as_deref(),
-                SLOW_AFTER,
-            )?,
+            slow_after: slow_after(raw.slow_operation_threshold.as_deref())?,
         },
         pid_file: raw.pid_file,
         absent_keys,
     })
+}
+
+fn slow_after(given: Option<&str>) -> Result<Duration> {
+    duration("slow_operation_threshold", given, SLOW_AFTER)
 }
 
 fn bootstrap(raw: &Merged, server: bool, dev: bool) -> Result<(bool, u32)> {
