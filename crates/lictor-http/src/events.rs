@@ -256,10 +256,15 @@ mod tests {
             are_wanted(&headers)
         };
 
-        for accept in ["text/event-stream", "application/json, Text/Event-Stream;q=0.9"] {
+        for accept in ["text/event-stream", "Text/Event-Stream;q=0.9, application/json"] {
             assert!(wanted(accept), "{accept}");
         }
-        for accept in ["*/*", "application/json", "text/event-streams", ""] {
+        for accept in [
+            "*/*",
+            "application/json, text/event-stream",
+            "text/event-streams",
+            "",
+        ] {
             assert!(!wanted(accept), "{accept}");
         }
         assert!(!are_wanted(&HeaderMap::new()));
