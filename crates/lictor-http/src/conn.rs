@@ -10,7 +10,7 @@ use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::{http1, http2};
 use hyper::service::{Service, service_fn};
-use hyper::{Request, Response};
+use hyper::{Request, Response, Uri};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use lictor_node::Tunnel;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -182,7 +182,7 @@ impl Service<Request<Incoming>> for H1Service {
 
     fn call(&self, request: Request<Incoming>) -> H1Answering {
         let body_len = request.body().size_hint().exact();
-        let waits = request.uri().query().is_some_and(may_wait);
+        let waits = may_wait(request.uri());
         self.progress
             .start(body_len.map_or(Length::Chunked, Length::Exact), waits);
         H1Answering {
@@ -221,11 +221,11 @@ impl Future for H1Answering {
     }
 }
 
-/// Whether a query may be one that waits for a change.
-fn may_wait(query: &str) -> bool {
-    const NAMES: [&str; 3] = ["index=", "wait=", "hash="];
-    let mut fields = query.split('&');
-    fields.any(|field| NAMES.iter().any(|name| field.starts_with(name)))
+/// Whether a request may be one that waits: for a change, or in line.
+fn may_wait(uri: &Uri) -> bool {
+    const NAMES: [&str; 4] = ["index=", "wait=", "hash=", "queue"];
+    let mut fields = uri.query().unwrap_or_default().split('&');
+    uri.path().starts_with("/mod/") || fields.any(|field| NAMES.iter().any(|name| field.starts_with(name)))
 }
 
 /// Whether the body of an answer goes on for as long as the client listens.
