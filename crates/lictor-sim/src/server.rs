@@ -175,6 +175,10 @@ struct Durable {
 }
 
 /// What is in memory.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each says of a stage of its own whether it is busy"
+)]
 pub(crate) struct Process {
     core: Core<MemReader>,
     writer: MemWriter,

@@ -26,8 +26,10 @@ fn holder(log: &Log) -> Option<String> {
 }
 
 fn value(log: &Log) -> String {
-    let row = log.state.kv_get(b"k").expect("the key is there");
-    String::from_utf8_lossy(row.value()).into_owned()
+    let row = log.state.kv_get(b"k");
+    row.map_or_else(String::new, |row| {
+        String::from_utf8_lossy(row.value()).into_owned()
+    })
 }
 
 /// The requests that the last command gave the lock.

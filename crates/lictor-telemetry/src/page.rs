@@ -210,7 +210,7 @@ impl Page {
                         "Name": with_host(family.name, hostname), "Value": number(*value), "Labels": labels,
                     })),
                     Reading::Number(value) => {
-                        let each = if *value > 0.0 { 1 } else { 0 };
+                        let each = i32::from(*value > 0.0);
                         let all = Sample {
                             count: number(*value),
                             sum: *value,
@@ -218,7 +218,7 @@ impl Page {
                             mean: each.into(),
                             deviation: 0.0,
                         };
-                        counters.push(all.shown(family.name, labels, uptime));
+                        counters.push(all.shown(family.name, &labels, uptime));
                     }
                     Reading::Summary { count, sum } => {
                         let mean = mean(*sum, *count);
@@ -229,7 +229,7 @@ impl Page {
                             mean,
                             deviation: 0.0,
                         };
-                        samples.push(all.shown(family.name, labels, uptime));
+                        samples.push(all.shown(family.name, &labels, uptime));
                     }
                     Reading::Distribution(values) => {
                         let all = Sample {
@@ -239,7 +239,7 @@ impl Page {
                             mean: mean(values.sum, values.count()),
                             deviation: values.deviation(),
                         };
-                        samples.push(all.shown(family.name, labels, uptime));
+                        samples.push(all.shown(family.name, &labels, uptime));
                     }
                 }
             }
@@ -260,7 +260,7 @@ struct Sample {
 }
 
 impl Sample {
-    fn shown(self, name: &str, labels: Map<String, Value>, uptime: Duration) -> Value {
+    fn shown(self, name: &str, labels: &Map<String, Value>, uptime: Duration) -> Value {
         let seconds = uptime.as_secs_f64().max(1.0);
         json!({
             "Name": name, "Count": self.count, "Rate": self.sum / seconds, "Sum": number(self.sum),

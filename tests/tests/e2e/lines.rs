@@ -27,10 +27,9 @@ fn trial(test: impl FnOnce(&mut Server) -> Result<()>) -> Result<()> {
 
 fn lock(server: &Server) -> Result<Value> {
     let locks = server.get("/v1/locks")?.json()?;
-    let locks = locks.as_array().context("no list")?.iter();
+    let mut locks = locks.as_array().context("no list")?.iter();
     Ok(locks
-        .filter(|lock| lock["Key"] == "l")
-        .next_back()
+        .rfind(|lock| lock["Key"] == "l")
         .cloned()
         .unwrap_or_default())
 }

@@ -507,7 +507,7 @@ mod tests {
 
         let refused = Client::new(Endpoint::resolve(&args, &|_| None).expect("valid"));
 
-        let text = refused.err().expect("no file").to_string();
+        let text = refused.map(|_| ()).expect_err("no file").to_string();
         assert!(text.contains("/nowhere/ca.pem"), "{text}");
     }
 

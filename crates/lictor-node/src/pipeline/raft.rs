@@ -326,47 +326,14 @@ impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
                 Output::Members { index, members } => {
                     self.apply.send(ApplyWork::Members { index, members }).is_ok()
                 }
-                Output::Send(message) => {
-                    self.shared.send(message);
-                    true
-                }
-                Output::Role(role) => {
-                    self.take_role(role);
-                    true
-                }
-                Output::Lease { until } => {
-                    self.shared.progress.set_lease(until);
-                    true
-                }
-                Output::ReadReady { id, index } => {
-                    self.end_round(id, &Ok(index));
-                    true
-                }
-                Output::ReadFailed(id) => {
-                    self.end_round(id, &Err(ReadError::NoLeader));
-                    true
-                }
                 Output::ResetLog(position) => {
                     self.sync_here(&mut held) && self.log.send(LogWork::Reset(position)).is_ok()
                 }
                 Output::WantSnapshot { to } => self.apply.send(ApplyWork::Pin { to }).is_ok(),
-                Output::Install {
-                    from,
-                    position,
-                    descriptor,
-                    ..
-                } => {
-                    self.install(from, position, descriptor);
+                other => {
+                    self.see_to(other);
                     true
                 }
-                Output::Rejected(id, why) => {
-                    self.shared.pending.answer(id, Err(refusal(why)));
-                    true
-                }
-                other => fatal(
-                    "consensus asks for what this build does not do",
-                    &format_args!("{other:?}"),
-                ),
             };
             if !delivered {
                 ended_early();
@@ -374,6 +341,28 @@ impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
         }
         if !self.sync_here(&mut held) {
             ended_early();
+        }
+    }
+
+    /// Carries out what is done at once.
+    fn see_to(&mut self, output: Output) {
+        match output {
+            Output::Send(message) => self.shared.send(message),
+            Output::Role(role) => self.take_role(role),
+            Output::Lease { until } => self.shared.progress.set_lease(until),
+            Output::ReadReady { id, index } => self.end_round(id, &Ok(index)),
+            Output::ReadFailed(id) => self.end_round(id, &Err(ReadError::NoLeader)),
+            Output::Install {
+                from,
+                position,
+                descriptor,
+                ..
+            } => self.install(from, position, descriptor),
+            Output::Rejected(id, why) => self.shared.pending.answer(id, Err(refusal(why))),
+            other => fatal(
+                "consensus asks for what this build does not do",
+                &format_args!("{other:?}"),
+            ),
         }
     }
 

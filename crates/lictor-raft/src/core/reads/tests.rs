@@ -37,7 +37,7 @@ fn a_leased_round_costs_two_messages_and_is_a_full_one_without_the_lease() {
     assert_eq!(heartbeats(&cluster), 2);
 
     // Its clock goes on, and nobody answers it: the lease runs out.
-    cluster.node(1).clock += 1_000_00;
+    cluster.node(1).clock += 100_000;
     cluster.sent.clear();
     cluster.input(
         3,
