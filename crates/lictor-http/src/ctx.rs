@@ -55,6 +55,7 @@ impl Verb {
 
 /// What the request headers say that handlers care about.
 #[derive(Debug, Clone, Copy, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a header of its own")]
 pub(crate) struct HeaderFacts {
     /// The client takes gzip.
     pub(crate) gzip: bool,

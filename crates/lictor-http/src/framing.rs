@@ -177,14 +177,14 @@ impl At {
                 Some(at) => (at, Self::Line { spaces: 0 }),
                 None => (bytes.len(), Self::Start),
             },
-            Self::Line { spaces } => match memchr(b'\n', bytes) {
-                Some(at) => (at + 1, Self::Headers { is_blank: true }),
-                None => {
-                    let more = bytes.iter().filter(|byte| **byte == b' ').take(2).count();
-                    let spaces = spaces.saturating_add(u8::try_from(more).unwrap_or(2));
-                    (bytes.len(), Self::Line { spaces })
+            Self::Line { spaces } => {
+                if let Some(at) = memchr(b'\n', bytes) {
+                    return (at + 1, Self::Headers { is_blank: true });
                 }
-            },
+                let more = bytes.iter().filter(|byte| **byte == b' ').take(2).count();
+                let spaces = spaces.saturating_add(u8::try_from(more).unwrap_or(2));
+                (bytes.len(), Self::Line { spaces })
+            }
             Self::Headers { is_blank } => match blank_line(bytes, is_blank) {
                 Ok(len) => (len, Self::Head),
                 Err(is_blank) => (bytes.len(), Self::Headers { is_blank }),

@@ -171,13 +171,7 @@ fn answer(shared: &Arc<Shared>, request: Request<Incoming>, caller: &Caller, cou
     }
     let decoded = match path::decoded(path) {
         Ok(decoded) => decoded,
-        Err(BadPath::Unprintable) => return unserved(Reply::empty(StatusCode::BAD_REQUEST), parts.headers),
-        Err(BadPath::Escape) => {
-            return unserved(
-                Reply::text(StatusCode::BAD_REQUEST, "400 Bad Request"),
-                parts.headers,
-            );
-        }
+        Err(bad) => return unserved(bad_path(&bad), parts.headers),
     };
     if shared.options.raft_kv_demo
         && let Some(route) = demo::find(&decoded)
@@ -240,6 +234,13 @@ fn answer(shared: &Arc<Shared>, request: Request<Incoming>, caller: &Caller, cou
     let configured = Arc::clone(&shared.options.response_headers);
     let trace = Trace::of(shared, count.asked, count.began, ctx.shared_target());
     Answering::Later((route.run)(ctx), layout, shared.policy(), configured, None, trace)
+}
+
+fn bad_path(bad: &BadPath) -> Reply {
+    match bad {
+        BadPath::Unprintable => Reply::empty(StatusCode::BAD_REQUEST),
+        BadPath::Escape => Reply::text(StatusCode::BAD_REQUEST, "400 Bad Request"),
+    }
 }
 
 /// Tells of a read that took long, if it is timed.
