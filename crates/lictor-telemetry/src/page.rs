@@ -212,7 +212,8 @@ impl Page {
                     Reading::Number(value) => {
                         let each = i32::from(*value > 0.0);
                         let all = Sample {
-                            count: number(*value),
+                            // Of a sum of seconds too: clients read a whole number.
+                            count: number(value.trunc()),
                             sum: *value,
                             extent: (each.into(), each.into()),
                             mean: each.into(),
@@ -356,6 +357,8 @@ mod tests {
         let mut page = Page::default();
         page.gauge("consul.raft.term", "Term.", 7);
         page.counters("lictor.odd_total", "Odd names.", "name", [("a\"b\\c\nd", 1)]);
+        page.family(Kind::Counter, "lictor.busy_seconds_total", "Time.")
+            .number(&[], 2.75);
         page.durations("lictor.time_seconds", "Times.", &durations);
         page.sizes("lictor.size", "Sizes.", &sizes);
         page.milliseconds("consul.kvs.apply", "Writes.", &durations);
@@ -396,6 +399,8 @@ mod tests {
         assert_eq!(json["Gauges"][0]["Value"], 7);
         assert_eq!(json["Counters"][0]["Count"], 1);
         assert_eq!(json["Counters"][0]["Labels"]["name"], "a\"b\\c\nd");
+        let busy = &json["Counters"][1];
+        assert_eq!((&busy["Count"], &busy["Sum"]), (&json!(2), &json!(2.75)));
         let time = &json["Samples"][0];
         assert_eq!(
             (&time["Name"], &time["Count"]),

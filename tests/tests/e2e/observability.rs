@@ -321,6 +321,9 @@ fn the_json_has_the_shape_of_consuls() -> Result<()> {
             assert!(one[key].is_number(), "{list}: {one}");
         }
         assert!(one["Name"].is_string() && one["Labels"].is_object(), "{one}");
+        for one in metrics[list].as_array().into_iter().flatten() {
+            assert!(one["Count"].is_u64(), "clients read a whole number: {one}");
+        }
     }
     Ok(())
 }
