@@ -14,7 +14,7 @@ use crate::figures::{Figure, Sample, float};
 use crate::handoff;
 use crate::rows::{Phase, ROWS, Row};
 use crate::script::{
-    Dice, Get, Keys, List, LockCycle, Mixed, Put, Script, SessionCycle, TXN_OPS, Txn, session_id,
+    Dice, Get, Keys, List, LockCycle, Mixed, Put, Register, Script, SessionCycle, TXN_OPS, Txn, session_id,
 };
 use crate::server::{Binary, Mode, Product, Server};
 use crate::watchers::Watchers;
@@ -31,6 +31,12 @@ const CLIENTS: usize = 64;
 const SETTLE: Duration = Duration::from_secs(5);
 /// Rest between two measurements, so that what the last one left does not run into the next.
 const PAUSE: Duration = Duration::from_millis(300);
+/// Services, which share names in groups of [`INSTANCES`] and have [`CHECKS`] checks each.
+const SERVICES: usize = 10_000;
+const INSTANCES: usize = 100;
+const CHECKS: usize = 2;
+/// How long a server is left alone to see what it does by itself.
+const ALONE: Duration = Duration::from_secs(10);
 const WAKE_ONE_TIMES: usize = 300;
 const WAKE_ALL_TIMES: usize = 5;
 /// How often the leader of a cluster is lost in each way.
@@ -61,6 +67,7 @@ impl Bench {
             (Phase::Watch, Self::watch as fn(&mut Self, &Binary) -> Result<()>),
             (Phase::Million, Self::million),
             (Phase::Start, Self::start),
+            (Phase::Services, Self::services),
             (Phase::Cluster, Self::cluster),
             (Phase::ClusterMillion, Self::cluster_million),
         ] {
@@ -254,6 +261,37 @@ impl Bench {
         Ok(())
     }
 
+    fn services(&mut self, binary: &Binary) -> Result<()> {
+        let all = |register: fn(usize) -> Vec<u8>| {
+            clients(CLIENTS, |n| Register::new(register, n, CLIENTS, SERVICES))
+        };
+        let once = Pace {
+            window: None,
+            ..self.pace
+        };
+        let server = Server::start(binary, Mode::Durable, &self.dir)?;
+        drive(&server, all(in_catalog), once, 1.0)?;
+        std::thread::sleep(PAUSE);
+        let name = service_name(0);
+        let lists = clients(8, |_| {
+            List::new(&format!("/v1/health/service/{name}"), INSTANCES * CHECKS)
+        });
+        let sample = drive(&server, lists, self.pace, 1.0)?;
+        self.note("services-health", binary.product, sample);
+        // Consul's agent takes minutes for as many, since it looks at all of them for each.
+        if binary.product == Product::Consul {
+            return Ok(());
+        }
+        let server = Server::start(binary, Mode::Durable, &self.dir)?;
+        drive(&server, all(at_agent), once, 1.0)?;
+        std::thread::sleep(SETTLE);
+        let before = server.usage()?.cpu_seconds;
+        std::thread::sleep(ALONE);
+        let idle = (server.usage()?.cpu_seconds - before) / ALONE.as_secs_f64();
+        self.note("services-idle", binary.product, Sample::of(Figure::Idle, idle));
+        Ok(())
+    }
+
     fn cluster(&mut self, binary: &Binary) -> Result<()> {
         let mut cluster = Cluster::start(binary, &self.dir)?;
         let leader = cluster.leader()?;
@@ -403,6 +441,35 @@ impl Bench {
         );
         Ok(())
     }
+}
+
+fn service_name(n: usize) -> String {
+    format!("bench-{}", n / INSTANCES)
+}
+
+/// Registers service `n` and its checks, on one of a hundred nodes.
+fn in_catalog(n: usize) -> Vec<u8> {
+    let (name, node) = (service_name(n), n % INSTANCES);
+    let check = |check: usize| {
+        format!(
+            r#"{{"Node":"bench-{node}","CheckID":"{n}-{check}","Name":"check {check}","Status":"passing","ServiceID":"{n}"}}"#
+        )
+    };
+    let body = format!(
+        r#"{{"Node":"bench-{node}","Address":"127.0.0.1","SkipNodeUpdate":true,"Service":{{"ID":"{n}","Service":"{name}","Port":80,"Tags":["a","b"]}},"Checks":[{},{}]}}"#,
+        check(1),
+        check(2)
+    );
+    request("PUT", "/v1/catalog/register", body.as_bytes())
+}
+
+/// The same at the server's own agent, with checks that pass for an hour.
+fn at_agent(n: usize) -> Vec<u8> {
+    let name = service_name(n);
+    let body = format!(
+        r#"{{"ID":"{n}","Name":"{name}","Port":80,"Checks":[{{"TTL":"1h","Status":"passing"}},{{"TTL":"1h","Status":"passing"}}]}}"#
+    );
+    request("PUT", "/v1/agent/service/register", body.as_bytes())
 }
 
 fn percentiles(mut took: Vec<Duration>) -> Sample {

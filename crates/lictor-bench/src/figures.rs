@@ -29,6 +29,8 @@ pub(crate) enum Figure {
     Kept,
     /// Requests that were not answered by 200.
     Failed,
+    /// The part of one processor that a server takes while nobody asks it anything.
+    Idle,
 }
 
 impl Figure {
@@ -46,6 +48,7 @@ impl Figure {
             Self::Time => "time",
             Self::Kept => "kept",
             Self::Failed => "failed",
+            Self::Idle => "of a core",
         }
     }
 
@@ -55,7 +58,7 @@ impl Figure {
             Self::Rate | Self::Flushes => format!("{}/s", grouped(value)),
             Self::P50 | Self::P99 | Self::Cpu | Self::LoadCpu | Self::Time => show_seconds(value),
             Self::Written | Self::Device | Self::Memory => show_bytes(value),
-            Self::Kept => format!("{:.1} %", value * 100.0),
+            Self::Kept | Self::Idle => format!("{:.1} %", value * 100.0),
             Self::Failed => format!("{value:.0}"),
         }
     }

@@ -1,6 +1,6 @@
 //! The rows of the table: each kind of work, and what its figures are to reach beside a Consul on the same machine.
 
-use crate::figures::Figure::{self, Cpu, Kept, Memory, P50, Rate, Time, Written};
+use crate::figures::Figure::{self, Cpu, Idle, Kept, Memory, P50, Rate, Time, Written};
 use crate::figures::Target::{self, AtMost, Part, Times, Unchanged};
 
 /// Servers and data are shared by the rows of one phase.
@@ -16,6 +16,8 @@ pub(crate) enum Phase {
     Million,
     /// Nothing stored; fresh servers in each round.
     Start,
+    /// Ten thousand services with twenty thousand checks; fresh servers in each round.
+    Services,
     /// Three servers with ten thousand keys; fresh ones in each round.
     Cluster,
     /// Three servers with a million keys; fresh ones in each round.
@@ -243,6 +245,18 @@ pub(crate) static ROWS: &[Row] = &[
                 floor: 0.6,
             },
         )],
+    ),
+    row(
+        "services-health",
+        "10,000 services: /v1/health/service/NAME of 100 instances with 2 checks each, 8 clients",
+        Phase::Services,
+        &[(Rate, times(3.0, 3.0))],
+    ),
+    row(
+        "services-idle",
+        "10,000 services of the server's own agent with 20,000 TTL checks, nobody asks",
+        Phase::Services,
+        &[(Idle, at_most(0.05, 0.05))],
     ),
     row(
         "cluster-put-64",

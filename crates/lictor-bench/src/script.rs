@@ -374,6 +374,43 @@ impl Script for Txn {
     }
 }
 
+/// Every `clients`-th of `count` requests that are made by number, once.
+pub(crate) struct Register {
+    make: fn(usize) -> Vec<u8>,
+    bytes: Vec<u8>,
+    next: usize,
+    stride: usize,
+    count: usize,
+}
+
+impl Register {
+    pub(crate) fn new(make: fn(usize) -> Vec<u8>, client: usize, clients: usize, count: usize) -> Self {
+        Self {
+            make,
+            bytes: Vec::new(),
+            next: client,
+            stride: clients,
+            count,
+        }
+    }
+}
+
+impl Script for Register {
+    fn next(&mut self) -> Option<&[u8]> {
+        if self.next >= self.count {
+            return None;
+        }
+        self.bytes = (self.make)(self.next);
+        self.next += self.stride;
+        Some(&self.bytes)
+    }
+
+    fn judge(&mut self, answer: &Answer<'_>) -> Result<Step> {
+        expect_ok(answer)?;
+        Ok(Step::Done)
+    }
+}
+
 /// The id in `{"ID":"..."}`.
 pub(crate) fn session_id(body: &[u8]) -> Result<String> {
     let text = std::str::from_utf8(body)?;
@@ -501,6 +538,20 @@ mod tests {
         // The last block is filled up with the last key.
         assert!(seen[..999].iter().all(|&times| times == 1));
         assert_eq!(seen[999], 1 + (1000_usize.next_multiple_of(TXN_OPS) - 1000));
+    }
+
+    #[test]
+    fn every_service_is_registered_once_over_all_clients() {
+        let mut made = Vec::new();
+        for client in 0..3 {
+            let mut register = Register::new(|n| n.to_string().into_bytes(), client, 3, 100);
+            while let Some(bytes) = register.next() {
+                made.push(std::str::from_utf8(bytes).unwrap().parse::<usize>().unwrap());
+            }
+        }
+
+        made.sort_unstable();
+        assert_eq!(made, (0..100).collect::<Vec<_>>());
     }
 
     #[test]
