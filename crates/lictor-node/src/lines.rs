@@ -12,11 +12,10 @@ use lictor_proto::limits::LOCK_WAIT_TTL;
 use lictor_proto::v1::{KvLock, KvLockEnter};
 use lictor_proto::{Command, ConsulIndex, LogIndex, SessionId};
 use lictor_state::{ApplyError, Area, Explained, Outcome, QueueAnswer, State};
-use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use crate::node::{LEADER_WAIT, Shared};
-use crate::queues::is_applied;
+use crate::queues::{is_applied, to_its_end};
 use crate::{Node, ProposeError, TooManyWaiters, Topic, Waiter};
 
 /// What became of a session that asked for a lock.
@@ -92,14 +91,8 @@ impl Node {
     /// # Errors
     /// As for [`Self::propose`].
     pub async fn enter_line(&self, lock: KvLock) -> Result<LockEntered, ProposeError> {
-        let (tell, told) = oneshot::channel();
         let node = self.clone();
-        // The command stands even if the client is gone by then. Somebody has to leave the line for it.
-        tokio::spawn(async move {
-            // Dropped if nobody is there to take it, which leaves the line.
-            let _ = tell.send(node.stand_in_line_for(lock).await);
-        });
-        told.await.unwrap_or(Err(ProposeError::Stopping))
+        to_its_end(async move { node.stand_in_line_for(lock).await }).await
     }
 
     async fn stand_in_line_for(&self, lock: KvLock) -> Result<LockEntered, ProposeError> {

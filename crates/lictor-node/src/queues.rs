@@ -296,6 +296,19 @@ fn report_every_ms(ttl_ms: u64) -> u64 {
     (ttl_ms / REPORTS_PER_TTL).clamp(REPORT_EVERY_MIN_MS, REPORT_EVERY_MAX_MS)
 }
 
+/// Sees a request to its end even if its client goes: the command stands, and somebody has to leave the queue for it.
+/// What came of it is dropped where nobody is there to take it, and that leaves the queue.
+pub(crate) async fn to_its_end<T: Send + 'static>(
+    request: impl Future<Output = Result<T, ProposeError>> + Send + 'static,
+) -> Result<T, ProposeError> {
+    let (tell, told) = oneshot::channel();
+    tokio::spawn(async move {
+        // Refused where nobody waits.
+        let _ = tell.send(request.await);
+    });
+    told.await.unwrap_or(Err(ProposeError::Stopping))
+}
+
 impl Node {
     /// Stands in line for a fair lock. The place is kept as long as the [`QueueAttempt`] is; whoever stops waiting for
     /// this gives it up.
@@ -303,14 +316,8 @@ impl Node {
     /// # Errors
     /// As for [`Self::propose`].
     pub async fn enter_queue(&self, ask: QueueAsk) -> Result<Entered, ProposeError> {
-        let (tell, told) = oneshot::channel();
         let node = self.clone();
-        // The command stands even if the client is gone by then. Somebody has to leave the queue for it.
-        tokio::spawn(async move {
-            // Dropped if nobody is there to take it, which leaves the queue.
-            let _ = tell.send(node.stand_in_line(ask).await);
-        });
-        told.await.unwrap_or(Err(ProposeError::Stopping))
+        to_its_end(async move { node.stand_in_line(ask).await }).await
     }
 
     async fn stand_in_line(&self, ask: QueueAsk) -> Result<Entered, ProposeError> {
