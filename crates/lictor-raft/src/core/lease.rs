@@ -11,7 +11,8 @@
 //! 1. Whoever answers round n has handled a heartbeat of this term at or after t. It then withholds its vote, and
 //!    does not campaign, for `election_ticks.start` ticks (`check_quorum`), at least that less one tick after t
 //!    on its clock. [`crate::Config::lease_ms`] is shorter by a tenth: clocks may differ by that.
-//!    `drifting_clocks_within_bounds_never_break_a_lease`
+//!    `drifting_clocks_within_bounds_never_break_a_lease`; and late answers of a later term, for which raft-rs would
+//!    forget the leader it has promised that, are not handed to it: `a_late_refusal_of_a_higher_term_frees_no_voter`
 //! 2. A voter that restarts forgets the heartbeat, but holds its vote as long (tikv #15035).
 //!    `a_restarted_voter_cannot_break_a_lease`
 //! 3. `MsgTimeoutNow` makes a voter campaign at once, and all vote: from the moment one is *sent* there is no

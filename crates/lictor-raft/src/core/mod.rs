@@ -63,7 +63,7 @@ use std::collections::VecDeque;
 
 use lictor_proto::{LogIndex, RaftId, ReadyNo, Term};
 use raft::eraftpb::{Message, MessageType};
-use raft::{RawNode, StateRole};
+use raft::{INVALID_ID, RawNode, StateRole};
 
 use crate::log::storage::LogView;
 use crate::{
@@ -360,7 +360,7 @@ impl<R: LogReader> Core<R> {
                 self.snapshots.is_installing() || self.no_room && !message.entries.is_empty()
             }
             _ => false,
-        };
+        } || self.is_late_answer(&message);
         if drop {
             tracing::debug!(from = %peer.from, ?kind, "dropped a raft message that must not be handled now");
             return;
@@ -392,6 +392,25 @@ impl<R: LogReader> Core<R> {
     /// until that has run out (tikv #15035).
     fn holds_votes(&self) -> bool {
         self.has_past && self.ticks < self.config.election_ticks.start
+    }
+
+    /// Whether this is the answer to a question that a follower does not have any more, in a later term than its own.
+    /// raft-rs would forget the leader for it, and with it the promise to vote for nobody else while that has a lease.
+    /// A follower needs no answers: of a later term it hears when its leader has been silent for long enough.
+    fn is_late_answer(&self, message: &Message) -> bool {
+        let raft = &self.raw.raft;
+        let is_answer = matches!(
+            message.get_msg_type(),
+            MessageType::MsgRequestPreVoteResponse
+                | MessageType::MsgRequestVoteResponse
+                | MessageType::MsgAppendResponse
+                | MessageType::MsgHeartbeatResponse
+        );
+        is_answer
+            && message.term > raft.term
+            && raft.state == StateRole::Follower
+            && raft.leader_id != INVALID_ID
+            && raft.election_elapsed < self.config.election_ticks.start
     }
 
     fn notice_role(&mut self, out: &mut Vec<Output>) {

@@ -1,9 +1,9 @@
 use lictor_proto::{LogIndex, RaftId};
-use raft::eraftpb::MessageType;
+use raft::eraftpb::{Message, MessageType};
 
 use crate::core::harness::{Cluster, config};
 use crate::log::SplitMix;
-use crate::{Config, Input, MemberChange, MonoTime, Output, ProposalId, ReadId};
+use crate::{Config, Input, MemberChange, MonoTime, Output, PeerMessage, ProposalId, ReadId};
 
 /// 15 ticks of 20 ms, less one, less a tenth.
 const LEASE_MS: u64 = 300 - 20 - 30;
@@ -147,6 +147,53 @@ fn a_voter_that_was_just_installed_holds_its_vote_too_after_a_restart() {
     cluster.start(config(3, 2), disk);
 
     assert!(cluster.node(3).core.holds_votes());
+}
+
+#[test]
+fn a_late_refusal_of_a_higher_term_frees_no_voter() {
+    for kind in [
+        MessageType::MsgRequestPreVoteResponse,
+        MessageType::MsgRequestVoteResponse,
+        MessageType::MsgAppendResponse,
+        MessageType::MsgHeartbeatResponse,
+    ] {
+        let mut cluster = Cluster::led(3);
+        cluster.ticks(5);
+        assert!(cluster.has_lease(1));
+        let last = cluster.node(2).core.status().last;
+        let term = cluster.node(2).core.status().term.0;
+        let from_third = |kind| {
+            let mut message = Message {
+                from: 3,
+                to: 2,
+                term: term + 1,
+                log_term: term,
+                index: last.0,
+                reject: true,
+                ..Message::default()
+            };
+            message.set_msg_type(kind);
+            Input::Peer(PeerMessage::from_raft(&message))
+        };
+
+        cluster.sent.clear();
+        cluster.input(2, from_third(kind));
+        cluster.input(2, from_third(MessageType::MsgRequestVote));
+        cluster.settle();
+
+        let votes = cluster.sent(MessageType::MsgRequestVoteResponse);
+        assert!(votes.is_empty(), "{kind:?}: {votes:?}");
+        // What the lease rests on: once it is over, the same vote is given.
+        cluster.cut_off.insert(1);
+        cluster.ticks(14);
+        cluster.input(2, from_third(MessageType::MsgRequestVote));
+        cluster.settle();
+        let votes = cluster.sent(MessageType::MsgRequestVoteResponse);
+        assert!(
+            votes.iter().any(|vote| vote.from == 2 && !vote.reject),
+            "{kind:?}"
+        );
+    }
 }
 
 #[test]
