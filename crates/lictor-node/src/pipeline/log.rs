@@ -35,6 +35,8 @@ impl<W: LogWriter> Worker<LogWork> for LogWorker<W> {
                 LogWork::Compact(to) => compact_to = Some(to),
                 LogWork::Reset(to) => {
                     self.append(&mut tasks);
+                    // What was to be cut is gone with all the rest.
+                    compact_to = None;
                     if let Err(error) = self.writer.reset(to) {
                         fatal("resetting the raft log failed", &error);
                     }

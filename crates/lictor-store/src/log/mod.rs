@@ -286,6 +286,9 @@ impl LogWriter for RocksWriter {
     }
 
     fn compact(&mut self, to: LogPosition) -> Result<(), LogError> {
+        if to.index <= self.truncated.index {
+            return Ok(());
+        }
         let mut batch = WriteBatch::default();
         let after = |index: LogIndex| entry_key(LogIndex(index.0 + 1));
         batch.delete_range(after(self.truncated.index), after(to.index));

@@ -140,6 +140,24 @@ fn a_batch_of_tasks_may_replace_its_own_entries() {
 }
 
 #[test]
+fn a_log_that_was_reset_is_not_cut_below() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_, _, mut writer) = opened(directory.path());
+    writer.append(&[task(1..200, 1, true)]).unwrap();
+    writer.reset(LogPosition::new(500, 1)).unwrap();
+
+    writer.compact(LogPosition::new(100, 1)).unwrap();
+
+    writer.append(&[task(501..510, 1, true)]).unwrap();
+    drop(writer);
+    let (recovered, ..) = opened(directory.path());
+    assert_eq!(
+        (recovered.truncated, recovered.last),
+        (LogPosition::new(500, 1), LogPosition::new(509, 1))
+    );
+}
+
+#[test]
 fn a_torn_tail_is_cut() {
     let directory = tempfile::tempdir().unwrap();
     let (_, _, mut writer) = opened(directory.path());
