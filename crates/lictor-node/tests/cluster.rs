@@ -13,7 +13,9 @@ use lictor_node::{
 };
 use lictor_peer::{ClusterId, Limits, Peers, Security};
 use lictor_proto::v1::txn_op::Op;
-use lictor_proto::v1::{KvSet, KvTxnOp, KvVerb, ServerRow, SessionCreate, SessionRow, Txn, TxnOp, Vow};
+use lictor_proto::v1::{
+    KvSet, KvSetTtl, KvTxnOp, KvVerb, Restore, ServerRow, SessionCreate, SessionRow, Txn, TxnOp, Vow,
+};
 use lictor_proto::{Command, ConsulIndex, LogIndex, RaftId, Term};
 use lictor_raft::{Config, MemLog, SimDisk};
 use lictor_state::{ApplyError, Effects, Outcome, Refused, State};
@@ -325,6 +327,44 @@ async fn a_server_that_was_away_during_a_restore_fetches_the_archive() {
     assert_eq!(get(&back.node, "k").await.as_deref(), Some("then"));
     assert_eq!(archives(&back).len(), 1);
     for server in servers.into_iter().chain([back]) {
+        server.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_takes_a_state_in_place_of_an_archive_minds_its_timers() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, _, servers) = cluster(folder.path()).await;
+    let (first, later) = roles(&servers);
+    let (leader, without) = (&servers[first].node, &servers[later]);
+    // It has no room for archives.
+    let _ = std::fs::remove_dir_all(&without.archives);
+    std::fs::write(&without.archives, b"in the way").unwrap();
+    let set_ttl = KvSetTtl {
+        set: Some(KvSet {
+            key: "k".into(),
+            value: "for a while".into(),
+            flags: 0,
+            cas: None,
+        }),
+        ttl_ms: 5000,
+    };
+    leader.propose(Command::KvSetTtl(set_ttl)).await.unwrap();
+    let archive = archive(leader).await;
+    restore(leader, &archive).await;
+    let staged = archives(&servers[first]).pop().unwrap();
+    let digest = hex::decode(staged.file_name().unwrap().as_encoded_bytes()).unwrap();
+    lead(&servers, later).await;
+    set(&without.node, "k", "for ever").await;
+
+    let again = Restore {
+        sha256: digest.into(),
+    };
+    without.node.propose(Command::Restore(again)).await.ok();
+
+    assert_eq!(get(&without.node, "k").await.as_deref(), Some("for a while"));
+    until("the key to go", || without.node.view().kv_get(b"k").is_none()).await;
+    for server in servers {
         server.stop().await;
     }
 }

@@ -80,6 +80,9 @@ impl ApplyWorker {
         tracing::info!(index = at.0, keys = state.kv_len(), "the state was fetched anew");
         self.state = state.installed(at);
         self.effects.clear();
+        // A leader that serves has timers for the old one.
+        let progress = &self.shared.progress;
+        progress.while_serving(|| self.shared.timers.lead(&self.state));
         self.rebuild = Rebuild::Skipping(at);
     }
 
