@@ -25,6 +25,8 @@ pub(crate) enum Role {
 
 /// A time that never comes, and an index that is never applied.
 const NEVER: u64 = u64::MAX;
+/// So many who wait for an index may have gone before anybody looks.
+const GONE_MAX: usize = 1024;
 
 /// Published by the raft, log and apply threads; read by anyone without a lock.
 #[derive(Debug)]
@@ -56,7 +58,43 @@ pub(crate) struct Progress {
 struct Waits {
     /// The lowest index that somebody waits for.
     lowest: AtomicU64,
-    waiting: Mutex<BTreeMap<u64, Vec<oneshot::Sender<()>>>>,
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    by_index: BTreeMap<u64, Vec<oneshot::Sender<()>>>,
+    count: usize,
+    /// From so many on, those who have gone are looked for.
+    room: usize,
+}
+
+impl Waiting {
+    fn add(&mut self, index: LogIndex) -> oneshot::Receiver<()> {
+        if self.count >= self.room {
+            self.by_index.retain(|_, waiting| {
+                waiting.retain(|done| !done.is_closed());
+                !waiting.is_empty()
+            });
+            self.count = self.by_index.values().map(Vec::len).sum();
+            self.room = (2 * self.count).max(GONE_MAX);
+        }
+        let (sender, receiver) = oneshot::channel();
+        self.by_index.entry(index.0).or_default().push(sender);
+        self.count += 1;
+        receiver
+    }
+
+    /// Those who wait for an index up to this, and the lowest that somebody waits for then.
+    fn take(&mut self, applied: LogIndex) -> (Vec<oneshot::Sender<()>>, u64) {
+        let later = self.by_index.split_off(&(applied.0 + 1));
+        let due: Vec<_> = std::mem::replace(&mut self.by_index, later)
+            .into_values()
+            .flatten()
+            .collect();
+        self.count -= due.len();
+        (due, self.by_index.keys().next().copied().unwrap_or(NEVER))
+    }
 }
 
 impl Progress {
@@ -216,8 +254,7 @@ impl Progress {
         }
         let done = {
             let mut waiting = self.waits.waiting.lock();
-            let (sender, receiver) = oneshot::channel();
-            waiting.entry(index.0).or_default().push(sender);
+            let receiver = waiting.add(index);
             self.waits.lowest.fetch_min(index.0, Ordering::SeqCst);
             // It may have been applied before apply could see that somebody waits.
             if self.applied_index() >= index {
@@ -236,13 +273,11 @@ impl Progress {
         }
         let due = {
             let mut waiting = self.waits.waiting.lock();
-            let later = waiting.split_off(&(applied.0 + 1));
-            let due = std::mem::replace(&mut *waiting, later);
-            let lowest = waiting.keys().next().copied().unwrap_or(NEVER);
+            let (due, lowest) = waiting.take(applied);
             self.waits.lowest.store(lowest, Ordering::SeqCst);
             due
         };
-        for done in due.into_values().flatten() {
+        for done in due {
             // Whoever waited may have gone.
             let _ = done.send(());
         }
@@ -250,7 +285,7 @@ impl Progress {
 
     /// Answers everybody who still waits, when nothing more will be applied.
     pub(crate) fn end_waits(&self) {
-        self.waits.waiting.lock().clear();
+        *self.waits.waiting.lock() = Waiting::default();
     }
 
     /// Milliseconds since this server heard from a leader, or led itself; 0 if neither ever was.
@@ -372,21 +407,32 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn those_who_have_gone_are_forgotten_although_nothing_is_applied() {
+        let progress = Progress::new();
+        let stays = progress.applied(LogIndex(9));
+        tokio::pin!(stays);
+        assert!(futures_util::poll!(&mut stays).is_pending());
+
+        for _ in 0..20 * GONE_MAX {
+            let goes = progress.applied(LogIndex(9));
+            tokio::pin!(goes);
+            assert!(futures_util::poll!(goes).is_pending());
+        }
+
+        assert!(progress.waits.waiting.lock().count <= GONE_MAX);
+        progress.set_applied(LogIndex(9));
+        assert!(stays.await.is_ok());
+        assert_eq!(progress.waits.waiting.lock().count, 0);
+    }
+
+    #[tokio::test]
     async fn whoever_waits_for_an_index_is_told_when_it_is_applied() {
         let progress = Arc::new(Progress::new());
         let waits = [3, 5, 5, 9].map(|index| {
             let progress = Arc::clone(&progress);
             tokio::spawn(async move { progress.applied(LogIndex(index)).await })
         });
-        while progress
-            .waits
-            .waiting
-            .lock()
-            .values()
-            .map(Vec::len)
-            .sum::<usize>()
-            < 4
-        {
+        while progress.waits.waiting.lock().count < 4 {
             tokio::task::yield_now().await;
         }
 

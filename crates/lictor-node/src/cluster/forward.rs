@@ -123,7 +123,7 @@ impl Node {
     fn written_reply(&self, result: Result<Outcome, ProposeError>) -> Bytes {
         match result {
             Ok(Outcome::Txn(txn)) if txn.message_bytes() > RESULTS_MAX_BYTES => {
-                from_error(&ProposeError::ResultsTooLarge(txn.message_bytes()))
+                reply(to_refusal(&ProposeError::ResultsTooLarge(txn.message_bytes())))
             }
             Ok(outcome) => {
                 let (index, term) = self.view().applied();
@@ -135,7 +135,7 @@ impl Node {
                 .encode_to_vec()
                 .into()
             }
-            Err(error) => from_error(&error),
+            Err(error) => reply(to_refusal(&error)),
         }
     }
 
@@ -166,7 +166,10 @@ impl Node {
         let renewed = match reply.outcome() {
             RenewOutcome::Renewed => true,
             RenewOutcome::Unknown => false,
-            RenewOutcome::NotLeader | RenewOutcome::Unspecified => return Forwarded::NotTaken,
+            RenewOutcome::NotLeader | RenewOutcome::Unspecified => {
+                let refusal = reply.refusal.map(to_error);
+                return refusal.map_or(Forwarded::NotTaken, |why| Forwarded::Answered(Err(why)));
+            }
         };
         let applied = position(reply.applied, reply.applied_term);
         let shows = self.caught_up_with(applied, deadline).await;
@@ -179,19 +182,22 @@ impl Node {
 
     /// Answers [`Self::forward_renewal`] of another server.
     pub(crate) async fn take_forwarded_renewal(&self, id: &[u8]) -> Bytes {
-        let outcome = match SessionId::from_slice(id) {
-            None => RenewOutcome::Unknown,
-            Some(id) => match self.renew_here(id).await {
-                Ok(true) => RenewOutcome::Renewed,
-                Ok(false) => RenewOutcome::Unknown,
-                Err(_) => RenewOutcome::NotLeader,
-            },
+        let renewed = match SessionId::from_slice(id) {
+            None => Ok(false),
+            Some(id) => self.renew_here(id).await,
+        };
+        let (outcome, refusal) = match renewed {
+            Ok(true) => (RenewOutcome::Renewed, None),
+            Ok(false) => (RenewOutcome::Unknown, None),
+            Err(ProposeError::NoLeader) => (RenewOutcome::NotLeader, None),
+            Err(why) => (RenewOutcome::NotLeader, Some(to_refusal(&why))),
         };
         let (index, term) = self.view().applied();
         RenewReply {
             outcome: outcome.into(),
             applied: index.0,
             applied_term: term.0,
+            refusal,
         }
         .encode_to_vec()
         .into()
@@ -231,15 +237,18 @@ fn reads_too_much(op_index: usize) -> TxnOutcome {
 }
 
 fn refusal(kind: RefusalKind, text: &str) -> Bytes {
-    reply(kind, text.to_owned(), Vec::new())
+    reply(refusal_of(kind, text, Vec::new()))
 }
 
-fn reply(kind: RefusalKind, text: String, numbers: Vec<u64>) -> Bytes {
-    let refusal = Refusal {
+fn refusal_of(kind: RefusalKind, text: &str, numbers: Vec<u64>) -> Refusal {
+    Refusal {
         kind: kind.into(),
-        text,
+        text: text.to_owned(),
         numbers,
-    };
+    }
+}
+
+fn reply(refusal: Refusal) -> Bytes {
     ProposeReply {
         applied: 0,
         applied_term: 0,
@@ -249,25 +258,24 @@ fn reply(kind: RefusalKind, text: String, numbers: Vec<u64>) -> Bytes {
     .into()
 }
 
-fn from_error(error: &ProposeError) -> Bytes {
-    match error {
+fn to_refusal(error: &ProposeError) -> Refusal {
+    let (kind, text, numbers) = match error {
         // One that stops does not lead for long; members are not changed by commands.
         ProposeError::NoLeader | ProposeError::Stopping | ProposeError::ChangePending => {
-            refusal(RefusalKind::NotLeader, "")
+            (RefusalKind::NotLeader, "", Vec::new())
         }
-        ProposeError::Overloaded => refusal(RefusalKind::Overloaded, ""),
-        ProposeError::OutcomeUnknown => refusal(RefusalKind::OutcomeUnknown, ""),
-        ProposeError::Storage(text) => refusal(RefusalKind::Storage, text),
-        ProposeError::Refused(text) => refusal(RefusalKind::Refused, text),
-        ProposeError::ResultsTooLarge(bytes) => {
-            reply(RefusalKind::ResultsTooLarge, String::new(), vec![*bytes as u64])
-        }
-        ProposeError::TooLarge(bytes) => reply(RefusalKind::TooLarge, String::new(), vec![*bytes as u64]),
+        ProposeError::Overloaded => (RefusalKind::Overloaded, "", Vec::new()),
+        ProposeError::OutcomeUnknown => (RefusalKind::OutcomeUnknown, "", Vec::new()),
+        ProposeError::Storage(text) => (RefusalKind::Storage, text.as_str(), Vec::new()),
+        ProposeError::Refused(text) => (RefusalKind::Refused, text.as_str(), Vec::new()),
+        ProposeError::ResultsTooLarge(bytes) => (RefusalKind::ResultsTooLarge, "", vec![*bytes as u64]),
+        ProposeError::TooLarge(bytes) => (RefusalKind::TooLarge, "", vec![*bytes as u64]),
         ProposeError::LockDelay(operations) => {
             let numbers = operations.iter().map(|&at| at as u64).collect();
-            reply(RefusalKind::LockDelay, String::new(), numbers)
+            (RefusalKind::LockDelay, "", numbers)
         }
-    }
+    };
+    refusal_of(kind, text, numbers)
 }
 
 fn to_error(refusal: Refusal) -> ProposeError {
@@ -312,7 +320,7 @@ mod tests {
             ProposeError::LockDelay(vec![1, 4]),
         ];
         for error in errors {
-            let reply = ProposeReply::decode(from_error(&error)).unwrap();
+            let reply = ProposeReply::decode(reply(to_refusal(&error))).unwrap();
             let Some(propose_reply::Result::Refusal(refusal)) = reply.result else {
                 panic!("no refusal");
             };
