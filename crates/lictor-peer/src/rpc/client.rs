@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::sync::oneshot;
@@ -23,6 +24,10 @@ use crate::stream::{Ended, Stream, split};
 use crate::wire::{FRAME_HEAD_MAX_BYTES, Frame, NotDone, WriteBuf, read_more, split_frame};
 
 type Answer = Result<Bytes, CallError>;
+
+/// While a connection that is to be made anew waits for its last answers, new calls wait for the next one, for so long. Then
+/// it takes calls again for as long, since one that is under way may take minutes.
+const HELD_BACK: Duration = Duration::from_secs(1);
 
 /// Why a connection ends that the other side closes in good order.
 const STOPS: &str = "it stops";
@@ -197,17 +202,18 @@ impl Calls<'_> {
         let hold = stream.hold();
         let outdated = hold.outdated();
         tokio::pin!(outdated);
-        let mut is_outdated = false;
+        let mut outdated_at: Option<Instant> = None;
+        let holds_back = |at: Instant| (at.elapsed().as_millis() / HELD_BACK.as_millis()).is_multiple_of(2);
         let (mut reader, mut writer) = split(stream);
         let mut incoming = BytesMut::new();
         let mut next_ping = Instant::now();
         let mut next_sweep = Instant::now();
         self.contact.heard();
         loop {
-            if is_outdated && self.pending.is_empty() && !writer.has_work(&self.out) {
+            if outdated_at.is_some() && self.pending.is_empty() && !writer.has_work(&self.out) {
                 return Ok(());
             }
-            let room = !is_outdated
+            let room = !outdated_at.is_some_and(holds_back)
                 && self.out.remaining() < WRITE_HIGH_BYTES
                 && self.pending.len() < limits.calls_max;
             let wake = if self.pending.is_empty() {
@@ -224,7 +230,7 @@ impl Calls<'_> {
                 }
                 () = outbox.filled(), if room => self.take_orders(outbox, limits),
                 written = writer.step(&mut self.out), if writer.has_work(&self.out) => self.handed += written? as u64,
-                () = &mut outdated, if !is_outdated => is_outdated = true,
+                () = &mut outdated, if outdated_at.is_none() => outdated_at = Some(Instant::now()),
                 () = sleep_until(wake) => {
                     let now = Instant::now();
                     if now >= next_ping {
@@ -366,8 +372,6 @@ impl Drop for Calls<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use futures_util::future::join_all;
     use tokio::io::AsyncReadExt as _;
     use tokio::net::{TcpListener, TcpStream};

@@ -67,6 +67,28 @@ async fn a_key_is_changed_for_another_and_no_call_is_lost() {
 }
 
 #[tokio::test]
+async fn a_call_that_takes_long_keeps_no_others_back_while_a_key_is_changed() {
+    let a = Plan::secured(1, shared(&[1])).start().await;
+    let mut b = Plan::secured(2, shared(&[1])).start().await;
+    a.knows(&b);
+    let slow = calling(&a, b.id, LATER);
+    b.event(|event| (event == Happened::Began(LATER)).then_some(()))
+        .await;
+    for keys in [&[1, 2], &[2, 1]] {
+        set(&a.peers, keys);
+        set(&b.peers, keys);
+    }
+
+    assert_eq!(a.call(b.id, ECHO, b"meanwhile").await.unwrap(), "meanwhile");
+
+    b.handler.later.notify_one();
+    assert_eq!(slow.await.unwrap().unwrap(), "call");
+    set(&a.peers, &[2]);
+    set(&b.peers, &[2]);
+    assert_eq!(a.call_until_reached(b.id).await, "there?");
+}
+
+#[tokio::test]
 async fn who_has_a_removed_key_alone_is_cut_and_stays_outside() {
     let a = Plan::secured(1, shared(&[1])).start().await;
     let mut b = Plan::secured(2, shared(&[1, 2])).start().await;
