@@ -207,6 +207,23 @@ fn a_request_that_is_applied_twice_has_one_place() {
 }
 
 #[test]
+fn a_request_that_comes_to_an_entry_twice_counts_once() {
+    let mut log = line("n", 1);
+    log.queue(&enter("n", Some("a"), 1, false));
+    let callers = |log: &Log| log.state.queue_entry(b"n", 2).map(|row| row.callers);
+
+    for _ in 0..2 {
+        assert_eq!(
+            log.queue(&enter("n", Some("a"), 7, false)),
+            QueueAnswer::Waits { index: 2 }
+        );
+        assert_eq!(callers(&log), Some(2));
+    }
+    log.queue(&enter("n", Some("a"), 8, false));
+    assert_eq!(callers(&log), Some(3));
+}
+
+#[test]
 fn a_renewal_that_came_first_outlives_the_lapse_of_the_lease_before() {
     let mut log = line("n", 2);
     let late = lapsed(&log.state, "n", 1);

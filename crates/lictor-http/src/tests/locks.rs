@@ -15,6 +15,23 @@ fn parsed(answer: &Answer) -> Value {
 }
 
 #[tokio::test]
+async fn the_end_of_a_lock_delay_wakes_whoever_watches_the_list() {
+    let server = Server::start().await;
+    let mut client = server.connect().await;
+    let id = session(&mut client, r#"{"LockDelay": "50ms"}"#).await;
+    client.put(&format!("/v1/kv/a?acquire={id}"), "1").await;
+    client.put(&format!("/v1/session/destroy/{id}"), "").await;
+
+    let mut list = client.get("/v1/locks").await;
+    while parsed(&list) != json!([]) {
+        list = client
+            .get(&format!("/v1/locks?index={}&wait=60s", list.index()))
+            .await;
+        assert_eq!(list.status, 200);
+    }
+}
+
+#[tokio::test]
 async fn a_lock_is_listed_from_its_holder_to_the_end_of_its_delay() {
     let server = Server::start().await;
     let mut client = server.connect().await;

@@ -132,7 +132,8 @@ impl Apply<'_> {
         self.write(Write::LockWaitGone(row.key.clone(), row.index));
     }
 
-    fn lines_changed(&mut self) {
+    /// A line, or whether the lock that it stands for can be had.
+    pub(super) fn lines_changed(&mut self) {
         self.state.indexes.lock_waits = self.index;
         self.touch(Area::LockWaits, Bytes::new());
     }

@@ -155,6 +155,7 @@ impl Apply<'_> {
             delay_ms,
         });
         self.write(Write::LockDelay(row));
+        self.lines_changed();
     }
 
     /// Removes the lock-delays that ran out, but not a later one on the same key.
@@ -180,6 +181,7 @@ impl Apply<'_> {
                 set_index: gone.row.set_index,
             });
             self.write(Write::LockDelayGone(key.clone()));
+            self.lines_changed();
         }
     }
 }

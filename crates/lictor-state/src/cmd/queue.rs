@@ -11,7 +11,8 @@
 //!   (`tests/queue.rs`, against a model).
 //! * A renewal changes neither order nor holder, and an entry that leaves from the middle grants nobody
 //!   (`nobody_but_the_next_is_let_in`).
-//! * A command that is applied twice finds what it entered (`a_request_that_is_applied_twice_has_one_place`).
+//! * A command that is applied twice finds what it entered (`a_request_that_is_applied_twice_has_one_place`), or that it
+//!   came to an entry (`a_request_that_comes_to_an_entry_twice_counts_once`).
 //! * Entries that lapse together are all taken out before one is granted, so that the lock does not pass through
 //!   those that are gone (`what_lapses_together_is_granted_to_none_of_it`).
 
@@ -24,6 +25,9 @@ use lictor_proto::v1::{self, QueueEntryRow};
 use super::Apply;
 use crate::tree::Row;
 use crate::{Area, Effect, QueueAnswer, QueueLease, Write};
+
+/// Requests that an entry remembers of those that came to it: more than are proposed again at a time.
+const JOINED_MAX: usize = 8;
 
 impl Apply<'_> {
     /// Stands in line, or finds the place of the same request or value.
@@ -58,6 +62,7 @@ impl Apply<'_> {
             callers: 1,
             granted_index: if is_first { self.index } else { 0 },
             request: Bytes::copy_from_slice(&enter.request),
+            joined: Vec::new(),
         };
         if is_first {
             self.known(&enter.name);
@@ -83,10 +88,17 @@ impl Apply<'_> {
         if enter.at_once {
             return QueueAnswer::Busy;
         }
-        let row = QueueEntryRow {
+        if same.joined.contains(&enter.request) {
+            self.lease_event(same);
+            return QueueAnswer::Waits { index };
+        }
+        let mut row = QueueEntryRow {
             callers: same.callers + 1,
             ..same.clone()
         };
+        row.joined.push(Bytes::copy_from_slice(&enter.request));
+        let forgotten = row.joined.len().saturating_sub(JOINED_MAX);
+        row.joined.drain(..forgotten);
         self.put_entry(row);
         QueueAnswer::Waits { index }
     }
