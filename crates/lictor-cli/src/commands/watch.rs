@@ -31,6 +31,8 @@ enum Shape {
     Key,
     /// A list of entries, or none.
     Prefix,
+    /// The newest events, of which those are passed on that were not before.
+    Events,
     /// JSON, passed on as it is.
     Any,
 }
@@ -124,7 +126,7 @@ fn query(args: &WatchArgs) -> Result<Query, String> {
             },
             Shape::Any,
         ),
-        "event" => (&["name"], "event/list".to_owned(), Shape::Any),
+        "event" => (&["name"], "event/list".to_owned(), Shape::Events),
         "connect_roots" | "connect_leaf" | "agent_service" => {
             return Err(format!("Type {} is not supported in the CLI tool", args.kind));
         }
@@ -190,10 +192,10 @@ async fn ask(client: &mut Client, query: &Query, index: u64) -> Result<Answer, C
         call = call.with("index", index.to_string());
     }
     let answer = client.send(call).await?;
-    if query.shape == Shape::Any {
-        return answer.found();
+    match query.shape {
+        Shape::Key | Shape::Prefix => Ok(answer),
+        Shape::Events | Shape::Any => answer.found(),
     }
-    Ok(answer)
 }
 
 /// What was seen last.
@@ -201,6 +203,8 @@ async fn ask(client: &mut Client, query: &Query, index: u64) -> Result<Answer, C
 struct Watched {
     index: u64,
     value: Option<Value>,
+    /// The newest event that was passed on.
+    event: Option<String>,
 }
 
 impl Watched {
@@ -210,9 +214,14 @@ impl Watched {
         if index == self.index && self.value.is_some() {
             return Ok(None);
         }
-        // After a restore or a rebuilt server indexes can be lower; then waiting begins anew.
-        self.index = if index < self.index { 0 } else { index };
+        // After a restore or a rebuilt server indexes can be lower; then waiting begins anew. Those of events have no order.
+        let begins_anew = index < self.index && shape != Shape::Events;
+        self.index = if begins_anew { 0 } else { index };
         let value = match shape {
+            Shape::Events => match self.new_events(answer.json().map_err(query_failed)?) {
+                Some(events) => events.into_iter().collect(),
+                None => return Ok(None),
+            },
             Shape::Any => answer.json().map_err(query_failed)?,
             Shape::Key | Shape::Prefix if !answer.status.is_success() => Value::Null,
             Shape::Key => {
@@ -229,6 +238,22 @@ impl Watched {
         }
         self.value = Some(value.clone());
         Ok(Some(value))
+    }
+
+    /// Those after the newest that was passed on, or all if it is not remembered any more; `None` if there are no others.
+    fn new_events(&mut self, mut events: Vec<Value>) -> Option<Vec<Value>> {
+        let id = |event: &Value| event["ID"].as_str().map(str::to_owned);
+        let seen = self.event.as_ref();
+        if let Some(at) =
+            seen.and_then(|seen| events.iter().rposition(|event| id(event).as_ref() == Some(seen)))
+        {
+            events.drain(..=at);
+            if events.is_empty() {
+                return None;
+            }
+        }
+        self.event = events.last().and_then(id);
+        Some(events)
     }
 }
 
@@ -247,7 +272,7 @@ fn entry(mut found: Map<String, Value>) -> Value {
 }
 
 /// Runs the command with the state on its standard input, and answers whether this process was asked to end
-/// meanwhile; it then ends after the command.
+/// meanwhile: the command is then asked as well, and this process ends after it.
 async fn handle(
     args: &WatchArgs,
     value: &Value,
@@ -278,12 +303,20 @@ async fn handle(
         loop {
             tokio::select! {
                 status = child.wait() => return status,
-                _ = stops.next() => stopped = true,
+                signal = stops.next() => {
+                    process::send(&child, signal);
+                    stopped = true;
+                }
             }
         }
     };
     let ((), status) = tokio::join!(feed, ended);
-    check(status?).map(|()| stopped)
+    let status = status?;
+    // Asked to end, it may well end by the signal.
+    if stopped {
+        return Ok(true);
+    }
+    check(status).map(|()| false)
 }
 
 /// A command that fails ends the watch.

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 use tracing_subscriber::layer::Context;
@@ -22,6 +23,10 @@ use tracing_subscriber::{Layer, Registry, reload};
 const WATCHERS_MAX: usize = 32;
 /// Lines that wait for one watcher.
 const QUEUE_LINES: usize = 512;
+/// Bytes that are shown of one text in a line.
+const TEXT_MAX: usize = 4096;
+/// Whose lines are shown. Others tell of the very connections that a watcher reads from, without end.
+const TARGETS: [&str; 2] = ["lictor", "raft"];
 
 /// Those who watch the log. Cloning shares them.
 #[derive(Clone, Default)]
@@ -32,7 +37,7 @@ struct Shared {
     /// Held while one line is made and handed out.
     watchers: Mutex<Vec<Watcher>>,
     /// What is enabled for the most curious of them.
-    level: Mutex<Option<reload::Handle<LevelFilter, Registry>>>,
+    level: Mutex<Option<reload::Handle<Targets, Registry>>>,
 }
 
 struct Watcher {
@@ -51,7 +56,7 @@ impl fmt::Debug for Monitors {
 impl Monitors {
     /// The part of the log that feeds them, with its filter.
     pub(super) fn layer(&self) -> Box<dyn Layer<Registry> + Send + Sync> {
-        let (filter, handle) = reload::Layer::new(LevelFilter::OFF);
+        let (filter, handle) = reload::Layer::new(targets(LevelFilter::OFF));
         *self.0.level.lock() = Some(handle);
         Tap(self.clone()).with_filter(filter).boxed()
     }
@@ -92,9 +97,13 @@ impl Monitors {
         let level = wanted(&self.0.watchers.lock()).unwrap_or(LevelFilter::OFF);
         if let Some(handle) = &*self.0.level.lock() {
             // Fails only when the log is gone, at the end of the process.
-            let _ = handle.modify(|current| *current = level);
+            let _ = handle.modify(|current| *current = targets(level));
         }
     }
+}
+
+fn targets(level: LevelFilter) -> Targets {
+    TARGETS.iter().map(|target| (*target, level)).collect()
 }
 
 /// Hands events to the watchers.
@@ -203,7 +212,13 @@ impl Line {
         Value::Object(map).to_string()
     }
 
-    fn add(&mut self, field: &Field, value: Value) {
+    fn add(&mut self, field: &Field, mut value: Value) {
+        if let Value::String(text) = &mut value
+            && text.len() > TEXT_MAX
+        {
+            text.truncate(text.floor_char_boundary(TEXT_MAX));
+            text.push_str("...");
+        }
         match (field.name(), value) {
             ("message", Value::String(message)) => self.message = message,
             (name, value) => self.fields.push((name, value)),
@@ -275,6 +290,25 @@ mod tests {
             (&target.into(), &3.into())
         );
         assert!(next(&mut json).is_some_and(|line| line.contains("\"@message\":\"not\\nfine\"")));
+    }
+
+    #[tokio::test]
+    async fn a_watcher_sees_no_others_lines_and_no_endless_ones() {
+        let monitors = Monitors::default();
+        let log = tracing_subscriber::registry().with(monitors.layer());
+        let _guard = tracing::subscriber::set_default(log);
+        let mut lines = monitors.watch(LevelFilter::TRACE, false).expect("room");
+
+        tracing::info!(target: "h2::codec", "a frame was sent");
+        tracing::info!(text = "é".repeat(TEXT_MAX), "long");
+
+        let line = next(&mut lines).expect("a line");
+        assert!(
+            line.contains(": long: text=éé") && line.ends_with("é...\n"),
+            "{line}"
+        );
+        assert!(line.len() < TEXT_MAX + 100, "{}", line.len());
+        assert_eq!(next(&mut lines), None);
     }
 
     #[tokio::test]

@@ -1,7 +1,8 @@
 //! The folder that everything is gathered into, and the archive made of it.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use flate2::Compression;
@@ -42,7 +43,11 @@ impl Bundle {
         if let Some(path) = taken {
             return Err(BundleError::Exists(path));
         }
-        fs::create_dir_all(&bundle.folder).map_err(at(&bundle.folder))?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&bundle.folder)
+            .map_err(at(&bundle.folder))?;
         Ok(bundle)
     }
 
@@ -58,12 +63,13 @@ impl Bundle {
 
     pub(super) fn write(&self, name: &str, bytes: &[u8]) -> Result<(), BundleError> {
         let path = self.folder.join(name);
-        fs::write(&path, bytes).map_err(at(&path))
+        let file = private().create(true).truncate(true).write(true).open(&path);
+        file.and_then(|mut file| file.write_all(bytes)).map_err(at(&path))
     }
 
     pub(super) fn append(&self, name: &str, bytes: &[u8]) -> Result<(), BundleError> {
         let path = self.folder.join(name);
-        let file = OpenOptions::new().create(true).append(true).open(&path);
+        let file = private().create(true).append(true).open(&path);
         file.and_then(|mut file| file.write_all(bytes)).map_err(at(&path))
     }
 
@@ -87,13 +93,21 @@ impl Bundle {
     }
 }
 
+/// A bundle tells more of a server than everybody on the machine need know.
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.mode(0o600);
+    options
+}
+
 fn at(path: &Path) -> impl FnOnce(io::Error) -> BundleError {
     let path = path.to_owned();
     move |source| BundleError::Write { path, source }
 }
 
 fn pack(folder: &Path, archive: &Path) -> io::Result<()> {
-    let mut tar = tar::Builder::new(GzEncoder::new(File::create_new(archive)?, Compression::default()));
+    let file = private().create_new(true).write(true).open(archive)?;
+    let mut tar = tar::Builder::new(GzEncoder::new(file, Compression::default()));
     let name = folder.file_name().map_or_else(|| Path::new("debug"), Path::new);
     tar.append_dir_all(name, folder)?;
     tar.into_inner()?.finish()?.sync_all()

@@ -139,6 +139,35 @@ fn only_a_new_state_counts_and_a_lower_index_begins_anew() {
 }
 
 #[test]
+fn an_event_is_passed_on_once() {
+    let mut state = Watched::default();
+    let mut passed = |index, body| {
+        let events = state.change(&answer(index, body), Shape::Events).expect("JSON");
+        events.map(|events| {
+            let ids = events.as_array().expect("a list").iter();
+            ids.map(|event| event["ID"].as_str().unwrap_or_default().to_owned())
+                .collect::<String>()
+        })
+    };
+
+    assert_eq!(passed(1, "[]").as_deref(), Some(""));
+    assert_eq!(passed(9, r#"[{"ID":"a"}]"#).as_deref(), Some("a"));
+    assert_eq!(passed(9, r#"[{"ID":"a"}]"#), None);
+    let three = r#"[{"ID":"a"},{"ID":"b"},{"ID":"c"}]"#;
+    assert_eq!(
+        passed(4, three).as_deref(),
+        Some("bc"),
+        "indexes of events go down too"
+    );
+    assert_eq!(passed(5, three), None);
+    assert_eq!(
+        passed(6, r#"[{"ID":"x"},{"ID":"y"}]"#).as_deref(),
+        Some("xy"),
+        "all are new"
+    );
+}
+
+#[test]
 fn pauses_grow_to_a_bound() {
     assert_eq!(pause_after(1), Duration::from_secs(5));
     assert_eq!(pause_after(3), Duration::from_secs(45));
