@@ -222,7 +222,7 @@ impl Future for H1Answering {
 }
 
 /// Whether a request may be one that waits: for a change, or in line.
-fn may_wait(uri: &Uri) -> bool {
+pub(crate) fn may_wait(uri: &Uri) -> bool {
     const NAMES: [&str; 4] = ["index=", "wait=", "hash=", "queue"];
     let mut fields = uri.query().unwrap_or_default().split('&');
     uri.path().starts_with("/mod/") || fields.any(|field| NAMES.iter().any(|name| field.starts_with(name)))

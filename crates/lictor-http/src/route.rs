@@ -289,9 +289,9 @@ const LISTED: &[Route] = &[
     ),
     route("/v1/operator/raft/peer", &[Delete], to!(operator::remove_peer)),
     route(
-        "/v1/operator/keyring",
+        operator::keyring::PATH,
         &[Get, Post, Put, Delete],
-        to!(operator::keyring),
+        to!(operator::keyring::keyring),
     ),
     route(
         "/v1/operator/autopilot/configuration",

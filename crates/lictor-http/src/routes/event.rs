@@ -20,6 +20,8 @@ use crate::server::Shared;
 
 /// Largest name and payload of an event together, in bytes (Consul: serf's `UserEventSizeLimit`).
 const EVENT_MAX_BYTES: usize = 512;
+/// Largest filters of an event together, in bytes. Every agent keeps the last events with theirs.
+const FILTERS_MAX_BYTES: usize = 512;
 
 /// An event as Consul shows it.
 #[derive(Serialize)]
@@ -62,7 +64,7 @@ pub(crate) async fn fire(mut ctx: Ctx) -> Result<Reply, ApiError> {
     ctx.authorize(Resource::Event(&name), Access::Write)?;
     let filters = Filters::read(&ctx)?;
     let payload = ctx.body(64 * 1024).await?;
-    if name.len() + payload.len() > EVENT_MAX_BYTES {
+    if name.len() + payload.len() > EVENT_MAX_BYTES || filters.len() > FILTERS_MAX_BYTES {
         let text = format!(
             "error broadcasting event: user event exceeds configured limit of {EVENT_MAX_BYTES} bytes before encoding"
         );
@@ -126,6 +128,9 @@ fn from_message(message: Bytes) -> Option<(Event, Filters)> {
     let is_small = message.name.len() + message.payload.len() <= EVENT_MAX_BYTES;
     let id = uuid::Uuid::from_slice(&message.id).ok().filter(|_| is_small)?;
     let filters = Filters::new(message.node_filter, message.service_filter, message.tag_filter).ok()?;
+    if filters.len() > FILTERS_MAX_BYTES {
+        return None;
+    }
     let event = Event {
         id,
         name: message.name,
@@ -199,6 +204,10 @@ impl Filters {
         })
     }
 
+    fn len(&self) -> usize {
+        self.node.len() + self.service.len() + self.tag.len()
+    }
+
     fn match_this_agent(&self, shared: &Shared) -> bool {
         let [node, service, tag] = &self.patterns;
         let is_match =
@@ -245,11 +254,16 @@ mod tests {
             payload: vec![0; EVENT_MAX_BYTES].into(),
             ..event.clone()
         };
+        let picky = Event {
+            node_filter: "n".repeat(FILTERS_MAX_BYTES),
+            ..event.clone()
+        };
         let wild = Event {
             node_filter: "(".to_owned(),
             ..event
         };
         assert!(from_message(message(&huge)).is_none());
+        assert!(from_message(message(&picky)).is_none());
         assert!(from_message(message(&wild)).is_none());
         assert!(from_message(Bytes::from_static(b"junk")).is_none());
     }

@@ -1,11 +1,10 @@
 //! `/v1/operator`: the servers of the cluster as the leader knows them, and what may be done with them.
 
 mod autopilot;
-mod keyring;
+pub(crate) mod keyring;
 mod raft;
 
 pub(crate) use autopilot::{configuration as autopilot_configuration, health, state};
-pub(crate) use keyring::keyring;
 pub(crate) use raft::{configuration, remove_peer, transfer_leader};
 
 use std::sync::Arc;

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -52,7 +53,12 @@ async fn bind_tcp(address: &std::net::SocketAddr) -> anyhow::Result<TcpListener>
 fn bind_unix(path: &Path, mode: Option<u32>) -> anyhow::Result<UnixListener> {
     let what = || format!("cannot listen on {}", path.display());
     match fs::symlink_metadata(path) {
-        Ok(found) if found.file_type().is_socket() => fs::remove_file(path).with_context(what)?,
+        Ok(found) if found.file_type().is_socket() => {
+            if UnixStream::connect(path).is_ok() {
+                bail!("cannot listen on {}: another process does", path.display());
+            }
+            fs::remove_file(path).with_context(what)?;
+        }
         Ok(_) => bail!("cannot listen on {}: it exists and is no socket", path.display()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error).with_context(what),

@@ -34,6 +34,8 @@ struct Ring<'a> {
     num_nodes: u64,
 }
 
+pub(crate) const PATH: &str = "/v1/operator/keyring";
+
 /// `GET`: the keys, and how many nodes have each. `POST` installs one, `PUT` makes one the primary, `DELETE` removes one,
 /// on all servers; client agents follow them.
 pub(crate) async fn keyring(mut ctx: Ctx) -> Result<Reply, ApiError> {
