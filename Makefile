@@ -44,9 +44,9 @@ install: build
 
 test: needs
 	@scripts/stages \
-	    "tests without RocksDB" "cargo test $(PURE)" \
+	    "tests without RocksDB" "cargo test --no-fail-fast $(PURE)" \
 	    "server and load program" "cargo build --release -p lictor -p lictor-bench" \
-	    "tests with RocksDB" "cargo test --release $(DURABLE)" \
+	    "tests with RocksDB" "cargo test --release --no-fail-fast $(DURABLE)" \
 	    "tests of the web page" "LICTOR_BIN=$(BIN) LICTOR_SHOTS=$(CARGO_TARGET_DIR)/page scripts/page-test"
 
 sim: needs

@@ -207,11 +207,27 @@ fn lead(cluster: &Cluster, wanted: bool) -> Result<()> {
         if (leader == 0) == wanted {
             return Ok(Some(()));
         }
-        let moved =
-            cluster
-                .server(leader)
-                .client()
-                .call("POST", "/v1/operator/raft/transfer-leader", &[], b"")?;
+        let mut client = cluster.server(leader).client();
+        // Left to choose, the two others might hand it to and fro.
+        let to = if wanted {
+            let wanted =
+                cluster.server(0).client().get("/v1/agent/self")?.json()?["Config"]["NodeName"].clone();
+            let members = client.get("/v1/operator/raft/configuration")?.json()?;
+            let servers = members["Servers"].as_array().context("no list of servers")?;
+            let server = servers.iter().find(|server| server["Node"] == wanted);
+            let id = server
+                .and_then(|server| server["ID"].as_str())
+                .context("no such server")?;
+            format!("?id={id}")
+        } else {
+            String::new()
+        };
+        let moved = client.call(
+            "POST",
+            &format!("/v1/operator/raft/transfer-leader{to}"),
+            &[],
+            b"",
+        )?;
         ensure!(moved.status == 200, "{} {}", moved.status, moved.text());
         Ok(None)
     })
