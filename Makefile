@@ -45,7 +45,7 @@ install: build
 test: needs
 	@scripts/stages \
 	    "tests without RocksDB" "cargo test --no-fail-fast $(PURE)" \
-	    "server and load program" "cargo build --release -p lictor -p lictor-bench" \
+	    "server and load program" "cargo build --release -p lictor -p lictor-bench && ln -sf lictor $(dir $(BIN))raft-kv-demo" \
 	    "tests with RocksDB" "cargo test --release --no-fail-fast $(DURABLE)" \
 	    "tests of the web page" "LICTOR_BIN=$(BIN) LICTOR_SHOTS=$(CARGO_TARGET_DIR)/page scripts/page-test"
 

@@ -353,6 +353,8 @@ struct Entry {
     index: u64,
     value: Option<String>,
     request: u16,
+    /// The last that came to it.
+    joined: Vec<u16>,
     lease: u64,
     callers: u64,
     holds: bool,
@@ -503,7 +505,14 @@ impl Model {
             if at_once {
                 return QueueAnswer::Busy;
             }
-            same.callers += 1;
+            // As many as are remembered.
+            if !same.joined.contains(&request) {
+                same.joined.push(request);
+                same.joined.reverse();
+                same.joined.truncate(8);
+                same.joined.reverse();
+                same.callers += 1;
+            }
             return QueueAnswer::Waits { index };
         }
         if at_once && !queue.is_empty() {
@@ -514,6 +523,7 @@ impl Model {
             index,
             value,
             request,
+            joined: Vec::new(),
             lease: 1,
             callers: 1,
             holds,
@@ -584,6 +594,11 @@ fn same_queues(state: &State, model: &Model) -> Result<(), TestCaseError> {
                 .as_ref()
                 .map(|value| String::from_utf8_lossy(value).into_owned()),
             request: u16::from_be_bytes([row.request[0], row.request[1]]),
+            joined: row
+                .joined
+                .iter()
+                .map(|request| u16::from_be_bytes([request[0], request[1]]))
+                .collect(),
             lease: row.lease,
             callers: row.callers,
             holds: row.granted_index > 0,
