@@ -15,7 +15,7 @@ type Told = { Sessions: Record<string, number>; LockDelays: Record<string, numbe
 /** Between two answers while nothing is seen to change. */
 const EVERY_MS = 3000;
 /** Changes that follow each other closely are asked about together. */
-const PAUSE_MS = 500;
+const PAUSE_MS = 200;
 /** The same where the server cannot tell: it may be another by then. */
 const AGAIN_MS = 60_000;
 /** Of one question. The server takes 256 names; some proxies no long paths. */
