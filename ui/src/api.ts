@@ -153,14 +153,22 @@ export async function follow(
   }
 }
 
-function sleep(ms: number, signal: AbortSignal): Promise<void> {
+/** Waits for so long, or until the signal ends it. */
+export function sleep(ms: number, signal: AbortSignal): Promise<void> {
   return new Promise((done) => {
-    const timer = setTimeout(done, ms);
-    signal.addEventListener("abort", () => (clearTimeout(timer), done()), { once: true });
+    const end = () => {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", end);
+      done();
+    };
+    const timer = setTimeout(end, ms);
+    signal.addEventListener("abort", end);
+    if (signal.aborted) end();
   });
 }
 
-function shown(signal: AbortSignal): Promise<void> {
+/** Waits until the page is shown. */
+export function shown(signal: AbortSignal): Promise<void> {
   if (!document.hidden) return Promise.resolve();
   return new Promise((done) => {
     const look = () => {

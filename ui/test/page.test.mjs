@@ -48,6 +48,14 @@ const entry = () => page.locator("section.side");
 const button = (name) => entry().getByRole("button", { name, exact: true });
 const dialog = () => page.getByRole("dialog");
 const valueField = () => page.getByLabel("Value", { exact: true });
+/** Waits for what the page does not announce. */
+async function until(isSo) {
+  const deadline = Date.now() + PATIENCE_MS;
+  while (!(await isSo())) {
+    assert.ok(Date.now() < deadline, `never: ${isSo}`);
+    await new Promise((done) => setTimeout(done, 100));
+  }
+}
 const shown = (text, within = page) => within.getByText(text).first().waitFor();
 
 test("a key is created, edited and deleted", async () => {
@@ -189,8 +197,8 @@ test("those in line for a key's lock are counted", async () => {
   await waits;
 });
 
-test("a lock-delay is counted down where the lock was", async () => {
-  const id = await server.session({ Name: "short", LockDelay: "30s" });
+test("a lock-delay is counted down to its end, whenever the page is opened", async () => {
+  const id = await server.session({ Name: "short", LockDelay: "60s" });
   await server.put("delayed/lock", "", `?acquire=${id}`);
   await page.goto(at("locks"));
   const row = page.getByRole("table", { name: "Locks" }).getByRole("row", { name: "delayed/lock" });
@@ -198,7 +206,76 @@ test("a lock-delay is counted down where the lock was", async () => {
 
   await server.call("PUT", `/v1/session/destroy/${id}`);
 
-  await row.getByText(/lock-delay, \d+ s at most/).waitFor();
+  await row.getByText(/^lock-delay, \d+ s$/).waitFor();
+  await until(async () => JSON.parse(await server.call("GET", "/v1/locks/times?key=delayed/lock")).LockDelays["delayed/lock"] < 57_000);
+  await page.reload();
+  const text = await row.getByText(/^lock-delay, \d+ s$/).textContent();
+  assert.ok(Number(text.match(/\d+/)[0]) <= 57, text);
+});
+
+test("the time that sessions have left is counted down, and goes up when they are renewed", async () => {
+  const id = await server.session({ Name: "renewed", TTL: "50s" });
+  await server.session({ Name: "endless" });
+  await page.goto(at("locks", { kind: "sessions", session: id }));
+  const sessions = page.getByRole("table", { name: "Sessions" });
+  const left = sessions.getByRole("row", { name: "renewed" }).locator(".col-left");
+  const seconds = async () => Number((await left.textContent()).match(/^(\d+) s$/)?.[1]);
+  // It ends two TTLs after its last renewal.
+  await until(async () => (await seconds()) <= 100);
+  await entry().getByText(/^\d+ s, unless it is renewed$/).waitFor();
+  assert.equal(await sessions.getByRole("row", { name: "endless" }).locator(".col-left").textContent(), "");
+
+  await until(async () => (await seconds()) <= 97);
+  await server.call("PUT", `/v1/session/renew/${id}`);
+
+  await until(async () => (await seconds()) > 97);
+});
+
+test("the lease of a fair lock is counted down where it is held", async () => {
+  await server.call("POST", "/mod/v2/lock/leased?ttl=90&value=me");
+  await page.goto(at("locks", { kind: "fair", lock: "leased" }));
+  const left = page.getByRole("table", { name: "Fair locks" }).getByRole("row", { name: "leased" }).locator(".col-left");
+
+  await left.getByText(/^(90|[1-8]?\d) s$/).waitFor();
+
+  await entry().getByText(/holds it, TTL 90 s, ends in \d+ s, index/).waitFor();
+});
+
+test("a server that does not tell the time left is shown without it", async () => {
+  const id = await server.session({ LockDelay: "60s", TTL: "60s" });
+  await server.put("untold/lock", "", `?acquire=${id}`);
+  await server.call("PUT", `/v1/session/destroy/${id}`);
+  await server.session({ Name: "untold", TTL: "60s" });
+  await page.route("**/v1/locks/times?**", (route) => route.fulfill({ status: 404 }));
+
+  await page.goto(at("locks"));
+  await page.getByRole("row", { name: "untold/lock" }).getByText(/^lock-delay, \d+ s at most$/).waitFor();
+  await page.getByRole("link", { name: "Sessions" }).click();
+  await page.getByRole("table", { name: "Sessions" }).getByRole("link", { name: "untold" }).waitFor();
+  await page.getByRole("columnheader", { name: "Ends in" }).waitFor({ state: "detached" });
+  assert.equal(await page.locator(".col-left").count(), 0);
+});
+
+test("the time left is asked for again and again, but not by a hidden page", async () => {
+  await server.session({ TTL: "600s" });
+  await page.clock.install();
+  await page.addInitScript("Object.defineProperty(document, 'hidden', { get: () => window.isHidden === true })");
+  const hide = (isHidden) => page.evaluate(`window.isHidden = ${isHidden}; document.dispatchEvent(new Event("visibilitychange"))`);
+  const times = (url) => String(url).includes("/v1/locks/times?");
+  await page.goto(at("locks", { kind: "sessions" }));
+  await page.locator(".col-left", { hasText: "min" }).first().waitFor();
+  const again = page.waitForRequest((request) => times(request.url()));
+  await page.clock.runFor(10_000);
+  await again;
+
+  await hide(true);
+  const asked = requests.filter(times).length;
+  await page.clock.runFor(120_000);
+  assert.equal(requests.filter(times).length, asked);
+
+  const shownAgain = page.waitForRequest((request) => times(request.url()));
+  await hide(false);
+  await shownAgain;
 });
 
 test("names and values are shown as text, whatever they look like", async () => {

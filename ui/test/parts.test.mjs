@@ -4,8 +4,8 @@ import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
 
-async function load(name) {
-  const entryPoints = [fileURLToPath(new URL(`../src/${name}.ts`, import.meta.url))];
+async function load(name, type = "ts") {
+  const entryPoints = [fileURLToPath(new URL(`../src/${name}.${type}`, import.meta.url))];
   const { outputFiles } = await build({ entryPoints, write: false, bundle: true, format: "esm" });
   return import(`data:text/javascript;base64,${Buffer.from(outputFiles[0].contents).toString("base64")}`);
 }
@@ -13,6 +13,7 @@ async function load(name) {
 const { fromHex, kindOf, sizeInWords, toHex, toText } = await load("bytes");
 const { formatted } = await load("json");
 const { diff } = await load("diff");
+const { lasts } = await load("parts/left", "tsx");
 const bytes = (...all) => Uint8Array.from(all);
 const utf8 = (text) => new TextEncoder().encode(text);
 
@@ -49,4 +50,9 @@ test("two texts differ in the lines that are not in both", () => {
   const marked = (side) => side.filter(({ differs }) => differs).map(({ text }) => text);
   assert.deepEqual([marked(left), marked(right)], [["b"], ["x", "e"]]);
   assert.equal(left.map(({ text }) => text).join("\n"), "a\nb\nc\nd");
+});
+
+test("time that is left is told in seconds while they count, and never rounded to none", () => {
+  const told = { "-5": "0 s", 0: "0 s", 1: "1 s", 119000: "119 s", 119001: "2 min", 3599999: "60 min", 7200000: "2 h", 172800000: "48 h" };
+  for (const [ms, words] of Object.entries(told)) assert.equal(lasts(Number(ms)), words, ms);
 });

@@ -174,6 +174,7 @@ const LISTED: &[Route] = &[
     route("/v1/session/node/", &[Get], to!(session::of_node)),
     route("/v1/session/list", &[Get], to!(session::list)),
     route("/v1/locks", &[Get], to!(locks::list)),
+    route("/v1/locks/times", &[Get], to!(locks::times::get)),
     route("/v1/status/leader", &[Get], to!(status::leader)),
     route("/v1/status/peers", &[Get], to!(status::peers)),
     route("/v1/snapshot", &[Get, Put], to!(snapshot::serve)),

@@ -34,7 +34,7 @@ mod types;
 
 pub use cluster::{
     Autopilot, Comparison, EnlistError, Foreigner, FormError, Formed, Forming, JoinPace, KeyringChange, Keys,
-    Newcomer, PeerHandler, Roster, ServerKeys, Tunnel, VowStore,
+    Newcomer, PeerHandler, Roster, ServerKeys, TIMES_MAX, Tunnel, VowStore,
 };
 pub use lictor_watch::{Registry, TooManyWaiters, Topic, Waiter};
 pub use lines::{LockAttempt, LockEntered, LockPlace};

@@ -3,7 +3,7 @@
 //!
 //! The session manager decides, with the time as a parameter; the thread here sleeps until its next deadline and
 //! proposes what it says. Nothing ticks while nothing is due. The manager's lock is held for a few lines only, by
-//! this thread, by the apply thread (effects) and by request tasks (renewals, lock-delay checks).
+//! this thread, by the apply thread (effects) and by request tasks (renewals, lock-delay checks, looks at the time left).
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use lictor_proto::v1::{
     ReapTombstones, SessionDestroy,
 };
 use lictor_proto::{Command, ConsulIndex, MonoTime, RaftId, SessionId, Term};
-use lictor_session::{Armed, Renewal, SessionManager};
+use lictor_session::{Armed, Renewal, SessionManager, TimesLeft};
 use lictor_state::{Effect, State};
 use parking_lot::{Condvar, Mutex};
 
@@ -144,6 +144,13 @@ impl Timers {
     pub(crate) fn lock_delay_left_ms(&self, key: &[u8]) -> u64 {
         let guarded = self.guarded.lock();
         guarded.manager.lock_delay_left_ms(key, self.clock.now())
+    }
+
+    /// Looks at how long things still last, all at one moment and within a few look-ups. `None` while this server does not
+    /// lead.
+    pub(crate) fn times_left<T>(&self, look: impl FnOnce(TimesLeft<'_>) -> T) -> Option<T> {
+        let guarded = self.guarded.lock();
+        guarded.manager.times_left(self.clock.now()).map(look)
     }
 
     /// Ends the thread.

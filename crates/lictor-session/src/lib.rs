@@ -8,6 +8,7 @@
 //! apply ──session created/gone, delay set/gone, tombstone> ┌────────────────┐ ──expired───> SessionDestroy
 //! clients ──renew────────────────────────────────────────> │ SessionManager │ ──delays_over─> LockDelayOver
 //! lock verbs ──check_lock──> checked_at or "wait"  <────── │                │ ──reap_due──> ReapTombstones
+//! who looks on ──times_left──> milliseconds       <────── │                │
 //! servers ──who waits in fair queues, who left───────────> └────────────────┘ ──queues_expired─> QueueDrop
 //!                                                  next_deadline: when to ask again
 //! ```
@@ -61,7 +62,7 @@ mod stall;
 mod tests;
 mod ttls;
 
-pub use manager::{Armed, SessionManager};
+pub use manager::{Armed, SessionManager, TimesLeft};
 pub use sessions::{Renewal, Ttl};
 
 use lictor_proto::MonoTime;

@@ -52,6 +52,33 @@ struct Leading {
     folded_through: ConsulIndex,
 }
 
+/// How long what a leader watches over still lasts, as of one moment.
+#[derive(Debug, Clone, Copy)]
+pub struct TimesLeft<'a> {
+    leading: &'a Leading,
+    now: MonoTime,
+}
+
+impl TimesLeft<'_> {
+    /// For how many milliseconds a session lives if it is not renewed; 0 if its end is due. `None` for one that does not
+    /// end by the clock, or is not there.
+    pub fn session_ms(&self, id: SessionId) -> Option<u64> {
+        self.leading.sessions.left_ms(id, self.now)
+    }
+
+    /// For how many milliseconds the lock-delay of a key runs. `None` where none does.
+    pub fn lock_delay_ms(&self, key: &[u8]) -> Option<u64> {
+        let left_ms = self.leading.delays.left_ms(key, self.now);
+        (left_ms > 0).then_some(left_ms)
+    }
+
+    /// For how many milliseconds the entry of a fair queue that holds its lock has it if it does not renew it; 0 if its end
+    /// is due. `None` for one that holds it without an end, that waits, or is not there.
+    pub fn fair_lock_ms(&self, index: u64) -> Option<u64> {
+        self.leading.queues.held_for_ms(index, self.now)
+    }
+}
+
 impl SessionManager {
     /// Arms all that the state holds: sessions with one TTL, lock-delays and leases in fair queues with their full
     /// length, since when they began is not known here (rules R15, R16).
@@ -200,6 +227,12 @@ impl SessionManager {
         self.leading
             .as_ref()
             .map_or(0, |leading| leading.delays.left_ms(key, now))
+    }
+
+    /// How long things still last. `None` on a server that does not lead.
+    pub fn times_left(&self, now: MonoTime) -> Option<TimesLeft<'_>> {
+        let leading = self.leading.as_ref()?;
+        Some(TimesLeft { leading, now })
     }
 
     /// At most `max` sessions that ran out; their ends are to be proposed. They cannot be renewed any more,

@@ -187,6 +187,13 @@ impl Queues {
         expired
     }
 
+    /// For how many milliseconds the lock that an entry holds is still its own, 0 if it lapses now; `None` where it is held
+    /// without an end or not at all.
+    pub(crate) fn held_for_ms(&self, index: u64, now: MonoTime) -> Option<u64> {
+        let entry = self.entries.get(&index)?;
+        (entry.holds && entry.deadline != NEVER).then(|| entry.deadline.ms_since(now))
+    }
+
     pub(crate) fn next_deadline(&self) -> Option<MonoTime> {
         self.due.first().map(|(at, _)| (*at).max(self.stall.held_until()))
     }

@@ -142,6 +142,11 @@ impl Sessions {
         self.due.first().map(|(at, _)| (*at).max(self.stall.held_until()))
     }
 
+    /// For how many milliseconds a session still lives, 0 if its end is due; `None` for one without a timer.
+    pub(crate) fn left_ms(&self, id: SessionId, now: MonoTime) -> Option<u64> {
+        self.by_id.get(&id).map(|session| session.deadline.ms_since(now))
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.by_id.len()
     }

@@ -55,6 +55,45 @@ fn over(key: &'static str, set_index: u64) -> LockDelayRef {
 }
 
 #[test]
+fn what_sessions_and_lock_delays_still_last_is_told() {
+    let mut manager = leader();
+    let exact = Ttl {
+        ms: TTL,
+        is_exact: true,
+    };
+    manager.session_created(id(1), TTL, at(0));
+    manager.session_created(id(2), exact, at(0));
+    manager.session_created(id(3), 0, at(0));
+    manager.lock_delay_set("k".into(), ConsulIndex(7), 5_000, at(0));
+
+    let times = manager.times_left(at(1_000)).unwrap();
+    assert_eq!(times.session_ms(id(1)), Some(2 * TTL - 1_000));
+    assert_eq!(times.session_ms(id(2)), Some(TTL - 1_000));
+    assert_eq!((times.session_ms(id(3)), times.session_ms(id(4))), (None, None));
+    assert_eq!(
+        (times.lock_delay_ms(b"k"), times.lock_delay_ms(b"l")),
+        (Some(4_000), None)
+    );
+
+    manager.renew(id(1), at(9_000));
+    assert_eq!(manager.expired(at(TTL), BATCH), [id(2)]);
+    let times = manager.times_left(at(TTL)).unwrap();
+    assert_eq!(times.session_ms(id(1)), Some(2 * TTL - 1_000));
+    assert_eq!(times.session_ms(id(2)), Some(0), "its end is under way");
+    assert_eq!(times.lock_delay_ms(b"k"), None, "it is over");
+}
+
+#[test]
+fn who_does_not_lead_tells_no_times() {
+    let mut manager = leader();
+    manager.session_created(id(1), TTL, at(0));
+
+    manager.step_down();
+
+    assert!(manager.times_left(at(1)).is_none());
+}
+
+#[test]
 fn a_session_without_ttl_never_expires() {
     let mut manager = leader();
     manager.session_created(id(1), 0, at(0));

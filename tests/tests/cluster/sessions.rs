@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use lictor_tests::{Client, Cluster, Server, until};
 use rustix::process::Signal;
 
@@ -126,6 +126,63 @@ fn a_session_that_is_renewed_lives_through_one_failover_after_the_other() -> Res
         let lock = cluster.server(1).get("/v1/kv/lock?consistent")?.entry()?;
         ensure!(lock["Session"] == session.as_str(), "{lock}");
         cluster.same(&[0, 1, 2]).map(|_| ())
+    })
+}
+
+/// What a server tells of times: a kind and a name, in milliseconds.
+fn time_left(server: &Server, query: &str, kind: &str, name: &str) -> Result<u64> {
+    let answer = server.get(&format!("/v1/locks/times?{query}"))?;
+    ensure!(answer.status == 200, "{} {}", answer.status, answer.text());
+    let left = answer.json()?[kind][name].as_u64();
+    left.with_context(|| format!("{kind} {name}: {}", answer.text()))
+}
+
+/// The leader alone knows, and whoever is asked asks it.
+#[test]
+fn every_server_and_agent_tells_how_long_sessions_and_locks_last() -> Result<()> {
+    trial(|cluster| {
+        let leader = cluster.leader(&[0, 1, 2])?;
+        let left = cluster.others(leader);
+        let server = cluster.server(left[0]);
+        let session = server.session(r#"{"TTL":"1000s"}"#)?;
+        let ended = server.session(r#"{"LockDelay":"60s"}"#)?;
+        ensure!(server.put(&format!("/v1/kv/k?acquire={ended}"), "")?.is_true());
+        ensure!(server.put(&format!("/v1/session/destroy/{ended}"), "")?.is_true());
+        let held = server
+            .client()
+            .call("POST", "/mod/v2/lock/f?ttl=500&value=v", &[], b"")?;
+        ensure!(held.status == 200, "{} {}", held.status, held.text());
+        let query = format!("session={session}&key=k&fair-lock=f");
+
+        let agent = cluster.client_agent("web-1")?;
+        for asked in [&agent, cluster.server(0), cluster.server(1), cluster.server(2)] {
+            let lives_ms = time_left(asked, &query, "Sessions", &session)?;
+            ensure!((1_000_000..=2_000_000).contains(&lives_ms), "{lives_ms}");
+            let delay_ms = time_left(asked, &query, "LockDelays", "k")?;
+            ensure!((1..=60_000).contains(&delay_ms), "{delay_ms}");
+            let lease_ms = time_left(asked, &query, "FairLocks", "f")?;
+            ensure!((1..=500_000).contains(&lease_ms), "{lease_ms}");
+        }
+
+        let other = cluster.server(left[1]);
+        let before_ms = until("some time to go by", LONG, || {
+            let left_ms = time_left(other, &query, "Sessions", &session)?;
+            Ok((left_ms < 1_999_000).then_some(left_ms))
+        })?;
+        ensure!(server.put(&format!("/v1/session/renew/{session}"), "")?.status == 200);
+        let renewed_ms = time_left(other, &query, "Sessions", &session)?;
+        ensure!(renewed_ms > before_ms, "{renewed_ms} after {before_ms}");
+
+        cluster.server_mut(leader).kill()?;
+        cluster.server_mut(left[1]).kill()?;
+        let alone = cluster.server(left[0]).get(&format!("/v1/locks/times?{query}"))?;
+        ensure!(
+            alone.status == 500 && alone.text() == "No cluster leader",
+            "{} {}",
+            alone.status,
+            alone.text()
+        );
+        Ok(())
     })
 }
 

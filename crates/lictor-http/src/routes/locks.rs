@@ -1,5 +1,7 @@
 //! `GET /v1/locks`: the keys that sessions hold, those that a lock-delay keeps from being taken, and who waits for them.
 
+pub(crate) mod times;
+
 use lictor_node::Topic;
 use lictor_state::{Area, KvRow, State};
 

@@ -80,7 +80,7 @@ impl Node {
     }
 
     /// Resolves when `leader` leads no more, as far as this server knows, and has had the time to say what it did.
-    async fn replaced(&self, leader: RaftId) {
+    pub(super) async fn replaced(&self, leader: RaftId) {
         self.leader_changed(Some(leader)).await;
         let since = Instant::now();
         loop {

@@ -96,6 +96,7 @@ impl Handler for PeerHandler {
             kind::PROPOSE => Box::pin(async move { node.take_forwarded(body, Telling::Whether).await }),
             kind::PROPOSE_EXPLAINED => Box::pin(async move { node.take_forwarded(body, Telling::Why).await }),
             kind::RENEW => Box::pin(async move { node.take_forwarded_renewal(&body).await }),
+            kind::TIMES => Box::pin(async move { node.take_times_of(body).await }),
             kind::HELLO | kind::PROMISE => {
                 if kind == kind::HELLO {
                     note_leader(&node, &body);

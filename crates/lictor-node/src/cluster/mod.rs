@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! propose, renew ──leads here?──no──> forward ──call──> leader's handler ──> its propose, renew
+//! times left ──leads here?──no──call──> leader's handler ──> its timers
 //! read ──lease?──no──> gate ──one ReadIndex round for all that wait──> wait until it is applied here
 //! raft thread ──messages──> peers <──messages── handler <── other servers
 //! compare: digests of all states, as of one entry; who differs from most fetches its state anew
@@ -23,6 +24,7 @@ mod operate;
 mod roster;
 pub(crate) mod snapshots;
 mod stall;
+mod times;
 mod upstream;
 mod waits;
 mod wan;
@@ -50,6 +52,7 @@ pub(crate) use keeper::keep;
 pub use keyring::{KeyringChange, Keys, ServerKeys};
 pub use roster::Roster;
 pub(crate) use roster::address;
+pub use times::TIMES_MAX;
 pub(crate) use upstream::Upstream;
 pub(crate) use waits::report;
 pub use wan::Foreigner;
@@ -111,6 +114,8 @@ pub(crate) mod kind {
     pub(crate) const WAN: u16 = 81;
     /// Body: `QueueReport`. Answer: `QueueReportReply`.
     pub(crate) const QUEUE_REPORT: u16 = 40;
+    /// Body: `TimesOf`. Answer: `TimesReply`.
+    pub(crate) const TIMES: u16 = 90;
 }
 
 /// Servers to which connections are kept although they are no members; see [`Net::note_stranger`].

@@ -265,3 +265,22 @@ fn a_name_that_is_free_is_forgotten_after_a_day() {
     assert_eq!(manager.free_queues_due(at(DAY_MS)), None);
     assert_eq!(manager.free_queues_due(due), Some(lictor_proto::ConsulIndex(7)));
 }
+
+#[test]
+fn what_a_lease_still_lasts_is_told_of_whoever_holds() {
+    let mut manager = leader();
+    let granted = lease(1, 5_000, true);
+    manager.queue_lease(&granted, at(100));
+    manager.queue_lease(&lease(2, 5_000, false), at(100));
+    manager.queue_lease(&lease(3, 0, true), at(100));
+    let left_ms =
+        |manager: &SessionManager, index, now| manager.times_left(at(now)).unwrap().fair_lock_ms(index);
+
+    assert_eq!(left_ms(&manager, 1, 600), Some(4_500));
+    assert_eq!(left_ms(&manager, 2, 600), None, "waits");
+    assert_eq!(left_ms(&manager, 3, 600), None, "has no end");
+    assert_eq!(left_ms(&manager, 4, 600), None, "is not there");
+    manager.queue_lease(&again(&granted), at(2_000));
+    assert_eq!(left_ms(&manager, 1, 2_000), Some(5_000));
+    assert_eq!(left_ms(&manager, 1, 9_000), Some(0), "its end is due");
+}
