@@ -39,6 +39,7 @@ mod reply;
 mod route;
 mod routes;
 mod rows;
+mod scope;
 mod server;
 mod service;
 #[cfg(test)]
