@@ -28,6 +28,7 @@ mod extras;
 mod filter;
 mod framing;
 mod glob;
+mod head;
 mod json;
 mod list;
 mod metrics;

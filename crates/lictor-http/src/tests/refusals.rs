@@ -191,6 +191,56 @@ async fn what_is_wrong_with_the_options_is_told_before_a_name_is_missed() {
 }
 
 #[tokio::test]
+async fn heads_that_gos_server_refuses_end_the_connection() {
+    let server = Server::start().await;
+    for (head, line, text) in [
+        (
+            "GET /v1/kv/a HTTP/1.1\r\n",
+            "400 Bad Request: missing required Host header",
+            None,
+        ),
+        (
+            "GET /v1/kv/a HTTP/1.1\r\nHost: a/b\r\n",
+            "400 Bad Request: malformed Host header",
+            None,
+        ),
+        (
+            "GET /v1/kv/a HTTP/1.1\r\nHost: a\r\nHost: a\r\n",
+            "400 Bad Request",
+            None,
+        ),
+        (
+            "PUT /v1/kv/a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n",
+            "501 Not Implemented",
+            Some("Unsupported transfer encoding"),
+        ),
+        (
+            "PUT /v1/kv/a HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nExpect: foo\r\n",
+            "417 Expectation Failed",
+            Some(""),
+        ),
+    ] {
+        let mut client = server.connect().await;
+        client.send(format!("{head}\r\n")).await;
+
+        let answer = client.answer().await;
+
+        assert_eq!(
+            answer.head.lines().next(),
+            Some(format!("HTTP/1.1 {line}").as_str()),
+            "{head}"
+        );
+        assert_eq!(answer.text(), text.unwrap_or(line), "{head}");
+        assert_eq!(answer.header("Connection"), Some("close"), "{head}");
+        client.closed().await;
+    }
+    assert_eq!(server.node.view().kv_len(), 0);
+    let mut client = server.connect().await;
+    client.send("GET /v1/status/leader HTTP/1.0\r\n\r\n").await;
+    assert_eq!(client.answer().await.status, 200);
+}
+
+#[tokio::test]
 async fn lists_of_health_heed_what_consul_heeds() {
     let server = Server::start().await;
     let mut client = server.connect().await;
