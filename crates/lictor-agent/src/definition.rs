@@ -781,7 +781,8 @@ mod tests {
         let meta =
             "Invalid Service Meta: Couldn't load metadata pair ('a b', 'c'): Key contains invalid characters";
         assert_eq!(refusal(json!({"Name": "w", "Meta": {"a b": "c"}})), meta);
-        let reserved = "Invalid Service Meta: Couldn't load metadata pair ('consul-a', 'c'): Key prefix 'consul-' is reserved for internal use";
+        let reserved = "Invalid Service Meta: Couldn't load metadata pair ('consul-a', 'c'): \
+                        Key prefix 'consul-' is reserved for internal use";
         assert_eq!(refusal(json!({"Name": "w", "Meta": {"consul-a": "c"}})), reserved);
     }
 
