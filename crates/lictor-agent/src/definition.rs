@@ -104,8 +104,6 @@ pub struct ServiceDefinition {
     pub proxy: Option<String>,
     /// The mesh settings as JSON, kept for clients.
     pub connect: Option<String>,
-    /// Its named ports as JSON, kept for clients.
-    pub ports: Option<String>,
     /// Its region and zone as JSON, kept for clients.
     pub locality: Option<String>,
     /// Its checks.
@@ -278,13 +276,12 @@ impl ServiceDefinition {
             kind: object.text("Kind")?,
             proxy: object.take("Proxy").map(|value| value.to_string()),
             connect: object.take("Connect").map(|value| value.to_string()),
-            ports: object.take("Ports").map(|value| value.to_string()),
             locality: object.take("Locality").map(|value| value.to_string()),
             checks: Vec::new(),
         };
         let single = Object::new(object.take("Check").unwrap_or_default(), "Check")?;
         let several = object.objects("Checks")?;
-        object.skip(&["Token", "Namespace", "Partition"]);
+        object.skip(&["Token"]);
         object.finish()?;
         let checks = std::iter::once(single)
             .filter(|check| !check.is_empty())
@@ -316,7 +313,7 @@ impl ServiceDefinition {
         if self.id.is_empty() {
             self.id.clone_from(&self.name);
         }
-        if matches!(self.address.as_str(), "0.0.0.0" | "::" | "[::]") {
+        if is_no_address(&self.address) {
             return Err(InvalidDefinition::BadAddress);
         }
         match self.weights {
@@ -367,7 +364,6 @@ impl ServiceDefinition {
             socket_path: self.socket_path.clone(),
             proxy_json: self.proxy.clone().unwrap_or_default(),
             connect_json: self.connect.clone().unwrap_or_default(),
-            ports_json: self.ports.clone().unwrap_or_default(),
             locality_json: self.locality.clone().unwrap_or_default(),
             ..ServiceRow::default()
         }
@@ -404,8 +400,16 @@ impl ServiceDefinition {
     }
 }
 
+/// Whether an address is one to listen on and not to connect to.
+pub fn is_no_address(address: &str) -> bool {
+    matches!(address, "0.0.0.0" | "::" | "[::]")
+}
+
 /// The bounds of metadata (Consul: at most 64 entries, keys of 128 and values of 512 characters).
-fn check_meta(meta: &BTreeMap<String, String>) -> Result<(), String> {
+///
+/// # Errors
+/// Why it is over them, in Consul's words.
+pub fn check_meta(meta: &BTreeMap<String, String>) -> Result<(), String> {
     if meta.len() > 64 {
         return Err("Node metadata cannot contain more than 64 key/value pairs".to_owned());
     }
@@ -417,6 +421,8 @@ fn check_meta(meta: &BTreeMap<String, String>) -> Result<(), String> {
             "Key contains invalid characters"
         } else if key.len() > 128 {
             "Key is too long (limit: 128 characters)"
+        } else if key.starts_with("consul-") {
+            "Key prefix 'consul-' is reserved for internal use"
         } else if value.len() > 512 {
             "Value is too long (limit: 512 characters)"
         } else {
@@ -491,14 +497,7 @@ impl CheckDefinition {
             output_max_size: usize::try_from(output_max_size).unwrap_or(0),
             kind,
         };
-        object.skip(&[
-            "Token",
-            "Namespace",
-            "Partition",
-            "Shell",
-            "ProxyHTTP",
-            "ProxyGRPC",
-        ]);
+        object.skip(&["Token", "Shell", "ProxyHTTP", "ProxyGRPC"]);
         object.finish()?;
         if !status.is_empty() && check.status.is_none() {
             return Err(InvalidDefinition::BadStatus.into());
@@ -782,6 +781,9 @@ mod tests {
         let meta =
             "Invalid Service Meta: Couldn't load metadata pair ('a b', 'c'): Key contains invalid characters";
         assert_eq!(refusal(json!({"Name": "w", "Meta": {"a b": "c"}})), meta);
+        let reserved = "Invalid Service Meta: Couldn't load metadata pair ('consul-a', 'c'): \
+                        Key prefix 'consul-' is reserved for internal use";
+        assert_eq!(refusal(json!({"Name": "w", "Meta": {"consul-a": "c"}})), reserved);
     }
 
     #[test]

@@ -103,6 +103,8 @@ pub(crate) struct LocalCheck {
     health: Health,
     /// When a TTL lapses.
     expires: Option<Instant>,
+    /// Whether anything was reported since it was registered.
+    is_reported: bool,
     /// Since when it is critical without a break.
     critical_since: Option<Instant>,
     /// Results of the same kind in a row.
@@ -309,6 +311,7 @@ impl Local {
             generation: self.generation,
             health,
             expires,
+            is_reported: false,
             critical_since: None,
             streak: Streak::default(),
             output_deferred: false,
@@ -400,7 +403,7 @@ impl Local {
             return Err(LocalError::NotTtl(id.to_owned()));
         };
         let expires = now + nanos(ttl);
-        check.expires = Some(expires);
+        (check.expires, check.is_reported) = (Some(expires), true);
         if !std::mem::replace(&mut check.armed.expire, true) {
             self.timers
                 .push(Reverse((expires, Due::Expire, check.generation, id.to_owned())));
@@ -500,10 +503,10 @@ impl Local {
                     return None;
                 }
                 let output = match check.row.output.as_str() {
-                    "" => EXPIRED.to_owned(),
+                    last if last.is_empty() || !check.is_reported => EXPIRED.to_owned(),
                     last => format!("{EXPIRED} (last output before timeout follows): {last}"),
                 };
-                check.expires = None;
+                (check.expires, check.is_reported) = (None, false);
                 self.set(&id, Health::Critical, &output, now);
                 None
             }

@@ -1,11 +1,15 @@
 //! Reads request bodies within bounds of length and time.
 
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::StatusCode;
-use hyper::body::Body;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use lictor_telemetry::journey;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
@@ -15,14 +19,74 @@ use crate::error::ApiError;
 /// The slowest upload that is taken: this long for each byte, which is 500 bytes a second.
 const TIME_PER_BYTE: Duration = Duration::from_millis(2);
 
-/// Reads a whole body. A body that came in one piece is not copied.
+/// What the client of a route is told whose body ended before its length.
+pub(crate) fn broken_off(route: &str) -> ApiError {
+    const WHY: &str = "unexpected EOF";
+    match route {
+        // Bodies that are taken as they are.
+        "/v1/kv/" | "/v1/event/fire/" => ApiError::internal(WHY),
+        "/v1/snapshot" => ApiError::internal(format!("failed to decompress snapshot: {WHY}")),
+        "/v1/txn" => ApiError::bad_request(format!("Failed to parse body: {WHY}")),
+        "/v1/operator/autopilot/configuration" => {
+            ApiError::bad_request(format!("Error parsing autopilot config: {WHY}"))
+        }
+        _ => ApiError::decode(WHY),
+    }
+}
+
+/// A body of a client that is passed on, and word of it when it ends before its length.
+#[derive(Debug)]
+pub(crate) struct PassedOn {
+    body: Incoming,
+    broke_off: Arc<AtomicBool>,
+}
+
+impl PassedOn {
+    /// Also gives what will say whether the client broke off.
+    pub(crate) fn new(body: Incoming) -> (Self, Arc<AtomicBool>) {
+        let broke_off = Arc::new(AtomicBool::new(false));
+        let watched = Arc::clone(&broke_off);
+        (Self { body, broke_off }, watched)
+    }
+}
+
+impl Body for PassedOn {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if let Poll::Ready(Some(Err(_))) = polled {
+            self.broke_off.store(true, Ordering::Release);
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Reads the whole body of a request to `route`. A body that came in one piece is not copied.
 ///
 /// The time that the client may take is `grace`, and [`TIME_PER_BYTE`] more for each byte that is in: a large body over
 /// a slow line has all the time it needs, and one that trickles to hold a connection does not.
 ///
 /// # Errors
-/// 413 beyond `limit_bytes`, 400 when the client breaks off, 408 when it is too slow.
-pub(crate) async fn read<B>(mut body: B, limit_bytes: usize, grace: Duration) -> Result<Bytes, ApiError>
+/// 413 beyond `limit_bytes`, [`broken_off`] when the client breaks off, 408 when it is too slow.
+pub(crate) async fn read<B>(
+    mut body: B,
+    limit_bytes: usize,
+    grace: Duration,
+    route: &str,
+) -> Result<Bytes, ApiError>
 where
     B: Body<Data = Bytes> + Unpin,
 {
@@ -36,10 +100,7 @@ where
     }
     // The timer is only armed when bytes are waited for.
     while let Some(frame) = timeout_at(due, body.frame()).await.map_err(|_| too_slow())? {
-        let Ok(data) = frame
-            .map_err(|_| ApiError::bad_request("Request body could not be read"))?
-            .into_data()
-        else {
+        let Ok(data) = frame.map_err(|_| broken_off(route))?.into_data() else {
             continue;
         };
         due += TIME_PER_BYTE * u32::try_from(data.len()).unwrap_or(u32::MAX);
@@ -65,14 +126,19 @@ where
 /// pieces any more.
 ///
 /// # Errors
-/// 400 when the client breaks off, 408 when it is too slow.
-pub(crate) async fn pour<B>(mut body: B, grace: Duration, to: mpsc::Sender<Bytes>) -> Result<(), ApiError>
+/// [`broken_off`] when the client breaks off, 408 when it is too slow.
+pub(crate) async fn pour<B>(
+    mut body: B,
+    grace: Duration,
+    route: &str,
+    to: mpsc::Sender<Bytes>,
+) -> Result<(), ApiError>
 where
     B: Body<Data = Bytes> + Unpin,
 {
     let mut due = Instant::now() + grace;
     while let Some(frame) = timeout_at(due, body.frame()).await.map_err(|_| too_slow())? {
-        let frame = frame.map_err(|_| ApiError::bad_request("Request body could not be read"))?;
+        let frame = frame.map_err(|_| broken_off(route))?;
         let Ok(data) = frame.into_data() else { continue };
         let earned = TIME_PER_BYTE * u32::try_from(data.len()).unwrap_or(u32::MAX);
         // A disk that is slow is not the client's fault.
@@ -107,10 +173,7 @@ pub(crate) fn over_setting(len_bytes: u64, limit_bytes: usize, setting: &str) ->
 mod tests {
     use std::collections::VecDeque;
     use std::convert::Infallible;
-    use std::pin::Pin;
-    use std::task::{Context, Poll};
 
-    use hyper::body::Frame;
     use tokio::time::{Sleep, sleep};
 
     use super::*;
@@ -150,7 +213,7 @@ mod tests {
             pieces: pieces.collect(),
             pause: None,
         };
-        let read = read(body, 1 << 20, GRACE).await;
+        let read = read(body, 1 << 20, GRACE, "/v1/kv/").await;
         read.map(|bytes| bytes.len())
             .map_err(|error| error.text().to_owned())
     }

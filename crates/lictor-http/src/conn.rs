@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use crate::answer::Body;
 use crate::clients::Slot;
 use crate::framing::Length;
+use crate::head;
 use crate::relay::{self, Relayed};
 use crate::server::{Shared, Stage};
 use crate::service::{self, Answering, Caller};
@@ -185,8 +186,12 @@ impl Service<Request<Incoming>> for H1Service {
         let waits = may_wait(request.uri());
         self.progress
             .start(body_len.map_or(Length::Chunked, Length::Exact), waits);
+        let answering = match head::refusal(&request) {
+            Some(refusal) => Answering::Now(Some(refusal)),
+            None => service::call(&self.shared, request, &self.caller),
+        };
         H1Answering {
-            answering: service::call(&self.shared, request, &self.caller),
+            answering,
             progress: Arc::clone(&self.progress),
             waker: None,
         }

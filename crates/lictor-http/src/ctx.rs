@@ -15,12 +15,12 @@ use crate::events::HEARTBEAT;
 use crate::query::Query;
 use crate::reply::{Indent, Layout};
 use crate::routes::modules::FormKind;
+use crate::scope::{Named, Scope};
 use crate::server::{Limits, Shared};
 use lictor_proto::go;
 
 const X_TOKEN: HeaderName = HeaderName::from_static("x-consul-token");
 const X_EXPLAIN: HeaderName = HeaderName::from_static("x-lictor-explain");
-const X_NAMESPACE: HeaderName = HeaderName::from_static("x-consul-namespace");
 
 /// The methods that endpoints serve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,12 +55,11 @@ impl Verb {
 
 /// What the request headers say that handlers care about.
 #[derive(Debug, Clone, Copy, Default)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a header of its own")]
 pub(crate) struct HeaderFacts {
     /// The client takes gzip.
     pub(crate) gzip: bool,
-    /// A namespace was named, which only the paid edition of Consul knows.
-    pub(crate) namespace: bool,
+    /// What only the paid edition of Consul knows.
+    pub(crate) named: Named,
     /// The Cache-Control header does not parse.
     pub(crate) bad_cache_control: bool,
     /// The client sends no body before it is told to.
@@ -73,7 +72,7 @@ impl HeaderFacts {
             gzip: headers
                 .get(header::ACCEPT_ENCODING)
                 .is_some_and(|v| accepts_gzip(v.as_bytes())),
-            namespace: headers.get(X_NAMESPACE).is_some_and(|v| !v.is_empty()),
+            named: Named::read(headers),
             bad_cache_control: headers
                 .get(header::CACHE_CONTROL)
                 .is_some_and(|v| !cache_control_parses(v.as_bytes())),
@@ -266,28 +265,37 @@ impl Ctx {
     /// # Errors
     /// 400 in Consul's words.
     pub(crate) fn read_options(&self) -> Result<ReadOptions, ApiError> {
-        /// What nodes are is known in no namespace.
-        const OF_NODES: [&str; 2] = ["/v1/catalog/nodes", "/v1/coordinate/nodes"];
-        let mut options = plain_read_options(self.query(), self.facts, &self.shared.limits)?;
-        if !OF_NODES.contains(&self.route) {
-            refuse_namespaces(self.query(), self.facts)?;
-        }
-        refuse_partitions(self.query())?;
+        let options = plain_read_options(self.query(), self.facts, &self.shared.limits)?;
+        self.refuse_paid_features()?;
+        Ok(self.followed_options(options))
+    }
+
+    /// Index and wait, where nothing is said of consistency; also refuses what only the paid edition knows.
+    ///
+    /// # Errors
+    /// 400 in Consul's words.
+    pub(crate) fn wait_options(&self) -> Result<ReadOptions, ApiError> {
+        let options = with_waits(Consistency::Default, self.query(), &self.shared.limits)?;
+        self.refuse_paid_features()?;
+        Ok(self.followed_options(options))
+    }
+
+    /// The same for a stream of events, which knows better how to wait.
+    fn followed_options(&self, mut options: ReadOptions) -> ReadOptions {
         match self.follow {
             None => {}
             Some(Follow::Now(_)) => options.min_index = 0,
             Some(Follow::Change(index)) => (options.min_index, options.wait) = (index, HEARTBEAT),
         }
-        Ok(options)
+        options
     }
 
-    /// Refuses what only the paid edition knows, where no read options are parsed.
+    /// Refuses what only the paid edition knows, as far as the route looks for it.
     ///
     /// # Errors
     /// 400 in Consul's words.
     pub(crate) fn refuse_paid_features(&self) -> Result<(), ApiError> {
-        refuse_namespaces(self.query(), self.facts)?;
-        refuse_partitions(self.query())
+        Scope::of(self.route).refuse(self.query(), self.facts.named)
     }
 
     /// Refuses a datacenter that is not this one.
@@ -316,7 +324,8 @@ impl Ctx {
             && !self.facts.expects_continue
         {
             // Whatever comes of it, the answer is the refusal.
-            let _ = tokio::time::timeout(PATIENCE, crate::body::read(body, BYTES_MAX, PATIENCE)).await;
+            let reading = crate::body::read(body, BYTES_MAX, PATIENCE, self.route);
+            let _ = tokio::time::timeout(PATIENCE, reading).await;
         }
     }
 
@@ -333,10 +342,13 @@ impl Ctx {
     /// Reads the body; empty when it was already taken.
     ///
     /// # Errors
-    /// 413 beyond the limit, 400 when the client breaks off, 408 when it is too slow.
+    /// 413 beyond the limit, 400 or 500 when the client breaks off, 408 when it is too slow.
     pub(crate) async fn body(&mut self, limit_bytes: usize) -> Result<Bytes, ApiError> {
         match self.body.take() {
-            Some(body) => crate::body::read(body, limit_bytes, self.shared.limits.body_grace).await,
+            Some(body) => {
+                let grace = self.shared.limits.body_grace;
+                crate::body::read(body, limit_bytes, grace, self.route).await
+            }
             None => Ok(Bytes::new()),
         }
     }
@@ -364,15 +376,14 @@ pub(crate) fn check_datacenter(query: Query<'_>, shared: &Shared) -> Result<(), 
     }
 }
 
-/// See [`Ctx::read_options`].
+/// See [`Ctx::read_options`]; of a route that looks for all that the paid edition knows.
 pub(crate) fn read_options(
     query: Query<'_>,
     facts: HeaderFacts,
     limits: &Limits,
 ) -> Result<ReadOptions, ApiError> {
     let options = plain_read_options(query, facts, limits)?;
-    refuse_namespaces(query, facts)?;
-    refuse_partitions(query)?;
+    Scope::All.refuse(query, facts.named)?;
     Ok(options)
 }
 
@@ -381,14 +392,19 @@ fn plain_read_options(
     facts: HeaderFacts,
     limits: &Limits,
 ) -> Result<ReadOptions, ApiError> {
-    let mut options = ReadOptions {
-        consistency: consistency(query)?,
-        min_index: 0,
-        wait: limits.wait_default,
-    };
+    let consistency = consistency(query)?;
     if facts.bad_cache_control {
         return Err(ApiError::bad_request("Invalid Cache-Control header."));
     }
+    with_waits(consistency, query, limits)
+}
+
+fn with_waits(consistency: Consistency, query: Query<'_>, limits: &Limits) -> Result<ReadOptions, ApiError> {
+    let mut options = ReadOptions {
+        consistency,
+        min_index: 0,
+        wait: limits.wait_default,
+    };
     if let Some(wait) = query.non_empty("wait") {
         let nanos = go::parse_duration(&wait).map_err(|_| ApiError::bad_request("Invalid wait time"))?;
         // Zero and less mean the default, as if nothing had been asked for.
@@ -428,26 +444,6 @@ fn consistency(query: Query<'_>) -> Result<Consistency, ApiError> {
         (_, true) => Consistency::Consistent,
         _ => Consistency::Default,
     })
-}
-
-fn refuse_namespaces(query: Query<'_>, facts: HeaderFacts) -> Result<(), ApiError> {
-    let refused = if facts.namespace {
-        "Invalid header: \"X-Consul-Namespace\" - Namespaces are a Consul Enterprise feature"
-    } else if query.non_empty("ns").is_some() {
-        "Invalid query parameter: \"ns\" - Namespaces are a Consul Enterprise feature"
-    } else {
-        return Ok(());
-    };
-    Err(ApiError::bad_request(refused))
-}
-
-fn refuse_partitions(query: Query<'_>) -> Result<(), ApiError> {
-    match query.non_empty("partition") {
-        None => Ok(()),
-        Some(_) => Err(ApiError::bad_request(
-            "Invalid query parameter: \"partition\" - Partitions are a Consul Enterprise feature",
-        )),
-    }
 }
 
 /// Whether `?explain` or `X-Lictor-Explain` is given; the header is off by `0` and by an empty value.

@@ -7,9 +7,18 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use serde_json::Value;
 
-/// The body as text; Go reads U+FFFD where it is not UTF-8.
+use self::repeated::Repeated;
+
+mod repeated;
+mod surrogates;
+
+/// The body as text; Go reads U+FFFD where it is not UTF-8, and for half a surrogate pair.
 pub(crate) fn text(body: &[u8]) -> Cow<'_, str> {
-    String::from_utf8_lossy(body)
+    let text = String::from_utf8_lossy(body);
+    match surrogates::mended(&text) {
+        Some(mended) => Cow::Owned(mended),
+        None => text,
+    }
 }
 
 /// The first value of a body.
@@ -25,9 +34,20 @@ pub(crate) fn first<'de, T: Deserialize<'de>>(text: &'de str) -> Result<T, Strin
     }
 }
 
+/// The same as a tree, in which what is given several times is what Go makes of it.
+///
+/// # Errors
+/// The decoder's words.
+pub(crate) fn value(text: &str) -> Result<Value, String> {
+    first::<Repeated>(text).map(|Repeated(value)| value)
+}
+
 /// An error without the position that serde adds: clients match on Go's words.
 fn words(error: &serde_json::Error) -> String {
     let text = error.to_string();
+    if text.starts_with("EOF while parsing") {
+        return "unexpected EOF".to_owned();
+    }
     match text.rfind(" at line ") {
         Some(at) => text[..at].to_owned(),
         None => text,

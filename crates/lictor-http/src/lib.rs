@@ -28,6 +28,7 @@ mod extras;
 mod filter;
 mod framing;
 mod glob;
+mod head;
 mod json;
 mod list;
 mod metrics;
@@ -39,6 +40,7 @@ mod reply;
 mod route;
 mod routes;
 mod rows;
+mod scope;
 mod server;
 mod service;
 #[cfg(test)]

@@ -242,8 +242,8 @@ const LISTED: &[Route] = &[
     route("/v1/health/checks/", &[Get], to!(health::service_checks)),
     route("/v1/health/state/", &[Get], to!(health::state)),
     route("/v1/health/service/", &[Get], to!(health::service)),
-    route("/v1/health/connect/", &[Get], to!(catalog::no_mesh)),
-    route("/v1/health/ingress/", &[Get], to!(catalog::no_mesh)),
+    route("/v1/health/connect/", &[Get], to!(health::no_mesh)),
+    route("/v1/health/ingress/", &[Get], to!(health::no_mesh)),
     // Events and coordinates.
     route("/v1/event/fire/", &[Put], to!(event::fire)),
     route("/v1/event/list", &[Get], to!(event::list)),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use lictor_agent::definition;
 use lictor_proto::{go, v1};
 use serde_json::{Map, Value};
 
@@ -33,7 +34,8 @@ pub(crate) fn node_row(fields: Map<String, Value>) -> Result<v1::NodeRow, String
             }
             "meta" => (row.meta, row.meta_null) = string_map(value, &name)?,
             "modifyindex" => row.modify_index = number(&value, &name)?,
-            "createindex" | "partition" | "peername" | "locality" => {}
+            "partition" => drop(decode::string(value, &name)?),
+            "createindex" | "peername" | "locality" => {}
             _ => return Err(unknown_field(&name)),
         }
     }
@@ -73,13 +75,57 @@ pub(crate) fn service_row(fields: Map<String, Value>) -> Result<v1::ServiceRow, 
             "modifyindex" => row.modify_index = number(&value, &name)?,
             "proxy" => row.proxy_json = kept(&value),
             "connect" => row.connect_json = kept(&value),
-            "ports" => row.ports_json = kept(&value),
             "locality" => row.locality_json = kept(&value),
-            "createindex" | "contenthash" | "peername" | "namespace" | "partition" | "datacenter" => {}
+            "namespace" | "partition" => drop(decode::string(value, &name)?),
+            "createindex" | "contenthash" | "peername" | "datacenter" => {}
             _ => return Err(unknown_field(&name)),
         }
     }
     Ok(row)
+}
+
+/// What is wrong with a service that decodes; the texts are Consul's.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ServiceFault {
+    /// Nobody can connect to it.
+    #[error("Invalid service address")]
+    Address,
+    /// Metadata over its bounds.
+    #[error("Invalid Service Meta for node {node} and serviceID {id}: {why}")]
+    Meta { node: String, id: String, why: String },
+}
+
+/// The first fault of a service that is to be on a node.
+pub(crate) fn service_fault(service: &v1::ServiceRow, node: &str) -> Option<ServiceFault> {
+    if definition::is_no_address(&service.address) {
+        return Some(ServiceFault::Address);
+    }
+    let why = definition::check_meta(&service.meta).err()?;
+    Some(ServiceFault::Meta {
+        node: node.to_owned(),
+        id: service.id.clone(),
+        why,
+    })
+}
+
+/// Why a text is no id of a node, in Go's words; an empty one is none and is taken.
+pub(crate) fn node_id_fault(id: &str) -> Option<String> {
+    const DASHES: [usize; 4] = [8, 13, 18, 23];
+    match id.len() {
+        0 => return None,
+        36 => {}
+        _ => return Some("uuid string is wrong length".to_owned()),
+    }
+    if DASHES.iter().any(|at| id.as_bytes()[*at] != b'-') {
+        return Some("uuid is improperly formatted".to_owned());
+    }
+    let mut digits = id.bytes().enumerate().filter(|(at, _)| !DASHES.contains(at));
+    let (_, wrong) = digits.find(|(_, digit)| !digit.is_ascii_hexdigit())?;
+    let shown = match char::from(wrong) {
+        c if c.is_ascii_graphic() || c == ' ' || wrong >= 0xa1 => format!(" '{c}'"),
+        _ => String::new(),
+    };
+    Some(format!("encoding/hex: invalid byte: U+{wrong:04X}{shown}"))
 }
 
 /// A check.
@@ -105,7 +151,8 @@ pub(crate) fn check_row(fields: Map<String, Value>) -> Result<v1::CheckRow, Stri
             "exposedport" => row.exposed_port = number(&value, &name)?,
             "definition" => row.definition_json = kept(&value),
             "modifyindex" => row.modify_index = number(&value, &name)?,
-            "createindex" | "namespace" | "partition" | "peername" => {}
+            "namespace" | "partition" => drop(decode::string(value, &name)?),
+            "createindex" | "peername" => {}
             _ => return Err(unknown_field(&name)),
         }
     }

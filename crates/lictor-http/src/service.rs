@@ -197,11 +197,8 @@ fn answer(shared: &Arc<Shared>, request: Request<Incoming>, caller: &Caller, cou
     count.asked.route = route.number;
     let query = Query::new(parts.uri.query().unwrap_or_default().as_bytes());
     if !query.is_valid() {
-        return served(
-            shared,
-            Reply::text(StatusCode::INTERNAL_SERVER_ERROR, ""),
-            parts.headers,
-        );
+        let nothing = Reply::text(StatusCode::INTERNAL_SERVER_ERROR, "");
+        return served(shared, nothing, parts.headers);
     }
     let verb = match admitted(shared, route, &decoded, &parts, caller) {
         Ok(verb) => verb,
@@ -211,7 +208,8 @@ fn answer(shared: &Arc<Shared>, request: Request<Incoming>, caller: &Caller, cou
         && upstream.serves(route.path)
     {
         let trace = Trace::passed(shared, count.asked, count.began, conn::may_wait(&parts.uri));
-        return Answering::Passed(upstream.pass_on(shared, verb, parts, body), None, trace);
+        let passed = upstream.pass_on(shared, route.path, verb, parts, body);
+        return Answering::Passed(passed, None, trace);
     }
     let param = &decoded[param_at..];
     let is_stream = verb == Verb::Get && events::are_wanted(&parts.headers) && !query.has("raw");

@@ -13,6 +13,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -31,10 +32,13 @@ use parking_lot::Mutex;
 use tokio::runtime;
 
 use crate::answer::Body;
+use crate::body::{self, PassedOn};
 use crate::ctx::Verb;
+use crate::error::ApiError;
 use crate::events;
 use crate::query::Query;
-use crate::reply::{Policy, Reply};
+use crate::reply::Policy;
+use crate::scope::{X_NAMESPACE, X_PARTITION};
 use crate::server::Shared;
 
 /// How long servers are asked again and again for something that none answers.
@@ -52,12 +56,13 @@ const SHARED_MAX_BYTES: usize = 8 * 1024 * 1024;
 const ABANDONED_MAX: usize = 1024;
 
 /// What two reads must have in common, beside path and query, to be the same.
-const TELLING: [HeaderName; 7] = [
+const TELLING: [HeaderName; 8] = [
     HeaderName::from_static("x-consul-token"),
     header::AUTHORIZATION,
     header::ACCEPT_ENCODING,
     header::CACHE_CONTROL,
-    HeaderName::from_static("x-consul-namespace"),
+    X_NAMESPACE,
+    X_PARTITION,
     header::ACCEPT,
     HeaderName::from_static("last-event-id"),
 ];
@@ -95,7 +100,7 @@ struct Connection {
     sender: SendRequest<Outgoing>,
 }
 
-type Outgoing = Either<Incoming, Empty<Bytes>>;
+type Outgoing = Either<PassedOn, Empty<Bytes>>;
 type Poll = BoxFuture<'static, Result<Arc<Whole>, Refused>>;
 
 /// A read that can be asked again.
@@ -152,10 +157,11 @@ impl Upstream {
         }
     }
 
-    /// Passes a request on to a server, and its answer back.
+    /// Passes a request to a route on to a server, and its answer back.
     pub(crate) fn pass_on(
         self: &Arc<Self>,
         shared: &Arc<Shared>,
+        route: &'static str,
         verb: Verb,
         parts: Parts,
         body: Incoming,
@@ -163,9 +169,11 @@ impl Upstream {
         let (this, shared) = (Arc::clone(self), Arc::clone(shared));
         let passed = async move {
             let configured = Arc::clone(&shared.options.response_headers);
-            let answer = this.answer(&shared, verb, parts, body).await;
-            let mut answer = answer.unwrap_or_else(|(status, why)| {
-                Reply::text(status, why).into_response(HeaderMap::new(), Policy::Allow, &HeaderMap::new())
+            let answer = this.answer(&shared, route, verb, parts, body).await;
+            let mut answer = answer.unwrap_or_else(|refusal| {
+                refusal
+                    .into_reply()
+                    .into_response(HeaderMap::new(), Policy::Allow, &HeaderMap::new())
             });
             for (name, value) in &*configured {
                 answer.headers_mut().entry(name).or_insert_with(|| value.clone());
@@ -180,13 +188,22 @@ impl Upstream {
     async fn answer(
         self: &Arc<Self>,
         shared: &Shared,
+        route: &'static str,
         verb: Verb,
         parts: Parts,
         body: Incoming,
-    ) -> Result<Response<Body>, (StatusCode, String)> {
-        let failed = |why: String| (StatusCode::INTERNAL_SERVER_ERROR, why);
+    ) -> Result<Response<Body>, ApiError> {
+        let failed = |why: String| ApiError::internal(why);
         if verb != Verb::Get {
-            return self.write(parts, body).await.map_err(failed);
+            let (body, broke_off) = PassedOn::new(body);
+            let answer = self.write(parts, body).await;
+            return answer.map_err(|why| {
+                if broke_off.load(Ordering::Acquire) {
+                    body::broken_off(route)
+                } else {
+                    failed(why)
+                }
+            });
         }
         let query = Query::new(parts.uri.query().unwrap_or_default().as_bytes());
         let is_poll = query.non_empty("index").is_some() || query.non_empty("hash").is_some();
@@ -219,13 +236,13 @@ impl Upstream {
         tokio::select! {
             answer = answer => answer,
             () = stop(&self.node, shared) => {
-                Err((StatusCode::SERVICE_UNAVAILABLE, "the agent is shutting down".to_owned()))
+                Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "the agent is shutting down"))
             }
         }
     }
 
     /// Sends a write once.
-    async fn write(&self, parts: Parts, body: Incoming) -> Result<Response<Body>, String> {
+    async fn write(&self, parts: Parts, body: PassedOn) -> Result<Response<Body>, String> {
         let mut headers = parts.headers;
         for name in HOP_BY_HOP {
             headers.remove(name);

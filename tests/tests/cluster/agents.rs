@@ -1,9 +1,11 @@
 //! Agents without a server: they answer as a server does, outlive the one they ask, and take their sessions with them.
 
+use std::io::Write as _;
+use std::net::Shutdown;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use lictor_tests::{Cluster, Server, until};
+use lictor_tests::{Cluster, Response, Server, exchange, until};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -60,6 +62,47 @@ fn a_client_agent_answers_as_a_server_does() -> Result<()> {
             "{listed}"
         );
         ensure!(agent.get("/v1/agent/members")?.json()?.as_array().map(Vec::len) == Some(4));
+        Ok(())
+    })
+}
+
+/// What is sent is less than was announced, and nothing follows.
+fn break_off(server: &Server, target: &str) -> Result<Response> {
+    let mut stream = server.client().connect()?;
+    write!(
+        stream,
+        "PUT {target} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n["
+    )?;
+    stream.shutdown(Shutdown::Write)?;
+    exchange(&mut stream, b"")
+}
+
+#[test]
+fn a_body_that_is_broken_off_is_the_clients_fault_at_an_agent_too() -> Result<()> {
+    trial(1, |cluster| {
+        let agent = cluster.client_agent("web-1")?;
+        for (target, status, text) in [
+            ("/v1/kv/a", 500, "unexpected EOF"),
+            ("/v1/txn", 400, "Failed to parse body: unexpected EOF"),
+            ("/v1/session/create", 400, "Request decode failed: unexpected EOF"),
+            (
+                "/v1/agent/service/register",
+                400,
+                "Request decode failed: unexpected EOF",
+            ),
+        ] {
+            for asked in [cluster.server(0), &agent] {
+                let answer = break_off(asked, target)?;
+                ensure!(
+                    answer.status == status && answer.text() == text,
+                    "{target} at {}: {} {}",
+                    asked.node(),
+                    answer.status,
+                    answer.text()
+                );
+            }
+        }
+        ensure!(agent.get("/v1/kv/a")?.status == 404);
         Ok(())
     })
 }

@@ -103,6 +103,33 @@ fn a_lapsed_check_tells_its_last_words() {
     );
 }
 
+/// As a running Consul was seen to: what was said before the check was registered again are not its last words.
+#[test]
+fn a_check_that_is_registered_again_has_said_nothing_yet() {
+    let now = Instant::now();
+    let mut local = with(ttl("c", SECOND, None), now);
+    local.report("c", Health::Passing, "slow", now).unwrap();
+    let restored = Restored {
+        health: Health::Passing,
+        output: "slow".into(),
+        age: Duration::ZERO,
+    };
+    local
+        .put_check(
+            ttl("c", SECOND, None),
+            Source::Api,
+            Some(restored),
+            Duration::ZERO,
+            now,
+        )
+        .unwrap();
+
+    assert_eq!(health(&local, "c"), (Health::Passing, "slow".into()));
+    local.due(now + SECOND, 10);
+
+    assert_eq!(health(&local, "c"), (Health::Critical, "TTL expired".into()));
+}
+
 #[test]
 fn the_same_report_again_is_no_change() {
     let now = Instant::now();

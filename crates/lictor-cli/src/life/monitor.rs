@@ -216,7 +216,8 @@ impl Line {
         if let Value::String(text) = &mut value
             && text.len() > TEXT_MAX
         {
-            text.truncate(text.floor_char_boundary(TEXT_MAX));
+            let end = (0..=TEXT_MAX).rev().find(|&at| text.is_char_boundary(at));
+            text.truncate(end.unwrap_or(0));
             text.push_str("...");
         }
         match (field.name(), value) {

@@ -65,7 +65,7 @@ impl From<ReadError> for ApiError {
 /// The JSON of a body.
 async fn json_body(ctx: &mut Ctx) -> Result<serde_json::Value, ApiError> {
     let body = ctx.body(BODY_MAX_BYTES).await?;
-    decode::first(&decode::text(&body)).map_err(|why| ApiError::decode(&why))
+    decode::value(&decode::text(&body)).map_err(|why| ApiError::decode(&why))
 }
 
 /// `?enable=`, which maintenance calls must have.

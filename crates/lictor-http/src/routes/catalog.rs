@@ -161,8 +161,7 @@ pub(crate) async fn node_services(ctx: Ctx) -> Result<Reply, ApiError> {
         .await
 }
 
-/// `GET /v1/catalog/connect/:service`, `/v1/health/connect/:service` and `/v1/health/ingress/:service`: this server
-/// has no mesh, so that no service has a proxy or gateway.
+/// `GET /v1/catalog/connect/:service`: this server has no mesh, so that no service has a proxy.
 pub(crate) async fn no_mesh(ctx: Ctx) -> Result<Reply, ApiError> {
     wanted(&ctx, "Missing service name")?;
     let params = List::new(&ctx, fields::CATALOG_SERVICE)?;
@@ -170,12 +169,14 @@ pub(crate) async fn no_mesh(ctx: Ctx) -> Result<Reply, ApiError> {
         index: |state: &State| state.area_index(Area::Services).0,
         render: |_: &State| Reply::json_bytes(&b"[]"[..]),
     };
-    params.read(&ctx, Topic::Row(Area::Services, b""), &view).await
+    params
+        .read_cached(&ctx, Topic::Row(Area::Services, b""), &view)
+        .await
 }
 
 /// `PUT /v1/catalog/register`.
 pub(crate) async fn register(mut ctx: Ctx) -> Result<Reply, ApiError> {
-    ctx.read_options()?;
+    ctx.refuse_paid_features()?;
     let body = ctx.body(BODY_MAX_BYTES).await?;
     let own = &ctx.shared.node.identity().datacenter;
     let register = request::register(&body, own)?;
@@ -191,7 +192,7 @@ pub(crate) async fn register(mut ctx: Ctx) -> Result<Reply, ApiError> {
 
 /// `PUT /v1/catalog/deregister`: true for what is not there, too.
 pub(crate) async fn deregister(mut ctx: Ctx) -> Result<Reply, ApiError> {
-    ctx.read_options()?;
+    ctx.refuse_paid_features()?;
     let body = ctx.body(BODY_MAX_BYTES).await?;
     let own = &ctx.shared.node.identity().datacenter;
     let deregister = request::deregister(&body, own)?;
@@ -234,6 +235,7 @@ impl List {
     }
 
     fn parse(ctx: &Ctx, fields: &'static [Field], dress: fn(ApiError) -> ApiError) -> Result<Self, ApiError> {
+        ctx.refuse_paid_features()?;
         let options = ctx.read_options()?;
         ctx.check_datacenter().map_err(dress)?;
         let query = ctx.query();
@@ -260,6 +262,12 @@ impl List {
         })
     }
 
+    /// The same without the wish for nodes with certain metadata.
+    pub(super) fn without_meta(mut self) -> Self {
+        self.meta.clear();
+        self
+    }
+
     /// Whether the filter keeps a row. It was compared with the row's fields before, so that it cannot fail here.
     pub(super) fn keeps(&self, row: &dyn Row) -> bool {
         self.filter.keep(row).unwrap_or(false)
@@ -279,7 +287,7 @@ impl List {
     }
 
     /// Without network coordinates only the node that was named is known to be near.
-    fn put_near_first<T>(&self, ctx: &Ctx, rows: &mut [T], node: impl Fn(&T) -> &str) {
+    pub(super) fn put_near_first<T>(&self, ctx: &Ctx, rows: &mut [T], node: impl Fn(&T) -> &str) {
         let Some(near) = &self.near else { return };
         let near = if near == "_agent" {
             ctx.agent_node()
@@ -415,10 +423,15 @@ fn may_read_service(ctx: &Ctx, service: &v1::ServiceRow) -> bool {
 /// The name behind the route.
 ///
 /// # Errors
-/// 400 without one.
+/// 400 without one, and for options that cannot be.
 pub(super) fn wanted(ctx: &Ctx, missing: &'static str) -> Result<String, ApiError> {
     match ctx.param_text() {
-        name if name.is_empty() => Err(ApiError::bad_request(missing)),
+        name if name.is_empty() => {
+            // What is wrong with the options is told first.
+            ctx.refuse_paid_features()?;
+            ctx.read_options()?;
+            Err(ApiError::bad_request(missing))
+        }
         name => Ok(name.into_owned()),
     }
 }

@@ -11,7 +11,6 @@ use lictor_state::{Area, State};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use super::catalog::wanted;
 use crate::acl::{Access, Resource};
 use crate::blocking;
 use crate::blocking::ViewOf;
@@ -58,8 +57,9 @@ impl Coordinates {
 /// `PUT /v1/coordinate/update`.
 pub(crate) async fn update(mut ctx: Ctx) -> Result<Reply, ApiError> {
     let body = ctx.body(BODY_MAX_BYTES).await?;
-    let body = decode::first(&decode::text(&body)).map_err(|why| ApiError::decode(&why))?;
+    let body = decode::value(&decode::text(&body)).map_err(|why| ApiError::decode(&why))?;
     let (node, coordinate) = read(body).map_err(|why| ApiError::decode(&why))?;
+    ctx.refuse_paid_features()?;
     ctx.check_datacenter()?;
     ctx.authorize(Resource::Node(&node), Access::Write)?;
     let dimensions = coordinate["Vec"].as_array().map_or(0, Vec::len);
@@ -90,7 +90,7 @@ fn read(body: Value) -> Result<(String, Value), String> {
     };
     let (error, adjustment, height) = (number("Error")?, number("Adjustment")?, number("Height")?);
     coordinate.finish().map_err(text)?;
-    entry.skip(&["Segment", "Partition", "Datacenter"]);
+    entry.skip(&["Segment", "Datacenter", "Token"]);
     entry.finish().map_err(text)?;
     let shown = json!({"Vec": numbers, "Error": error, "Adjustment": adjustment, "Height": height});
     Ok((node, shown))
@@ -122,7 +122,7 @@ pub(crate) async fn nodes(ctx: Ctx) -> Result<Reply, ApiError> {
 
 /// `GET /v1/coordinate/node/:node`: 404 for one that is not there.
 pub(crate) async fn node(ctx: Ctx) -> Result<Reply, ApiError> {
-    let name = wanted(&ctx, "Missing node name")?;
+    let name = ctx.param_text();
     let options = ctx.read_options()?;
     ctx.check_datacenter()
         .map_err(ApiError::with_failed_read_headers)?;

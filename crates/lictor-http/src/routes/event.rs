@@ -145,7 +145,7 @@ fn from_message(message: Bytes) -> Option<(Event, Filters)> {
 
 /// `GET /v1/event/list`: waits while the newest event is the one whose index the client has.
 pub(crate) async fn list(ctx: Ctx) -> Result<Reply, ApiError> {
-    let options = ctx.read_options()?;
+    let options = ctx.wait_options()?;
     let query = ctx.query();
     let name = query.text("name").unwrap_or_default();
     let mut changed = ctx.shared.agent.events().watch();

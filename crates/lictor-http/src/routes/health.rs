@@ -20,7 +20,7 @@ use crate::wire;
 /// `GET /v1/health/node/:node`.
 pub(crate) async fn node(ctx: Ctx) -> Result<Reply, ApiError> {
     let name = wanted(&ctx, "Missing node name")?;
-    let params = List::new(&ctx, fields::CHECK)?;
+    let params = List::new(&ctx, fields::CHECK)?.without_meta();
     let view = ViewOf {
         index: |state: &State| state.node_index(&name).0,
         render: |state: &State| checks(&ctx, &params, state, state.checks_of_node(&name)),
@@ -77,11 +77,17 @@ pub(crate) async fn state(ctx: Ctx) -> Result<Reply, ApiError> {
 /// `GET /v1/health/service/:service`: instances with their checks and those of their nodes.
 pub(crate) async fn service(ctx: Ctx) -> Result<Reply, ApiError> {
     let name = wanted(&ctx, "Missing service name")?;
-    let passing = passing_only(&ctx)?;
     let params = List::bare(&ctx, fields::SERVICE_HEALTH)?;
+    let passing = passing_only(&ctx)?;
+    refuse_sameness(&ctx)?;
+    // What another cluster shows is not known here.
+    let is_foreign = ctx.query().non_empty("peer").is_some();
     let view = ViewOf {
         index: |state: &State| state.service_index(&name).0,
         render: |state: &State| {
+            if is_foreign {
+                return Reply::json_bytes(&b"[]"[..]);
+            }
             let found = instances(&ctx, &params, state, &name);
             list::of(found.into_iter().filter_map(|(node, service)| {
                 let of_node = state.checks_of_service(&node.node, "");
@@ -111,6 +117,32 @@ pub(crate) async fn service(ctx: Ctx) -> Result<Reply, ApiError> {
         .await
 }
 
+/// `GET /v1/health/connect/:service` and `/v1/health/ingress/:service`: this server has no mesh, so that no service has a
+/// proxy or gateway.
+pub(crate) async fn no_mesh(ctx: Ctx) -> Result<Reply, ApiError> {
+    wanted(&ctx, "Missing service name")?;
+    let params = List::bare(&ctx, fields::SERVICE_HEALTH)?;
+    passing_only(&ctx)?;
+    refuse_sameness(&ctx)?;
+    let view = ViewOf {
+        index: |state: &State| state.area_index(Area::Services).0,
+        render: |_: &State| Reply::json_bytes(&b"[]"[..]),
+    };
+    params
+        .read_cached(&ctx, Topic::Row(Area::Services, b""), &view)
+        .await
+}
+
+/// Refuses `?sg=`, as Consul does that was not paid for.
+fn refuse_sameness(ctx: &Ctx) -> Result<(), ApiError> {
+    match ctx.query().non_empty("sg") {
+        None => Ok(()),
+        Some(_) => Err(ApiError::internal(
+            "sameness groups are not supported in consul CE",
+        )),
+    }
+}
+
 /// `?passing`: a switch that may also say false.
 fn passing_only(ctx: &Ctx) -> Result<bool, ApiError> {
     match ctx.query().text("passing").as_deref() {
@@ -126,16 +158,17 @@ fn checks<'a>(
     state: &State,
     rows: impl Iterator<Item = &'a Arc<CheckRow>>,
 ) -> Reply {
-    let shown = rows
+    let kept = rows
         .filter(|check| {
             params.keeps(&***check)
                 && state
                     .node(&check.node)
                     .is_some_and(|node| params.meta_matches(node))
         })
-        .filter(|check| ctx.authorize(Resource::Node(&check.node), Access::Read).is_ok())
-        .map(|check| Listed(Arc::clone(check)));
-    list::of(shown)
+        .filter(|check| ctx.authorize(Resource::Node(&check.node), Access::Read).is_ok());
+    let mut kept: Vec<_> = kept.collect();
+    params.put_near_first(ctx, &mut kept, |check| &check.node);
+    list::of(kept.into_iter().map(|check| Listed(Arc::clone(check))))
 }
 
 /// An instance with its checks.

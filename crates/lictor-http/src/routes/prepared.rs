@@ -100,7 +100,7 @@ async fn delete(ctx: Ctx, id: String) -> Result<Reply, ApiError> {
 
 async fn read_body(ctx: &mut Ctx) -> Result<Request, ApiError> {
     let body = ctx.body(BODY_MAX_BYTES).await?;
-    let value = decode::first(&decode::text(&body)).map_err(|why| ApiError::decode(&why))?;
+    let value = decode::value(&decode::text(&body)).map_err(|why| ApiError::decode(&why))?;
     Request::read(value).map_err(|error| ApiError::decode(&error.to_string()))
 }
 

@@ -22,7 +22,7 @@ const BODY_MAX_BYTES: usize = 512 * 1024;
 
 /// `PUT /v1/session/create`.
 pub(crate) async fn create(mut ctx: Ctx) -> Result<Reply, ApiError> {
-    ctx.read_options()?;
+    ctx.refuse_paid_features()?;
     // Only a body with a length is read; a chunked one counts as none (a recorded answer).
     let body = match ctx.content_length() {
         Some(1..) => ctx.body(BODY_MAX_BYTES).await?,
@@ -40,7 +40,7 @@ pub(crate) async fn create(mut ctx: Ctx) -> Result<Reply, ApiError> {
 
 /// `PUT /v1/session/destroy/:id`: true for whatever is not there, too.
 pub(crate) async fn destroy(ctx: Ctx) -> Result<Reply, ApiError> {
-    ctx.read_options()?;
+    ctx.refuse_paid_features()?;
     let id = wanted_session(&ctx)?;
     ctx.check_datacenter()?;
     let Some(id) = SessionId::parse(&id) else {

@@ -23,13 +23,16 @@ const PIECE_BYTES: usize = 128 * 1024;
 
 /// `GET` and `PUT /v1/snapshot`.
 pub(crate) async fn serve(ctx: Ctx) -> Result<Reply, ApiError> {
-    let options = ctx.read_options()?;
     ctx.check_datacenter()?;
     // A snapshot holds the secrets of all tokens, so that it takes what rules over them.
     ctx.authorize(Resource::Acl, Access::Write)?;
     match ctx.verb {
+        Verb::Put if ctx.query().has("stale") => Err(ApiError::internal("stale not allowed for restore")),
         Verb::Put => restore(ctx).await,
-        _ => save(&ctx, blocking::gate(&ctx.shared.node, options.consistency).await?).await,
+        _ => {
+            let consistency = ctx.read_options()?.consistency;
+            save(&ctx, blocking::gate(&ctx.shared.node, consistency).await?).await
+        }
     }
 }
 
@@ -91,7 +94,7 @@ async fn restore(mut ctx: Ctx) -> Result<Reply, ApiError> {
     let (sender, receiver) = mpsc::channel(PIECES_MAX);
     let writing = tokio::task::spawn_blocking(move || write(upload, receiver));
     let poured = match ctx.take_body() {
-        Some(body) => body::pour(body, ctx.shared.limits.body_grace, sender).await,
+        Some(body) => body::pour(body, ctx.shared.limits.body_grace, ctx.route, sender).await,
         None => Ok(()),
     };
     let upload = writing

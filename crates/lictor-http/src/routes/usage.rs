@@ -47,6 +47,7 @@ struct Answer<'a> {
 
 /// The answer counts on the state alone; it is the same with `?global`, since there is one datacenter.
 pub(crate) async fn usage(ctx: Ctx) -> Result<Reply, ApiError> {
+    ctx.refuse_paid_features()?;
     let options = ctx.read_options()?;
     ctx.check_datacenter()
         .map_err(ApiError::with_failed_read_headers)?;

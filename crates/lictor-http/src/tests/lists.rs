@@ -109,7 +109,7 @@ async fn long_lists_of_sessions_and_of_the_catalog_go_out_in_pieces() {
     let long = "n".repeat(100_000);
     for at in 0..12 {
         let check = format!(r#"{{"CheckID":"c{at}","Name":"c","ServiceID":"s{at}","Notes":"{long}"}}"#);
-        let service = format!(r#"{{"ID":"s{at}","Service":"web","Meta":{{"m":"{long}"}}}}"#);
+        let service = format!(r#"{{"ID":"s{at}","Service":"web","Tags":["{long}"]}}"#);
         let body = format!(
             r#"{{"Node":"other","Address":"192.0.2.1","SkipNodeUpdate":true,"Service":{service},"Check":{check}}}"#
         );

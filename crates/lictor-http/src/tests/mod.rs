@@ -11,6 +11,7 @@ mod locks;
 mod operator;
 mod options;
 mod page;
+mod refusals;
 mod snapshots;
 mod sockets;
 mod watches;

@@ -111,8 +111,18 @@ async fn who_sends_no_more_is_answered() {
         ("GET /v1/kv/h?raw&index=1 HTTP/1.1\r\nHost: x\r\n\r\n", 200, "1"),
         (
             "PUT /v1/kv/h HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n1",
+            500,
+            "unexpected EOF",
+        ),
+        (
+            "PUT /v1/txn HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n[",
             400,
-            "Request body could not be read",
+            "Failed to parse body: unexpected EOF",
+        ),
+        (
+            "PUT /v1/session/create HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{",
+            400,
+            "Request decode failed: unexpected EOF",
         ),
     ] {
         let mut client = server.connect().await;

@@ -69,7 +69,6 @@ pub(crate) async fn fail(ctx: Ctx) -> Result<Reply, ApiError> {
 
 /// `PUT /v1/agent/check/update/:id`.
 pub(crate) async fn update(mut ctx: Ctx) -> Result<Reply, ApiError> {
-    ctx.refuse_paid_features()?;
     let decoded = |error: lictor_agent::decode::DecodeError| ApiError::decode(&error.to_string());
     let mut body = Object::new(json_body(&mut ctx).await?, "update").map_err(decoded)?;
     let status = body.text("Status").map_err(decoded)?;
@@ -77,6 +76,7 @@ pub(crate) async fn update(mut ctx: Ctx) -> Result<Reply, ApiError> {
     body.finish().map_err(decoded)?;
     let health = Health::parse(&status)
         .ok_or_else(|| ApiError::bad_request(format!("Invalid check status: '{status}'")))?;
+    ctx.refuse_paid_features()?;
     report(&ctx, health, &output)
 }
 

@@ -49,6 +49,7 @@ impl Row for Member {
 /// `GET /v1/agent/members`: all servers and client agents. Who is alive is what the leader last wrote of it, so that this
 /// needs no leader.
 pub(crate) async fn members(ctx: Ctx) -> Result<Reply, ApiError> {
+    ctx.refuse_paid_features()?;
     let query = ctx.query();
     let segment = query.non_empty("segment");
     // `_all` is what clients send who know nothing of segments.
@@ -258,6 +259,7 @@ pub(super) fn this_member(ctx: &Ctx) -> Member {
 /// `PUT /v1/agent/join/:address`: joins this server, which has a cluster, to nobody else; who is a member of it is
 /// joined already.
 pub(crate) async fn join(ctx: Ctx) -> Result<Reply, ApiError> {
+    ctx.refuse_paid_features()?;
     may_administer(&ctx)?;
     let address = ctx.param_text();
     if ctx.query().has("wan") {
@@ -321,6 +323,7 @@ fn not_joined(address: &str, why: &str) -> ApiError {
 /// `PUT /v1/agent/force-leave/:node`: removes a server or a client agent that has failed. One that lives
 /// stays, as it would come back at once in Consul. Nothing is left to prune.
 pub(crate) async fn force_leave(ctx: Ctx) -> Result<Reply, ApiError> {
+    ctx.refuse_paid_features()?;
     may_administer(&ctx)?;
     let name = ctx.param_text();
     let is_known = |node: &NodeRow| node.node.eq_ignore_ascii_case(&name);

@@ -38,7 +38,7 @@ pub(crate) async fn services(ctx: Ctx) -> Result<Reply, ApiError> {
 
 /// `GET /v1/agent/service/:id`: waits while the content is the one whose hash the client has.
 pub(crate) async fn service(ctx: Ctx) -> Result<Reply, ApiError> {
-    let options = ctx.read_options()?;
+    let options = ctx.wait_options()?;
     let id = ctx.param_text();
     let hash = ctx.query().non_empty("hash");
     let mut changed = ctx.shared.agent.watch_services();
@@ -88,12 +88,12 @@ pub(crate) async fn deregister(ctx: Ctx) -> Result<Reply, ApiError> {
 
 /// `PUT /v1/agent/service/maintenance/:id`.
 pub(crate) async fn maintenance(ctx: Ctx) -> Result<Reply, ApiError> {
-    ctx.refuse_paid_features()?;
     let id = ctx.param_text();
     if id.is_empty() {
         return Err(ApiError::bad_request("Missing service ID"));
     }
     let enable = enable(&ctx)?;
+    ctx.refuse_paid_features()?;
     may_change(&ctx, &id)?;
     let reason = ctx.query().text("reason").unwrap_or_default();
     ctx.shared.agent.maintain(Some(&id), enable, &reason).await?;

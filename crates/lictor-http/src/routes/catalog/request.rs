@@ -5,7 +5,10 @@ use serde_json::{Map, Value};
 
 use crate::decode;
 use crate::error::ApiError;
-use crate::rows::{check_row, flag, object, service_row, string_map, unknown_field};
+use crate::rows::{
+    ServiceFault, check_row, flag, node_id_fault, object, service_fault, service_row, string_map,
+    unknown_field,
+};
 
 /// Reads the body of `/v1/catalog/register`.
 ///
@@ -66,7 +69,7 @@ struct Asked {
 }
 
 fn fields(body: &[u8]) -> Result<Map<String, Value>, String> {
-    object(decode::first(&decode::text(body))?, "request")
+    object(decode::value(&decode::text(body))?, "request")
 }
 
 fn decode_register(body: &[u8]) -> Result<Asked, String> {
@@ -85,16 +88,16 @@ fn decode_register(body: &[u8]) -> Result<Asked, String> {
             }
             "nodemeta" => (node.meta, node.meta_null) = string_map(value, &name)?,
             "service" | "check" if value.is_null() => {}
-            "service" => asked.service = Some(service_row(object(value, &name)?)?),
-            "check" => asked.checks.push(check_row(object(value, &name)?)?),
+            "service" => asked.service = Some(service_row(part(value, &name)?)?),
+            "check" => asked.checks.push(check_row(part(value, &name)?)?),
             "checks" => {
                 for check in list(value, &name)? {
-                    asked.checks.push(check_row(object(check, &name)?)?);
+                    asked.checks.push(check_row(part(check, &name)?)?);
                 }
             }
             "skipnodeupdate" => asked.skip_node_update = flag(&value, &name)?,
-            "namespace" | "partition" | "peername" | "locality" | "entmeta" | "token" | "writerequest" => {}
-            _ => return Err(unknown_field(&name)),
+            "peername" | "locality" | "token" => {}
+            _ => return Err(unknown(&name)),
         }
     }
     Ok(asked)
@@ -109,11 +112,33 @@ fn decode_deregister(body: &[u8]) -> Result<(Deregister, String), String> {
             "serviceid" => asked.service_id = decode::string(value, &name)?,
             "checkid" => asked.check_id = decode::string(value, &name)?,
             "datacenter" => datacenter = decode::string(value, &name)?,
-            "address" | "namespace" | "partition" | "peername" | "token" | "writerequest" => {}
-            _ => return Err(unknown_field(&name)),
+            "address" | "peername" | "token" => {}
+            _ => return Err(unknown(&name)),
         }
     }
     Ok((asked, datacenter))
+}
+
+/// A service or check. Transactions take what they name of the paid edition; here it is unknown.
+fn part(value: Value, field: &str) -> Result<Map<String, Value>, String> {
+    let fields = object(value, field)?;
+    let is_known = |name: &&String| {
+        let paid = ["Namespace", "Partition", "Datacenter"];
+        !paid.iter().any(|paid| name.eq_ignore_ascii_case(paid))
+    };
+    match fields.keys().find(|name| !is_known(name)) {
+        Some(name) => Err(unknown(name)),
+        None => Ok(fields),
+    }
+}
+
+/// The error for a name that is unknown, which in this spelling is explained.
+fn unknown(name: &str) -> String {
+    let why = match name {
+        "Namespace" => " - Namespaces are a Consul Enterprise feature",
+        _ => "",
+    };
+    unknown_field(name) + why
 }
 
 fn list(value: Value, field: &str) -> Result<Vec<Value>, String> {
@@ -125,13 +150,10 @@ fn list(value: Value, field: &str) -> Result<Vec<Value>, String> {
 }
 
 fn check_node_id(id: &str) -> Result<(), ApiError> {
-    let why = match id.len() {
-        0 => return Ok(()),
-        36 if uuid::Uuid::try_parse(id).is_ok() => return Ok(()),
-        36 => "uuid is improperly formatted",
-        _ => "uuid string is wrong length",
-    };
-    Err(ApiError::internal(format!("Bad node ID: {why}")))
+    match node_id_fault(id) {
+        None => Ok(()),
+        Some(why) => Err(ApiError::internal(format!("Bad node ID: {why}"))),
+    }
 }
 
 fn check_datacenter(asked: &str, own: &str) -> Result<(), ApiError> {
@@ -150,6 +172,11 @@ fn of_node(mut service: ServiceRow, node: &str) -> Result<ServiceRow, ApiError> 
     if service.id.is_empty() {
         service.id.clone_from(&service.service);
     }
+    match service_fault(&service, node) {
+        None => {}
+        Some(fault @ ServiceFault::Address) => return Err(ApiError::internal(fault.to_string())),
+        Some(fault) => return Err(ApiError::internal(format!("failed inserting service: {fault}"))),
+    }
     node.clone_into(&mut service.node);
     Ok(service)
 }
@@ -166,7 +193,7 @@ fn check_of_node(mut check: CheckRow, node: &str) -> Result<CheckRow, ApiError> 
     }
     if !check.node.eq_ignore_ascii_case(node) {
         let (of, id) = (&check.node, &check.check_id);
-        let text = format!("Node {of:?} for check {id:?} doesn't match register request node {node:?}");
+        let text = format!("Node '{of}' for check '{id}' doesn't match register request node '{node}'");
         return Err(ApiError::internal(text));
     }
     if check.r#type.is_empty() {
@@ -248,7 +275,20 @@ mod tests {
             ),
             (
                 r#"{"Node":"n","Address":"a","Check":{"Name":"c","Node":"m"}}"#,
-                "Node \"m\" for check \"c\" doesn't match register request node \"n\"",
+                "Node 'm' for check 'c' doesn't match register request node 'n'",
+            ),
+            (
+                r#"{"Node":"n","Address":"a","Service":{"Service":"s","Meta":{"a b":"c"}}}"#,
+                "failed inserting service: Invalid Service Meta for node n and serviceID s: \
+                 Couldn't load metadata pair ('a b', 'c'): Key contains invalid characters",
+            ),
+            (
+                r#"{"Node":"n","Address":"a","Service":{"Service":"s","Address":"::"}}"#,
+                "Invalid service address",
+            ),
+            (
+                r#"{"ID":"6ba7b810-9dad-11d1-80b4-00c04fd430cg","Node":"n","Address":"a"}"#,
+                "Bad node ID: encoding/hex: invalid byte: U+0067 'g'",
             ),
         ] {
             assert_eq!(refusal(body), text, "{body}");

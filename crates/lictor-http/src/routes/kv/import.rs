@@ -54,7 +54,7 @@ pub(super) async fn put(mut ctx: Ctx) -> Result<Reply, ApiError> {
         batch_bytes: 0,
         done: 0,
     };
-    let pouring = body::pour(body, ctx.shared.limits.body_grace, sender);
+    let pouring = body::pour(body, ctx.shared.limits.body_grace, ctx.route, sender);
     let (poured, written) = tokio::join!(pouring, import.write_all(pieces));
     // If the client broke off there is no end of the array either; why there is none says more.
     match poured.and(written) {

@@ -50,7 +50,7 @@ async fn set(mut ctx: Ctx) -> Result<Reply, ApiError> {
     ctx.authorize(Resource::Operator, Access::Write)?;
     let body = ctx.body(BODY_MAX_BYTES).await?;
     let bad = |why: String| ApiError::bad_request(format!("Error parsing autopilot config: {why}"));
-    let value = decode::first(&decode::text(&body)).map_err(bad)?;
+    let value = decode::value(&decode::text(&body)).map_err(bad)?;
     let autopilot = read(value).map_err(|error| bad(error.to_string()))?;
     let cas = match ctx.query().get("cas") {
         None => None,

@@ -16,6 +16,7 @@ use crate::decode;
 use crate::error::ApiError;
 use crate::reply::Reply;
 use crate::routes::truth;
+use crate::rows::unknown_field;
 
 const BODY_MAX_BYTES: usize = 64 * 1024;
 /// Consul's bound of a factor that means nothing here.
@@ -110,9 +111,16 @@ fn is_local_only(ctx: &Ctx) -> Result<bool, ApiError> {
 
 /// The text under `Key`; empty if there is none.
 fn named_key(body: &str) -> Result<String, String> {
-    match decode::first(body)? {
+    match decode::value(body)? {
         Value::Null => Ok(String::new()),
         Value::Object(fields) => {
+            let is_known = |name: &&String| {
+                let known = ["Key", "Token", "RelayFactor", "LocalOnly"];
+                known.iter().any(|known| name.eq_ignore_ascii_case(known))
+            };
+            if let Some(name) = fields.keys().find(|name| !is_known(name)) {
+                return Err(unknown_field(name));
+            }
             let key = fields
                 .into_iter()
                 .rfind(|(name, _)| name.eq_ignore_ascii_case("key"));

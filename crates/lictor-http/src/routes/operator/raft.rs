@@ -70,7 +70,7 @@ pub(crate) async fn remove_peer(ctx: Ctx) -> Result<Reply, ApiError> {
 
 /// `POST /v1/operator/raft/transfer-leader`.
 pub(crate) async fn transfer_leader(ctx: Ctx) -> Result<Reply, ApiError> {
-    ctx.check_datacenter()?;
+    ctx.refuse_paid_features()?;
     ctx.authorize(Resource::Operator, Access::Write)?;
     let node = &ctx.shared.node;
     let to = match ctx.query().non_empty("id") {

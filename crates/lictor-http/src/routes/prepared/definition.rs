@@ -197,7 +197,6 @@ fn read_service(value: Option<Value>) -> Result<Service, DecodeError> {
         connect: service.flag("Connect")?,
         peer: service.text("Peer")?,
     };
-    service.skip(&["Namespace", "Partition"]);
     service.finish()?;
     Ok(read)
 }
@@ -223,7 +222,6 @@ fn read_target(mut target: Object) -> Result<Target, DecodeError> {
         peer: target.text("Peer")?,
         datacenter: target.text("Datacenter")?,
     };
-    target.skip(&["Namespace", "Partition"]);
     target.finish()?;
     Ok(read)
 }

@@ -47,7 +47,7 @@ pub(super) fn decode(body: &[u8], this_node: &str) -> Result<Request, String> {
     if body.is_empty() {
         return Ok(request);
     }
-    let fields = match decode::first::<Value>(&decode::text(body))? {
+    let fields = match decode::value(&decode::text(body))? {
         Value::Null => return Ok(request),
         Value::Object(fields) => fields,
         other => return Err(decode::wrong_kind(&other, "Session", "structs.Session")),
@@ -115,10 +115,12 @@ impl Request {
     }
 
     /// The deprecated `Checks` beside `NodeChecks`: an empty one stands for no checks at all, and one that names
-    /// the default alone adds nothing and is forgotten (recorded answers).
+    /// the default alone adds nothing and is forgotten, as is any where there are no node checks (recorded answers).
     fn check_lists(&self) -> (Option<Vec<String>>, Option<Vec<String>>) {
+        let has_node_checks = self.node_checks.as_ref().is_some_and(|checks| !checks.is_empty());
         match self.checks.as_deref() {
             Some([]) => (None, Some(Vec::new())),
+            _ if !has_node_checks => (None, self.node_checks.clone()),
             Some([only]) if only == SERF_HEALTH => (None, self.node_checks.clone()),
             _ => (self.checks.clone(), self.node_checks.clone()),
         }
@@ -272,6 +274,31 @@ mod tests {
             assert!(!row(body).unwrap().ttl_exact, "{body}");
         }
         assert!(row(r#"{"TTLExact":"yes"}"#).is_err());
+    }
+
+    /// As they were recorded: what is shown of both lists.
+    #[test]
+    fn old_checks_count_only_beside_new_ones() {
+        let items = |list: Option<StringList>| list.map(|list| list.items);
+        for (body, checks, node_checks) in [
+            (r#"{"NodeChecks":[],"Checks":["a"]}"#, None, Some(vec![])),
+            (r#"{"NodeChecks":null,"Checks":["a"]}"#, None, None),
+            (r#"{"NodeChecks":null,"Checks":[]}"#, None, Some(vec![])),
+            (
+                r#"{"NodeChecks":["a"],"Checks":["serfHealth"]}"#,
+                None,
+                Some(vec!["a"]),
+            ),
+            (r#"{"NodeChecks":["a"],"Checks":[]}"#, None, Some(vec![])),
+            (r#"{"Checks":["a"]}"#, Some(vec!["a"]), Some(vec!["serfHealth"])),
+        ] {
+            let row = row(body).unwrap();
+            let owned =
+                |list: Option<Vec<&str>>| list.map(|list| list.into_iter().map(String::from).collect());
+            let found: (Option<Vec<String>>, Option<Vec<String>>) =
+                (items(row.checks), items(row.node_checks));
+            assert_eq!(found, (owned(checks), owned(node_checks)), "{body}");
+        }
     }
 
     #[test]

@@ -9,11 +9,11 @@ use lictor_proto::go;
 use lictor_proto::v1::txn_op::Op;
 use lictor_proto::v1::{self, CatalogVerb, KvVerb};
 use lictor_state::TxnError;
-use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
 use crate::decode::{self, Text};
-use crate::rows::{check_row, node_row, object, service_row, unknown_field};
+use crate::rows::{check_row, node_id_fault, node_row, object, service_fault, service_row, unknown_field};
 
 /// A decoded transaction.
 #[derive(Debug, Default)]
@@ -144,12 +144,12 @@ struct KvMember<'a> {
 
 impl KvMember<'_> {
     fn checked(self) -> Result<Op, String> {
+        if self.key.0.is_empty() && self.verb != Some(KvVerb::DeleteTree) {
+            return Err("Must provide key".to_owned());
+        }
         let Some(verb) = self.verb else {
             return Err(format!("unknown KV operation: {}", self.verb_text.0));
         };
-        if self.key.0.is_empty() && !matches!(verb, KvVerb::GetTree | KvVerb::DeleteTree) {
-            return Err("Must provide key".to_owned());
-        }
         Ok(Op::Kv(v1::KvTxnOp {
             verb: verb.into(),
             key: Bytes::from(self.key.0.into_owned()),
@@ -225,7 +225,7 @@ impl<'de> Deserialize<'de> for KvMember<'de> {
                         }
                         n if n.eq_ignore_ascii_case("Session") => member.session = map.next_value()?,
                         n if n.eq_ignore_ascii_case("Namespace") || n.eq_ignore_ascii_case("Partition") => {
-                            map.next_value::<IgnoredAny>()?;
+                            map.next_value::<Text<'_>>()?;
                         }
                         other => return Err(Error::custom(unknown_field(&other))),
                     }
@@ -266,13 +266,19 @@ fn node_op(member: Map<String, Value>, datacenter: &str) -> Result<CatalogOp, St
         datacenter.clone_into(&mut row.datacenter);
     }
     let parsed = catalog_verb(&verb);
+    let bad_id = node_id_fault(&row.id).filter(|_| parsed != Some(CatalogVerb::Get));
     let op = match parsed {
         None => Err(format!("unknown node operation: {verb}")),
         Some(_) if row.node.is_empty() && row.id.is_empty() => Err("Must provide node".to_owned()),
-        Some(verb) => Ok(Op::Node(v1::NodeTxnOp {
-            verb: verb.into(),
-            node: Some(row),
-        })),
+        Some(verb) => bad_id.map_or_else(
+            || {
+                Ok(Op::Node(v1::NodeTxnOp {
+                    verb: verb.into(),
+                    node: Some(row),
+                }))
+            },
+            |why| Err(format!("Bad node ID: {why}")),
+        ),
     };
     Ok((parsed, op))
 }
@@ -300,10 +306,19 @@ fn service_op(member: Map<String, Value>) -> Result<CatalogOp, String> {
         Some(verb) if verb != CatalogVerb::Get && row.service.is_empty() => {
             Err("Must provide service name (Service.Service) when service ID is provided".to_owned())
         }
-        Some(verb) => Ok(Op::Service(v1::ServiceTxnOp {
-            verb: verb.into(),
-            service: Some(row),
-        })),
+        Some(verb) => {
+            let writes = matches!(verb, CatalogVerb::Set | CatalogVerb::Cas);
+            let fault = service_fault(&row, &row.node).filter(|_| writes);
+            fault.map_or_else(
+                || {
+                    Ok(Op::Service(v1::ServiceTxnOp {
+                        verb: verb.into(),
+                        service: Some(row),
+                    }))
+                },
+                |fault| Err(fault.to_string()),
+            )
+        }
     };
     Ok((parsed, op))
 }
@@ -418,7 +433,7 @@ mod tests {
     #[test]
     fn what_is_wrong_before_the_apply_is_told_by_position() {
         let body = r#"[{"KV":{"Verb":"set","Key":"a"}},{"KV":{"Verb":"SET","Key":"a"}},{"KV":{"Verb":"lock"}},
-            {"KV":{"Verb":"get-tree"}},{"Node":{"Verb":"junk","Node":{"Node":"n"}}},
+            {"KV":{"Verb":"delete-tree"}},{"Node":{"Verb":"junk","Node":{"Node":"n"}}},
             {"Service":{"Verb":"delete","Node":"n","Service":{"ID":"s"}}}]"#;
 
         let errors: Vec<_> = asked(body)
@@ -435,6 +450,39 @@ mod tests {
             (5, name),
         ];
         assert_eq!(errors, expected.map(|(at, what)| (at, what.to_owned())));
+    }
+
+    /// Bodies and texts as they were recorded.
+    #[test]
+    fn operations_that_cannot_be_are_told_from_those_that_can() {
+        let meta = "Invalid Service Meta for node n and serviceID s: Couldn't load metadata pair ('a b', 'c'): \
+                    Key contains invalid characters";
+        for (body, what) in [
+            (r#"[{"KV":{}}]"#, Some("Must provide key")),
+            (r#"[{"KV":{"Verb":"get-tree"}}]"#, Some("Must provide key")),
+            (r#"[{"KV":{"Verb":"delete-tree"}}]"#, None),
+            (
+                r#"[{"Node":{"Verb":"delete","Node":{"Node":"n","ID":"x"}}}]"#,
+                Some("Bad node ID: uuid string is wrong length"),
+            ),
+            (r#"[{"Node":{"Verb":"get","Node":{"Node":"n","ID":"x"}}}]"#, None),
+            (
+                r#"[{"Service":{"Verb":"set","Node":"n","Service":{"Service":"s","Meta":{"a b":"c"}}}}]"#,
+                Some(meta),
+            ),
+            (
+                r#"[{"Service":{"Verb":"delete","Node":"n","Service":{"Service":"s","Meta":{"a b":"c"}}}}]"#,
+                None,
+            ),
+            (
+                r#"[{"Service":{"Verb":"cas","Node":"n","Service":{"Service":"s","Address":"0.0.0.0"}}}]"#,
+                Some("Invalid service address"),
+            ),
+        ] {
+            let errors = asked(body).errors;
+            let first = errors.first().map(|error| error.what.as_str());
+            assert_eq!(first, what, "{body}");
+        }
     }
 
     #[test]
