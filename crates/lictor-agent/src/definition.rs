@@ -104,6 +104,8 @@ pub struct ServiceDefinition {
     pub proxy: Option<String>,
     /// The mesh settings as JSON, kept for clients.
     pub connect: Option<String>,
+    /// Its named ports as JSON, kept for clients.
+    pub ports: Option<String>,
     /// Its region and zone as JSON, kept for clients.
     pub locality: Option<String>,
     /// Its checks.
@@ -276,6 +278,7 @@ impl ServiceDefinition {
             kind: object.text("Kind")?,
             proxy: object.take("Proxy").map(|value| value.to_string()),
             connect: object.take("Connect").map(|value| value.to_string()),
+            ports: object.take("Ports").map(|value| value.to_string()),
             locality: object.take("Locality").map(|value| value.to_string()),
             checks: Vec::new(),
         };
@@ -364,6 +367,7 @@ impl ServiceDefinition {
             socket_path: self.socket_path.clone(),
             proxy_json: self.proxy.clone().unwrap_or_default(),
             connect_json: self.connect.clone().unwrap_or_default(),
+            ports_json: self.ports.clone().unwrap_or_default(),
             locality_json: self.locality.clone().unwrap_or_default(),
             ..ServiceRow::default()
         }

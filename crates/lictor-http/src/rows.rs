@@ -75,6 +75,7 @@ pub(crate) fn service_row(fields: Map<String, Value>) -> Result<v1::ServiceRow, 
             "modifyindex" => row.modify_index = number(&value, &name)?,
             "proxy" => row.proxy_json = kept(&value),
             "connect" => row.connect_json = kept(&value),
+            "ports" => row.ports_json = kept(&value),
             "locality" => row.locality_json = kept(&value),
             "namespace" | "partition" => drop(decode::string(value, &name)?),
             "createindex" | "contenthash" | "peername" | "datacenter" => {}

@@ -82,7 +82,6 @@ async fn registrations_with_an_agent_name_nothing_that_is_paid_for() {
     for (body, name) in [
         (r#"{"Name":"a","Namespace":"default"}"#, "Namespace"),
         (r#"{"Name":"a","partition":null}"#, "partition"),
-        (r#"{"Name":"a","Ports":[]}"#, "Ports"),
         (r#"{"Name":"a","Check":{"TTL":"9s","Namespace":""}}"#, "Namespace"),
         (
             r#"{"Name":"a","Checks":[{"TTL":"9s","Partition":""}]}"#,
@@ -107,7 +106,6 @@ async fn registrations_in_the_catalog_name_nothing_that_is_paid_for() {
     for (more, name) in [
         (r#","PARTITION":"x""#, "PARTITION"),
         (r#","namespace":"x""#, "namespace"),
-        (r#","Service":{"Service":"s","Ports":null}"#, "Ports"),
         (r#","Check":{"Name":"c","Partition":""}"#, "Partition"),
         (r#","Checks":[{"Name":"c","namespace":""}]"#, "namespace"),
     ] {
