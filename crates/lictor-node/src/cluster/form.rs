@@ -89,7 +89,15 @@ pub enum FormError {
 struct State {
     vow: Option<Vow>,
     /// Servers that were met, by raft id.
-    known: BTreeMap<u64, ServerRow>,
+    known: BTreeMap<u64, Met>,
+}
+
+/// A server as it was when it said so.
+#[derive(Debug)]
+struct Met {
+    server: ServerRow,
+    /// When that was; `None`, long ago.
+    heard: Option<Instant>,
 }
 
 impl fmt::Debug for Forming {
@@ -191,18 +199,48 @@ impl Forming {
             self.meet(&mut state, server);
             self.greeted.notify_one();
         }
+        let age_ms = |met: &Met| {
+            let age = met.heard.map(|heard| heard.elapsed().as_millis());
+            age.and_then(|ms| u64::try_from(ms).ok()).unwrap_or(u64::MAX)
+        };
         HelloReply {
             server: Some(self.me.clone()),
             expect: self.expect,
             vow: state.vow.clone(),
-            known: state.known.values().cloned().collect(),
+            known: state.known.values().map(|met| met.server.clone()).collect(),
+            known_age_ms: state.known.values().map(age_ms).collect(),
         }
     }
 
+    /// A server has said where it is.
     fn meet(&self, state: &mut State, server: ServerRow) {
-        let is_known = state.known.contains_key(&server.raft_id);
-        if server.raft_id != self.me.raft_id && (is_known || state.known.len() < KNOWN_MAX) {
-            state.known.insert(server.raft_id, server);
+        let heard = Some(Instant::now());
+        self.keep_met(state, Met { server, heard });
+    }
+
+    fn keep_met(&self, state: &mut State, met: Met) {
+        let id = met.server.raft_id;
+        let has_room = state.known.len() < KNOWN_MAX || state.known.contains_key(&id);
+        if id != self.me.raft_id && has_room {
+            state.known.insert(id, met);
+        }
+    }
+
+    /// Takes in what another server answered to a hello of that time. What it tells of others counts if it is newer than
+    /// what is known: for those who have not heard of it, one that moved is still where it was.
+    fn take_in(&self, state: &mut State, reply: &HelloReply, asked: Instant) {
+        if let Some(server) = &reply.server {
+            self.meet(state, server.clone());
+        }
+        let mut ages = reply.known_age_ms.iter().copied();
+        for server in &reply.known {
+            let age = ages.next().map(Duration::from_millis);
+            let heard = age.and_then(|age| asked.checked_sub(age));
+            let known = state.known.get(&server.raft_id);
+            if known.is_none_or(|known| known.server != *server && known.heard < heard) {
+                let server = server.clone();
+                self.keep_met(state, Met { server, heard });
+            }
         }
     }
 
@@ -287,7 +325,7 @@ impl Forming {
         {
             let state = self.state.lock();
             let vowed = state.vow.iter().flat_map(|vow| &vow.servers);
-            let others = state.known.values().chain(vowed);
+            let others = state.known.values().map(|met| &met.server).chain(vowed);
             addresses.extend(
                 others
                     .filter(|server| server.raft_id != self.me.raft_id)
@@ -300,6 +338,7 @@ impl Forming {
             server: Some(self.me.clone()),
             expect: self.expect,
         };
+        let from = Instant::now();
         let asked = addresses
             .iter()
             .map(|to| ask::<HelloReply>(peers, to, kind::HELLO, &hello));
@@ -307,10 +346,7 @@ impl Forming {
         for (address, answer) in addresses.iter().zip(futures_util::future::join_all(asked).await) {
             match answer {
                 Ok(reply) => {
-                    let mut state = self.state.lock();
-                    for server in reply.server.iter().chain(&reply.known) {
-                        self.meet(&mut state, server.clone());
-                    }
+                    self.take_in(&mut self.state.lock(), &reply, from);
                     if let Some(id) = reply.server.as_ref().map(|server| server.raft_id) {
                         met.insert(id, reply);
                     }
@@ -539,4 +575,75 @@ pub(super) fn answer(forming: &Forming, kind: u16, body: Bytes) -> Bytes {
         _ => return Bytes::new(),
     };
     answer.map(Bytes::from).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct NoVows;
+
+    impl VowStore for NoVows {
+        fn load(&self) -> io::Result<Option<Vow>> {
+            Ok(None)
+        }
+
+        fn save(&self, _: Option<&Vow>) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn server(raft_id: u64, port: u32) -> ServerRow {
+        ServerRow {
+            raft_id,
+            port,
+            ..ServerRow::default()
+        }
+    }
+
+    fn port_of(forming: &Forming, id: u64) -> Option<u32> {
+        forming.state.lock().known.get(&id).map(|met| met.server.port)
+    }
+
+    fn a_second_passes(forming: &Forming) {
+        for met in forming.state.lock().known.values_mut() {
+            met.heard = met
+                .heard
+                .and_then(|heard| heard.checked_sub(Duration::from_secs(1)));
+        }
+    }
+
+    #[test]
+    fn who_was_told_where_a_server_was_before_it_moved_makes_nobody_forget_where_it_is() {
+        let hello = |of: ServerRow| Hello {
+            server: Some(of),
+            expect: 3,
+        };
+        let [stays, late] = [1, 2].map(|id| Forming::new(server(id, 1), 3, NoVows).unwrap());
+        let ask = |from: &Forming, to: &Forming| {
+            let asked = Instant::now();
+            let reply = to.hello(hello(from.me.clone()));
+            from.take_in(&mut from.state.lock(), &reply, asked);
+        };
+        stays.hello(hello(server(3, 30)));
+        ask(&late, &stays);
+        assert_eq!(port_of(&late, 3), Some(30));
+        for forming in [&stays, &late] {
+            a_second_passes(forming);
+        }
+
+        stays.hello(hello(server(3, 31)));
+        ask(&stays, &late);
+
+        assert_eq!(port_of(&stays, 3), Some(31));
+        ask(&late, &stays);
+        assert_eq!(port_of(&late, 3), Some(31));
+        // A release that does not tell how old its words are.
+        let old = HelloReply {
+            known: vec![server(3, 30), server(4, 40)],
+            ..HelloReply::default()
+        };
+        late.take_in(&mut late.state.lock(), &old, Instant::now());
+        assert_eq!((port_of(&late, 3), port_of(&late, 4)), (Some(31), Some(40)));
+    }
 }
