@@ -18,6 +18,10 @@ pub const FOUND: &[(u64, &str)] = &[
          travel at most once.",
     ),
     (
+        72,
+        "A client that came back to its fair lock with a shorter TTL was taken to rely on the longer one still.",
+    ),
+    (
         13,
         "A cut that was planned before all faults ended came after, and kept a server apart for good.",
     ),

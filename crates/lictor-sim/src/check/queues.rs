@@ -130,6 +130,11 @@ impl Queues {
         lease.check(place)
     }
 
+    /// Its client relies on no renewal so far.
+    pub fn forgotten(&mut self, place: u64) {
+        self.leases.entry(place).or_default().good_until = 0;
+    }
+
     /// Its client asks for its end.
     pub fn given_up(&mut self, place: u64) {
         self.leases.entry(place).or_default().is_given_up = true;
@@ -238,6 +243,10 @@ mod tests {
         late.gone(5, 500).unwrap();
         assert!(late.renewed(5, 1050, 100).is_err());
 
+        let mut shortened = line(&[(5, "")]);
+        shortened.renewed(5, 1050, 100).unwrap();
+        shortened.forgotten(5);
+        assert_eq!(shortened.gone(5, 200), Ok(()));
         let mut released = line(&[(5, "")]);
         released.renewed(5, 1050, 100).unwrap();
         released.given_up(5);

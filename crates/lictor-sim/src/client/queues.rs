@@ -61,7 +61,8 @@ impl Queuer {
                 (Asked::Other, Command::QueueRelease(release))
             }
             (Some(had), 35..45) => {
-                // No word any more: the lock has to lapse.
+                // No word any more: the lock has to lapse, or it comes back, and may ask for less time.
+                around.queues.forgotten(had.place);
                 self.silent_until = around.now_ms + around.random.below(2 * had.ttl_ms);
                 self.has = None;
                 return None;
