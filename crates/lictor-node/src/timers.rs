@@ -296,17 +296,6 @@ mod tests {
     const REIGN: Term = Term(3);
     const ID: SessionId = SessionId([7; 16]);
 
-    fn identity() -> Identity {
-        Identity {
-            node: "n".to_owned(),
-            node_id: "11111111-2222-3333-4444-555555555555".to_owned(),
-            datacenter: "dc1".to_owned(),
-            address: "127.0.0.1".to_owned(),
-            server_port: 8300,
-            http_address: String::new(),
-        }
-    }
-
     /// A state with a session that runs out soon.
     fn state() -> State {
         let (mut state, mut effects) = (State::default(), Effects::default());
@@ -338,7 +327,7 @@ mod tests {
     /// A leader in [`REIGN`] whose pipeline is played by the test.
     fn leader() -> Node {
         let options = Options {
-            identity: identity(),
+            identity: Identity::of_a_test(),
             raft_id: RaftId(1),
             limit_watches: 10,
             staging: std::env::temp_dir().join("lictor-unused"),
@@ -416,7 +405,7 @@ mod tests {
 
     #[tokio::test]
     async fn r16_what_a_leader_concluded_is_proposed_in_its_term_only() {
-        let node = Node::in_memory(identity()).unwrap();
+        let node = Node::in_memory(Identity::of_a_test()).unwrap();
         node.read(crate::Consistency::Default).await.unwrap();
         let term = node.shared().progress.term();
         let command = Command::ReapTombstones(ReapTombstones { index: 1 });

@@ -96,6 +96,20 @@ pub struct Identity {
     pub http_address: String,
 }
 
+#[cfg(test)]
+impl Identity {
+    pub(crate) fn of_a_test() -> Self {
+        Self {
+            node: "n".to_owned(),
+            node_id: "11111111-2222-3333-4444-555555555555".to_owned(),
+            datacenter: "dc1".to_owned(),
+            address: "127.0.0.1".to_owned(),
+            server_port: 8300,
+            http_address: String::new(),
+        }
+    }
+}
+
 impl Identity {
     /// This server as a member of a cluster.
     pub fn server(&self, raft_id: RaftId) -> ServerRow {

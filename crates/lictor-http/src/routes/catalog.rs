@@ -165,12 +165,17 @@ pub(crate) async fn node_services(ctx: Ctx) -> Result<Reply, ApiError> {
 pub(crate) async fn no_mesh(ctx: Ctx) -> Result<Reply, ApiError> {
     wanted(&ctx, "Missing service name")?;
     let params = List::new(&ctx, fields::CATALOG_SERVICE)?;
+    none_of_a_mesh(&ctx, &params).await
+}
+
+/// An empty list, with the index of the services.
+pub(super) async fn none_of_a_mesh(ctx: &Ctx, params: &List) -> Result<Reply, ApiError> {
     let view = ViewOf {
         index: |state: &State| state.area_index(Area::Services).0,
         render: |_: &State| Reply::json_bytes(&b"[]"[..]),
     };
     params
-        .read_cached(&ctx, Topic::Row(Area::Services, b""), &view)
+        .read_cached(ctx, Topic::Row(Area::Services, b""), &view)
         .await
 }
 

@@ -6,7 +6,7 @@ use lictor_node::Topic;
 use lictor_proto::v1::{CheckRow, NodeRow, ServiceRow};
 use lictor_state::{Area, State};
 
-use super::catalog::{List, instances, wanted};
+use super::catalog::{List, instances, none_of_a_mesh, wanted};
 use crate::acl::{Access, Resource};
 use crate::blocking::ViewOf;
 use crate::ctx::Ctx;
@@ -124,13 +124,7 @@ pub(crate) async fn no_mesh(ctx: Ctx) -> Result<Reply, ApiError> {
     let params = List::bare(&ctx, fields::SERVICE_HEALTH)?;
     passing_only(&ctx)?;
     refuse_sameness(&ctx)?;
-    let view = ViewOf {
-        index: |state: &State| state.area_index(Area::Services).0,
-        render: |_: &State| Reply::json_bytes(&b"[]"[..]),
-    };
-    params
-        .read_cached(&ctx, Topic::Row(Area::Services, b""), &view)
-        .await
+    none_of_a_mesh(&ctx, &params).await
 }
 
 /// Refuses `?sg=`, as Consul does that was not paid for.

@@ -105,15 +105,7 @@ mod tests {
     use crate::Identity;
 
     fn node() -> Node {
-        let identity = Identity {
-            node: "n".to_owned(),
-            node_id: "11111111-2222-3333-4444-555555555555".to_owned(),
-            datacenter: "dc1".to_owned(),
-            address: "127.0.0.1".to_owned(),
-            server_port: 8300,
-            http_address: String::new(),
-        };
-        Node::in_memory(identity).unwrap()
+        Node::in_memory(Identity::of_a_test()).unwrap()
     }
 
     #[tokio::test]
