@@ -30,7 +30,7 @@ use crate::mailbox::Mailbox;
 use crate::metrics::{Metrics, Stages};
 use crate::pending::{Answer, Pending, Telling, Told};
 use crate::pipeline::{
-    ApplyWorker, BACKLOG_BYTES, CheckpointThread, Clock, Event, LogWorker, RaftThread, Stage, Survey,
+    ApplyWorker, BACKLOG_BYTES, CheckpointThread, Clock, Convoy, Event, LogWorker, RaftThread, Stage, Survey,
 };
 use crate::progress::{Progress, Role};
 use crate::queues::Callers;
@@ -342,6 +342,7 @@ impl Node {
             log: Arc::clone(&log),
             apply: Arc::clone(&apply),
             checkpoint: Arc::clone(&checkpoint_inbox),
+            convoy: Convoy::default(),
             sync_here_from: Instant::now(),
             stopping: None,
             look_at_pinned: Instant::now(),

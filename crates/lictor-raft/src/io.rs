@@ -16,7 +16,7 @@ pub struct ProposalId(pub u64);
 pub struct ReadId(pub u64);
 
 /// A command on its way into the log.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Proposal {
     /// Comes back in [`Committed::proposal`] or [`Output::Rejected`], exactly once.
     pub id: ProposalId,

@@ -5,6 +5,7 @@
 
 mod apply;
 mod checkpoint;
+mod convoy;
 mod log;
 mod raft;
 mod stage;
@@ -21,6 +22,7 @@ use tokio::sync::oneshot;
 
 pub(crate) use apply::{ApplyWork, ApplyWorker};
 pub(crate) use checkpoint::{BACKLOG_BYTES, CheckpointThread, CheckpointWork, SPACE_MIN_BYTES};
+pub(crate) use convoy::Convoy;
 pub(crate) use log::{LogWork, LogWorker};
 pub(crate) use raft::RaftThread;
 pub(crate) use stage::Stage;

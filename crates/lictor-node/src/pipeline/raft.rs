@@ -5,13 +5,15 @@ use std::time::{Duration, Instant};
 
 use lictor_proto::{Command, LogIndex, RaftId, Term};
 use lictor_raft::{
-    Committed, ConfEcho, Core, Input, LogPosition, LogReader, LogTask, LogWriter, Output, ProposalId, ReadId,
-    RoleChange, Why,
+    Committed, ConfEcho, Core, Input, LogPosition, LogReader, LogTask, LogWriter, Output, Proposal,
+    ProposalId, ReadId, RoleChange, Why,
 };
 use tokio::sync::oneshot;
 
+use super::convoy::{Ahead, Bound};
 use super::{
-    ApplyWork, ApplyWorker, CheckpointWork, Clock, Event, LogWork, LogWorker, Shared, Stage, Survey, fatal,
+    ApplyWork, ApplyWorker, CheckpointWork, Clock, Convoy, Event, LogWork, LogWorker, Shared, Stage, Survey,
+    fatal,
 };
 use crate::cluster::{Proof, compare, snapshots};
 use crate::mailbox::Mailbox;
@@ -49,6 +51,8 @@ pub(crate) struct RaftThread<R: LogReader, W: LogWriter> {
     pub(crate) apply: Arc<Stage<ApplyWork, ApplyWorker>>,
     /// Where apply leaves the rows that changed; it waits while that is full.
     pub(crate) checkpoint: Arc<Mailbox<CheckpointWork>>,
+    /// Proposals that are not made yet.
+    pub(crate) convoy: Convoy,
     /// From when on a follower writes to its log on this thread.
     pub(crate) sync_here_from: Instant,
     /// Set once this thread is told to stop.
@@ -83,7 +87,8 @@ impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
             let owed = self.core.owes_commit();
             lull = owed.then(|| lull.unwrap_or_else(|| Instant::now() + LULL));
             let tick = (!alone).then_some(next_tick);
-            let until = tick.into_iter().chain(lull).min();
+            let leaves_at = self.convoy.leaves_at();
+            let until = tick.into_iter().chain(lull).chain(leaves_at).min();
             if alone && had_few {
                 self.poll(&mut linger);
             }
@@ -102,6 +107,7 @@ impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
             }
             self.core.set_no_room(self.shared.progress.is_disk_full());
             self.tell(&mut events, now, &mut outputs);
+            self.propose(now, &mut outputs);
             // Unless it has gone with a proposal.
             if lull.is_some_and(|lull| now >= lull) && self.core.owes_commit() {
                 self.core.handle(Input::Lull, self.clock.at(now), &mut outputs);
@@ -136,7 +142,8 @@ impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
         let status = self.core.status();
         let hands_over = status.is_leader && !self.core.is_sole_voter() && now < stopping.hand_over_by;
         // What is not applied here is applied after the restart; only those who wait for an answer lose by it.
-        let is_done = !self.core.has_pending() && (status.applied >= status.last || !status.is_leader);
+        let has_pending = self.core.pending() > 0 || self.convoy.leaves_at().is_some();
+        let is_done = !has_pending && (status.applied >= status.last || !status.is_leader);
         now >= stopping.by || !hands_over && is_done
     }
 
@@ -152,7 +159,7 @@ impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
     }
 
     /// What came too late was not proposed, and may be elsewhere.
-    fn refuse_rest(&self, events: &mut Vec<Event>) {
+    fn refuse_rest(&mut self, events: &mut Vec<Event>) {
         self.shared.raft.drain(events, Some(Instant::now()));
         for event in events.drain(..) {
             let id = match event {
@@ -161,6 +168,9 @@ impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
                 _ => continue,
             };
             self.refuse(id, ProposeError::Stopping);
+        }
+        for (_, proposal) in self.convoy.disband() {
+            self.refuse(proposal.id, ProposeError::Stopping);
         }
     }
 
@@ -187,18 +197,16 @@ impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
         }
     }
 
-    /// All proposals of a batch become one raft message.
     fn tell(&mut self, events: &mut Vec<Event>, now: Instant, outputs: &mut Vec<Output>) {
-        let now = self.clock.at(now);
+        let at = self.clock.at(now);
         let mut proposals = Vec::new();
-        let mut bound = Vec::new();
         for event in events.drain(..) {
             match event {
                 Event::Propose(proposal) | Event::ProposeIn(_, proposal) if self.stopping.is_some() => {
                     self.refuse(proposal.id, ProposeError::Stopping);
                 }
-                Event::Propose(proposal) => proposals.push(proposal),
-                Event::ProposeIn(term, proposal) => bound.push((term, proposal)),
+                Event::Propose(proposal) => proposals.push((None, proposal)),
+                Event::ProposeIn(term, proposal) => proposals.push((Some(term), proposal)),
                 Event::Stop => {
                     let now = Instant::now();
                     self.stopping = Some(Stopping {
@@ -211,28 +219,45 @@ impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
                     // Whoever asked may have gone.
                     let _ = asked.send(Survey {
                         status: self.core.status(),
-                        now,
+                        now: at,
                         peers: self.core.peers(),
                     });
                 }
                 event => {
                     if let Some(input) = self.input(event) {
-                        self.core.handle(input, now, outputs);
+                        self.core.handle(input, at, outputs);
                     }
                 }
             }
         }
-        for (term, proposal) in bound {
-            if self.leads_in(term) {
-                proposals.push(proposal);
-            } else {
-                self.refuse(proposal.id, ProposeError::NoLeader);
-            }
+        self.convoy.join(proposals, now);
+    }
+
+    /// Proposes what is to go now. All of it becomes one raft message.
+    fn propose(&mut self, now: Instant, outputs: &mut Vec<Output>) {
+        if self.convoy.leaves_at().is_none() {
+            return;
         }
+        let status = self.core.status();
+        let ahead = Ahead {
+            under_way: self.core.pending(),
+            // A server alone waits for its own disk, whose syncs take in all that is there by themselves.
+            is_committed: status.commit >= status.last || self.core.is_alone(),
+        };
+        let leaving = self.convoy.leave(ahead, now);
+        let is_in_time = |(term, proposal): Bound| match term {
+            Some(term) if !self.leads_in(term) => {
+                self.refuse(proposal.id, ProposeError::NoLeader);
+                None
+            }
+            _ => Some(proposal),
+        };
+        let proposals: Vec<Proposal> = leaving.into_iter().filter_map(is_in_time).collect();
         if !proposals.is_empty() {
             let metrics = &self.shared.metrics;
             metrics.proposals.add(proposals.len() as u64);
             metrics.proposal_batch.take(proposals.len());
+            let now = self.clock.at(now);
             self.core.handle(Input::Propose(proposals), now, outputs);
         }
     }

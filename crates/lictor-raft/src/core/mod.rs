@@ -254,9 +254,9 @@ impl<R: LogReader> Core<R> {
         self.no_room = no_room;
     }
 
-    /// Whether proposals made here wait for their outcome.
-    pub fn has_pending(&self) -> bool {
-        !self.pending.is_empty()
+    /// How many proposals made here wait for their outcome.
+    pub fn pending(&self) -> usize {
+        self.pending.len()
     }
 
     /// The members as of the last change that was applied.

@@ -37,12 +37,8 @@ impl Pending {
         self.waiting.push_back((index, id));
     }
 
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.waiting.len() + self.orphans.len()
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// Whose entry this is, the next that is committed. Others of the same index have lost.
@@ -249,6 +245,6 @@ mod tests {
             other => panic!("{other:?}"),
         };
         assert_eq!(out.iter().map(replaced).collect::<Vec<_>>(), [3, 2, 4]);
-        assert!(pending.is_empty());
+        assert_eq!(pending.len(), 0);
     }
 }

@@ -297,7 +297,7 @@ fn a_deposed_leader_tells_what_became_of_its_last_entries() {
     // The next leader's no-op and its command stand at their places.
     let lost = [0, 1].map(|id| (ProposalId(id), Why::Replaced));
     assert_eq!(cluster.node(1).rejected, lost);
-    assert!(!cluster.node(1).core.has_pending());
+    assert_eq!(cluster.node(1).core.pending(), 0);
     for id in 1..=3 {
         assert_eq!(commands(&mut cluster, id), ["command 10"]);
     }
@@ -312,7 +312,7 @@ fn a_deposed_leader_answers_what_the_next_one_commits() {
     cluster.settle();
 
     let ticks = cluster.tick_until(|cluster| (2..=3).any(|id| cluster.node(id).core.status().is_leader));
-    assert!(cluster.node(1).core.has_pending(), "after {ticks} ticks");
+    assert_eq!(cluster.node(1).core.pending(), 1, "after {ticks} ticks");
     cluster.cut_links.clear();
     cluster.ticks(5);
 
@@ -323,7 +323,7 @@ fn a_deposed_leader_answers_what_the_next_one_commits() {
         .iter()
         .find(|entry| entry.data == "command 0");
     assert_eq!(found.and_then(|entry| entry.proposal), Some(ProposalId(0)));
-    assert!(!cluster.node(1).core.has_pending());
+    assert_eq!(cluster.node(1).core.pending(), 0);
 }
 
 #[test]
@@ -338,7 +338,7 @@ fn a_deposed_leader_that_hears_of_no_commit_gives_up() {
     assert!(ticks >= 100, "two seconds after it stepped down: {ticks} ticks");
     let unknown = Why::OutcomeUnknown { term };
     assert_eq!(cluster.node(1).rejected, [(ProposalId(0), unknown)]);
-    assert!(!cluster.node(1).core.has_pending());
+    assert_eq!(cluster.node(1).core.pending(), 0);
 }
 
 #[test]
