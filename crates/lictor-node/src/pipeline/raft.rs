@@ -38,9 +38,12 @@ const HAND_OVER_WAIT: Duration = Duration::from_secs(3);
 /// How often pinned views are looked at that no follower came for.
 const PINNED_EVERY: Duration = Duration::from_secs(1);
 
-/// Entries that the raft thread applies itself when it may; more are left to the apply thread, beside which it can
-/// see to the next ones.
+/// Entries that the raft thread of a lone server applies itself; more are left to the apply thread, beside which it
+/// can see to the next ones.
 const APPLY_HERE_MAX: usize = 16;
+/// The same among others, where the next ones come with a message, and to apply a quick entry takes some microseconds:
+/// that many keep nobody waiting.
+const APPLY_HERE_QUICK_MAX: usize = 64;
 
 pub(crate) struct RaftThread<R: LogReader, W: LogWriter> {
     pub(crate) shared: Shared,
@@ -412,7 +415,7 @@ impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
 
     /// Whether entries are applied so quickly that other members will not miss this one meanwhile.
     fn is_quick(&self, entries: &[Committed]) -> bool {
-        entries.len() <= APPLY_HERE_MAX
+        entries.len() <= APPLY_HERE_QUICK_MAX
             && entries.iter().all(|entry| Command::is_of_one_key(&entry.data))
             && self.checkpoint.has_room()
     }
