@@ -503,7 +503,7 @@ fn scripts(id: &str, server: &Server) -> Result<Scripts> {
         "session-cycle" => clients(64, |_| SessionCycle::default()),
         "lock-cycle" => {
             let sessions = create_sessions(server, 64)?;
-            clients(64, |n| LockCycle::new(&sessions[n], n))
+            clients(64, |n| LockCycle::new(&sessions[n]))
         }
         "txn-64" => clients(CLIENTS, |n| Txn::endless(SMALL, n, CLIENTS)),
         "mixed" => clients(64, |n| Mixed::new(SMALL, n)),

@@ -454,8 +454,9 @@ pub(crate) struct LockCycle {
 }
 
 impl LockCycle {
-    pub(crate) fn new(session: &str, client: usize) -> Self {
-        let target = |verb: &str| format!("/v1/kv/lock/{client:04}?{verb}={session}");
+    /// A lock of the session's own: what an earlier round was cut off in still holds its locks.
+    pub(crate) fn new(session: &str) -> Self {
+        let target = |verb: &str| format!("/v1/kv/lock/{session}?{verb}={session}");
         let bytes = |verb: &str| request("PUT", &target(verb), b"holder");
         Self {
             acquire: bytes("acquire"),
