@@ -7,7 +7,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -16,6 +16,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::client::Client;
+use crate::load::PAUSE;
 use crate::wait::until;
 
 const ACCOUNTS: usize = 8;
@@ -125,9 +126,13 @@ fn transfer_until(stop: &AtomicBool, server: SocketAddr, seed: usize, made: &Ato
         }
         let (from, to) = (step % ACCOUNTS, (step * 3 + 1) % ACCOUNTS);
         // While there is no leader nothing can be read either.
-        let Some(accounts) = accounts(&mut client, "default").ok().filter(|_| from != to) else {
+        let Ok(accounts) = accounts(&mut client, "default") else {
+            thread::sleep(PAUSE);
             continue;
         };
+        if from == to {
+            continue;
+        }
         let (from, to) = (&accounts[from], &accounts[to]);
         let amount = (1 + step as u64 % 7).min(from.balance);
         let body = json!([
@@ -150,15 +155,17 @@ fn add_up_until(stop: &AtomicBool, server: SocketAddr, sums: &AtomicU64) -> Resu
         if stop.load(Ordering::Relaxed) {
             break;
         }
-        if let Ok(accounts) = accounts(&mut client, mode) {
-            let sum: u64 = accounts.iter().map(|account| account.balance).sum();
-            let wanted = ACCOUNTS as u64 * BALANCE;
-            ensure!(
-                sum == wanted,
-                "{mode} at {server}: the accounts hold {sum}, not {wanted}"
-            );
-            sums.fetch_add(1, Ordering::Relaxed);
-        }
+        let Ok(accounts) = accounts(&mut client, mode) else {
+            thread::sleep(PAUSE);
+            continue;
+        };
+        let sum: u64 = accounts.iter().map(|account| account.balance).sum();
+        let wanted = ACCOUNTS as u64 * BALANCE;
+        ensure!(
+            sum == wanted,
+            "{mode} at {server}: the accounts hold {sum}, not {wanted}"
+        );
+        sums.fetch_add(1, Ordering::Relaxed);
     }
     Ok(())
 }

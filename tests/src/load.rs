@@ -25,7 +25,9 @@ use crate::wait::until;
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 const PROGRESS_LIMIT: Duration = Duration::from_secs(60);
 /// A worker that is refused tries again after this time.
-const PAUSE: Duration = Duration::from_millis(5);
+pub(crate) const PAUSE: Duration = Duration::from_millis(5);
+/// Of two servers they are twice as many as a leader sends on at once.
+const CROWD_OF_EACH: usize = 16;
 
 /// Workers that write until they are stopped.
 #[derive(Debug)]
@@ -36,6 +38,11 @@ pub struct Load {
 }
 
 impl Load {
+    /// Starts so many workers for each address that a leader gathers their writes.
+    pub fn crowd(name: &str, addresses: &[SocketAddr]) -> Self {
+        Self::start(name, &addresses.repeat(CROWD_OF_EACH))
+    }
+
     /// Starts one worker for each address. `name` sets its keys apart from those of other loads.
     pub fn start(name: &str, addresses: &[SocketAddr]) -> Self {
         let stop = Arc::new(AtomicBool::new(false));

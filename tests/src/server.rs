@@ -330,6 +330,22 @@ impl Server {
         })
     }
 
+    /// Waits until the server says that `count` queries wait in it.
+    ///
+    /// # Errors
+    /// When they do not arrive.
+    pub fn await_waiting_queries(&self, count: usize) -> Result<()> {
+        let waiting = |page: &str| {
+            let mut lines = page.lines();
+            let depth = lines.find_map(|line| line.strip_prefix("lictor_queue_depth{queue=\"watches\"} "));
+            depth.and_then(|depth| depth.parse::<usize>().ok())
+        };
+        until("queries to wait", Duration::from_secs(60), || {
+            let page = self.get("/v1/agent/metrics?format=prometheus")?.text();
+            Ok(waiting(&page).filter(|&found| found >= count).map(|_| ()))
+        })
+    }
+
     /// TCP connections established at the HTTP port, as the kernel lists them for the server's side.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ import { once } from "node:events";
 import { createServer } from "node:net";
 
 const BINARY = process.env.LICTOR_BIN;
-const PATIENCE_MS = 30_000;
+const PATIENCE_MS = 120_000;
 
 /** Ports that were free a moment ago. */
 async function freePorts(count) {
@@ -25,7 +25,10 @@ export class Server {
     Object.assign(started, { child, base: `http://127.0.0.1:${http}` });
     const until = Date.now() + PATIENCE_MS;
     while (!(await started.leads())) {
-      if (child.exitCode !== null || Date.now() > until) throw new Error(`${BINARY} does not start`);
+      if (child.exitCode !== null || Date.now() > until) {
+        child.kill("SIGKILL");
+        throw new Error(`${BINARY} does not start`);
+      }
       await new Promise((done) => setTimeout(done, 50));
     }
     return started;

@@ -144,7 +144,7 @@ async fn reports_and_registrations_that_change_nothing_propose_nothing() {
 async fn a_ttl_that_lapses_ends_the_session_of_its_check() {
     let node = node();
     let agent = agent(&node, Config::default()).await;
-    let check = json!({"TTL": "300ms", "Status": "passing"});
+    let check = json!({"TTL": "2s", "Status": "passing"});
     agent
         .register_service(service(json!({"Name": "web", "Check": check})), false)
         .await

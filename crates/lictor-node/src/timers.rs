@@ -359,11 +359,21 @@ mod tests {
         let shared = node.shared();
         std::thread::scope(|scope| {
             let timers = scope.spawn(|| Timers::run(shared));
+            let stop = StopOnDrop(shared);
             test(shared);
-            shared.timers.stop();
-            shared.gate.close();
+            drop(stop);
             timers.join().unwrap();
         });
+    }
+
+    /// A test that fails is to end too.
+    struct StopOnDrop<'a>(&'a Shared);
+
+    impl Drop for StopOnDrop<'_> {
+        fn drop(&mut self) {
+            self.0.timers.stop();
+            self.0.gate.close();
+        }
     }
 
     fn is_end_of_the_session(event: &Event) -> bool {

@@ -491,8 +491,16 @@ async fn operators_are_answered_by_every_server() {
         assert_eq!(*server.node.autopilot(), wanted);
     }
     let mut heard = servers[leader].node.heard();
-    node.broadcast(&"hello".into());
-    assert_eq!(heard.recv().await.unwrap(), "hello");
+    let hears = async {
+        // A word may be lost with a connection.
+        loop {
+            node.broadcast(&"hello".into());
+            if let Ok(word) = tokio::time::timeout(PATIENCE / 10, heard.recv()).await {
+                break word.unwrap();
+            }
+        }
+    };
+    assert_eq!(tokio::time::timeout(PATIENCE, hears).await.unwrap(), "hello");
 
     node.hand_over(Some(node.raft_id())).await.unwrap();
 
@@ -549,15 +557,18 @@ async fn lead(servers: &[Server], at: usize) {
 }
 
 async fn compare(servers: &[Server]) -> Comparison {
-    loop {
-        let leader = servers.iter().find(|server| server.node.status().is_leader);
-        if let Some(leader) = leader
-            && let Ok(comparison) = leader.node.compare_states().await
-        {
-            return comparison;
+    let compared = async {
+        loop {
+            let leader = servers.iter().find(|server| server.node.status().is_leader);
+            if let Some(leader) = leader
+                && let Ok(comparison) = leader.node.compare_states().await
+            {
+                break comparison;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    };
+    tokio::time::timeout(PATIENCE, compared).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

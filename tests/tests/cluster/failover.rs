@@ -14,7 +14,7 @@ use crate::{none_unclear, settle, trial};
 fn nothing_acknowledged_is_lost_when_one_leader_after_the_other_is_killed() -> Result<()> {
     trial(3, |cluster| {
         let first = cluster.leader(&[0, 1, 2])?;
-        let load = Load::start("load", &cluster.http(&cluster.others(first)));
+        let load = Load::crowd("load", &cluster.http(&cluster.others(first)));
         load.await_more(200)?;
 
         for _ in 0..2 {
@@ -26,7 +26,7 @@ fn nothing_acknowledged_is_lost_when_one_leader_after_the_other_is_killed() -> R
             cluster.await_ready()?;
         }
 
-        load.await_more(100)?;
+        load.await_more(400)?;
         settle(cluster, &[0, 1, 2], &load.stop()?)
     })
 }
@@ -35,8 +35,8 @@ fn nothing_acknowledged_is_lost_when_one_leader_after_the_other_is_killed() -> R
 fn killed_all_at_once_they_come_back_with_everything() -> Result<()> {
     trial(3, |cluster| {
         for life in 0..3 {
-            let load = Load::start(&format!("life/{life}"), &cluster.http(&[0, 1, 2]));
-            load.await_more(150)?;
+            let load = Load::crowd(&format!("life/{life}"), &cluster.http(&[0, 1, 2]));
+            load.await_more(500)?;
             for number in 0..3 {
                 cluster.server(number).signal(Signal::KILL)?;
             }
@@ -45,7 +45,7 @@ fn killed_all_at_once_they_come_back_with_everything() -> Result<()> {
                 cluster.server_mut(number).relaunch()?;
             }
             cluster.await_ready()?;
-            load.await_more(50)?;
+            load.await_more(200)?;
             settle(cluster, &[0, 1, 2], &load.stop()?)?;
         }
         Ok(())
@@ -57,14 +57,14 @@ fn a_killed_follower_is_missed_by_nobody() -> Result<()> {
     trial(3, |cluster| {
         let leader = cluster.leader(&[0, 1, 2])?;
         let follower = cluster.others(leader)[0];
-        let load = Load::start("load", &cluster.http(&cluster.others(follower)));
-        load.await_more(100)?;
+        let load = Load::crowd("load", &cluster.http(&cluster.others(follower)));
+        load.await_more(400)?;
 
         cluster.server_mut(follower).kill()?;
         load.await_more(200)?;
         cluster.server_mut(follower).relaunch()?;
         cluster.await_ready()?;
-        load.await_more(100)?;
+        load.await_more(400)?;
 
         let told = load.stop()?;
         settle(cluster, &[0, 1, 2], &told)?;
@@ -84,16 +84,16 @@ fn servers_restart_one_after_the_other_under_load_and_no_request_fails() -> Resu
             } else {
                 leader
             };
-            let load = Load::start(&format!("round/{round}"), &cluster.http(&cluster.others(stops)));
-            load.await_more(50)?;
+            let load = Load::crowd(&format!("round/{round}"), &cluster.http(&cluster.others(stops)));
+            load.await_more(200)?;
 
             cluster.server(stops).signal(Signal::INT)?;
             let status = cluster.server_mut(stops).await_exit()?;
             ensure!(status.success(), "server {stops} ended with {status}");
-            load.await_more(50)?;
+            load.await_more(200)?;
             cluster.server_mut(stops).relaunch()?;
             cluster.await_ready()?;
-            load.await_more(20)?;
+            load.await_more(100)?;
 
             let told = load.stop()?;
             settle(cluster, &[0, 1, 2], &told)?;
@@ -107,10 +107,10 @@ fn servers_restart_one_after_the_other_under_load_and_no_request_fails() -> Resu
 fn the_leadership_moves_under_load_and_no_request_fails() -> Result<()> {
     trial(3, |cluster| {
         // Those of the leader too: it answers what the next one commits.
-        let load = Load::start("load", &cluster.http(&[0, 1, 2]));
+        let load = Load::crowd("load", &cluster.http(&[0, 1, 2]));
         for _ in 0..5 {
             let leader = cluster.leader(&[0, 1, 2])?;
-            load.await_more(50)?;
+            load.await_more(200)?;
             let moved = cluster.server(leader).client().call(
                 "POST",
                 "/v1/operator/raft/transfer-leader",
@@ -118,7 +118,7 @@ fn the_leadership_moves_under_load_and_no_request_fails() -> Result<()> {
                 b"",
             )?;
             ensure!(moved.status == 200, "{} {}", moved.status, moved.text());
-            load.await_more(50)?;
+            load.await_more(200)?;
         }
 
         let told = load.stop()?;

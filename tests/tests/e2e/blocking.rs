@@ -141,7 +141,7 @@ fn a_wait_that_nothing_ends_answers_as_ever_with_the_same_index() -> Result<()> 
     let took = begun.elapsed();
     assert_eq!((response.status, response.index()?), (200, index));
     assert!(
-        took >= Duration::from_secs(1) && took < Duration::from_millis(1_500),
+        took >= Duration::from_secs(1) && took < Duration::from_secs(10),
         "{took:?}"
     );
     Ok(())

@@ -215,7 +215,7 @@ fn a_recursive_delete_of_many_keys_is_one_small_step() -> Result<()> {
 #[test]
 fn a_key_with_a_ttl_goes_by_itself_after_a_restart_too() -> Result<()> {
     let mut server = Server::start()?;
-    assert!(server.put("/v1/kv/brief?ttl=2s", "1")?.is_true());
+    assert!(server.put("/v1/kv/brief?ttl=10s", "1")?.is_true());
     assert!(server.put("/v1/kv/kept?ttl=1s", "1")?.is_true());
     assert!(server.put("/v1/kv/kept", "2")?.is_true());
     for bad in ["ttl=", "ttl=0s", "ttl=5", "ttl=60s&acquire=x"] {

@@ -331,7 +331,7 @@ fn a_timeout_ends_the_wait_and_the_place_is_gone_when_the_client_hears_of_it() -
     trial(|server| {
         granted(&acquire(server, "l?ttl=60", "value=holder")?)?;
         let last = {
-            let middle = Waiting::ask(server, "POST", "lock/l?ttl=60&timeout=1", "value=middle");
+            let middle = Waiting::ask(server, "POST", "lock/l?ttl=60&timeout=5", "value=middle");
             await_waiting(server, 1)?;
             let last = Waiting::in_line(server, "l?ttl=60", "value=last")?;
             let begun = Instant::now();
@@ -403,11 +403,11 @@ fn a_place_shared_by_two_is_kept_when_one_of_them_goes() -> Result<()> {
 fn a_lock_lapses_after_its_ttl_and_the_next_has_its_own_in_full() -> Result<()> {
     trial(|server| {
         let begun = Instant::now();
-        let first = granted(&acquire(server, "l?ttl=2", "value=a")?)?;
+        let first = granted(&acquire(server, "l?ttl=5", "value=a")?)?;
         let next = Waiting::in_line(server, "l?ttl=3", "value=b")?;
         granted(&next.answer()?)?;
         let taken_over = begun.elapsed();
-        assert!(taken_over >= Duration::from_secs(2), "{taken_over:?}");
+        assert!(taken_over >= Duration::from_secs(5), "{taken_over:?}");
         is_error(
             &ask(server, "PUT", "lock/l?ttl=5", &format!("index={first}"))?,
             404,
@@ -420,7 +420,7 @@ fn a_lock_lapses_after_its_ttl_and_the_next_has_its_own_in_full() -> Result<()> 
         })?;
 
         let both = begun.elapsed();
-        assert!(both >= Duration::from_secs(5), "{both:?}");
+        assert!(both >= Duration::from_secs(8), "{both:?}");
         Ok(())
     })
 }
@@ -627,7 +627,7 @@ fn a_leader_is_elected_by_name_and_is_the_holder_of_that_lock() -> Result<()> {
 fn one_candidate_leads_and_the_next_follows_when_it_is_deleted_or_lapses() -> Result<()> {
     trial(|server| {
         let path = "leader/l?ttl=60";
-        granted(&ask(server, "PUT", "leader/l?ttl=2", "name=one")?)?;
+        granted(&ask(server, "PUT", "leader/l?ttl=8", "name=one")?)?;
         let two = Waiting::ask(server, "PUT", path, "name=two");
         await_waiting(server, 1)?;
         let before = server.open_connections()?;

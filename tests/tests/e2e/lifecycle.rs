@@ -20,7 +20,7 @@ fn a_stopping_server_answers_the_queries_that_wait() -> Result<()> {
         let watches: Vec<_> = (0..10)
             .map(|_| server.watch(format!("/v1/kv/k?index={index}&wait=5m")))
             .collect();
-        server.await_open_connections(10)?;
+        server.await_waiting_queries(10)?;
         let begun = Instant::now();
 
         server.signal(signal)?;

@@ -170,7 +170,7 @@ fn a_session_that_is_not_renewed_expires_and_wakes_watchers() -> Result<()> {
     assert_eq!(woken.status, 404);
     assert!(woken.index()? > index);
     assert!(
-        took >= Duration::from_secs(10) && took <= Duration::from_secs(21),
+        took >= Duration::from_secs(10) && took <= Duration::from_secs(30),
         "ended after {took:?}"
     );
     assert_eq!(

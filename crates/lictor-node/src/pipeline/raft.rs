@@ -344,9 +344,7 @@ impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
                 Output::Compact(to) => {
                     self.sync_here(&mut held) && self.log.send(LogWork::Compact(to)).is_ok()
                 }
-                Output::Apply(entries)
-                    if alone && entries.len() <= APPLY_HERE_MAX || self.is_quick(&entries) =>
-                {
+                Output::Apply(entries) if self.applies_here(&entries, alone) => {
                     self.apply.do_here_or_send(ApplyWork::Entries(entries)).is_ok()
                 }
                 Output::Apply(entries) => self.apply.send(ApplyWork::Entries(entries)).is_ok(),
@@ -413,8 +411,11 @@ impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
         delivered
     }
 
-    /// Whether entries are applied so quickly that other members will not miss this one meanwhile.
-    fn is_quick(&self, entries: &[Committed]) -> bool {
+    /// Whether this thread applies entries itself: nobody else waits for it, or it is so quick that they will not miss it.
+    fn applies_here(&self, entries: &[Committed], alone: bool) -> bool {
+        if alone {
+            return entries.len() <= APPLY_HERE_MAX;
+        }
         entries.len() <= APPLY_HERE_QUICK_MAX
             && entries.iter().all(|entry| Command::is_of_one_key(&entry.data))
             && self.checkpoint.has_room()
