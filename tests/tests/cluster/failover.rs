@@ -5,10 +5,10 @@ use std::io::Write as _;
 use std::net::TcpStream;
 
 use anyhow::{Context, Result, ensure};
-use lictor_tests::{Load, Response, exchange, until};
+use lictor_tests::{Load, Response, exchange};
 use rustix::process::Signal;
 
-use crate::{LONG, none_unclear, settle, trial};
+use crate::{none_unclear, settle, trial};
 
 #[test]
 fn nothing_acknowledged_is_lost_when_one_leader_after_the_other_is_killed() -> Result<()> {
@@ -108,16 +108,25 @@ fn the_leadership_moves_under_load_and_no_request_fails() -> Result<()> {
     trial(3, |cluster| {
         // Those of the leader too: it answers what the next one commits.
         let load = Load::crowd("load", &cluster.http(&[0, 1, 2]));
+        let mut late = 0;
         for _ in 0..5 {
+            let leader = cluster.leader(&[0, 1, 2])?;
             load.await_more(200)?;
-            // A server that gets no processor may miss its turn: it is asked for again.
-            until("the leadership to move", LONG, || {
-                let leader = cluster.leader(&[0, 1, 2])?;
-                let mut client = cluster.server(leader).client();
-                let moved = client.call("POST", "/v1/operator/raft/transfer-leader", &[], b"")?;
-                ensure!(moved.status == 200, "{} {}", moved.status, moved.text());
-                Ok(Some(()))
-            })?;
+            let moved = cluster.server(leader).client().call(
+                "POST",
+                "/v1/operator/raft/transfer-leader",
+                &[],
+                b"",
+            )?;
+            // A server that gets no processor may miss its turn, once in all.
+            let is_late = moved.text() == "leadership transfer timeout";
+            late += usize::from(is_late);
+            ensure!(
+                moved.status == 200 || is_late && late == 1,
+                "{} {}",
+                moved.status,
+                moved.text()
+            );
             load.await_more(200)?;
         }
 

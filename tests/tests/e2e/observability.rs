@@ -233,10 +233,7 @@ fn sessions_and_watches_are_counted() -> Result<()> {
     server.put(&format!("/v1/session/destroy/{session}"), "")?;
     let index = server.get("/v1/kv/w")?.index()?;
     let watch = server.watch(format!("/v1/kv/w?index={index}&wait=60s"));
-    until("the query to wait", LONG, || {
-        let waiting = |page: &Page| page.value("lictor_queue_depth{queue=\"watches\"}");
-        Ok((waiting(&Page::of(&server)?) > waiting(&before) + 0.5).then_some(()))
-    })?;
+    server.await_waiting_queries(1)?;
     server.put("/v1/kv/w", "2")?;
     assert_eq!(watch.join().expect("no panic")?.status, 200);
 

@@ -36,12 +36,9 @@ pub(crate) struct Ahead {
 
 impl Convoy {
     /// Joins those that wait.
-    pub(crate) fn join(&mut self, proposals: Vec<Bound>, now: Instant) {
-        if proposals.is_empty() {
-            return;
-        }
+    pub(crate) fn join(&mut self, proposal: Bound, now: Instant) {
         self.leaves_at.get_or_insert(now + WAIT);
-        self.waiting.extend(proposals);
+        self.waiting.push(proposal);
     }
 
     /// What goes now: all or nothing.
@@ -97,7 +94,7 @@ mod tests {
                 is_committed: true,
             },
         ] {
-            convoy.join(vec![proposal(1)], now);
+            convoy.join(proposal(1), now);
 
             assert_eq!(convoy.leave(ahead, now), [proposal(1)]);
             assert_eq!(convoy.leaves_at(), None);
@@ -107,9 +104,10 @@ mod tests {
     #[test]
     fn a_crowd_waits_for_the_commit_of_those_before_and_goes_together_in_order() {
         let (mut convoy, now) = (Convoy::default(), Instant::now());
-        convoy.join(vec![proposal(1)], now);
+        convoy.join(proposal(1), now);
         assert_eq!(convoy.leave(CROWDED, now), []);
-        convoy.join(vec![proposal(2), proposal(3)], now);
+        convoy.join(proposal(2), now);
+        convoy.join(proposal(3), now);
         assert_eq!(convoy.leave(CROWDED, now), []);
 
         let committed = Ahead {
@@ -126,8 +124,8 @@ mod tests {
     #[test]
     fn the_first_to_wait_says_how_long_all_wait() {
         let (mut convoy, now) = (Convoy::default(), Instant::now());
-        convoy.join(vec![proposal(1)], now);
-        convoy.join(vec![proposal(2)], now + WAIT / 2);
+        convoy.join(proposal(1), now);
+        convoy.join(proposal(2), now + WAIT / 2);
 
         assert_eq!(convoy.leaves_at(), Some(now + WAIT));
         assert_eq!(convoy.leave(CROWDED, now + WAIT / 2), []);

@@ -202,14 +202,13 @@ impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
 
     fn tell(&mut self, events: &mut Vec<Event>, now: Instant, outputs: &mut Vec<Output>) {
         let at = self.clock.at(now);
-        let mut proposals = Vec::new();
         for event in events.drain(..) {
             match event {
                 Event::Propose(proposal) | Event::ProposeIn(_, proposal) if self.stopping.is_some() => {
                     self.refuse(proposal.id, ProposeError::Stopping);
                 }
-                Event::Propose(proposal) => proposals.push((None, proposal)),
-                Event::ProposeIn(term, proposal) => proposals.push((Some(term), proposal)),
+                Event::Propose(proposal) => self.convoy.join((None, proposal), now),
+                Event::ProposeIn(term, proposal) => self.convoy.join((Some(term), proposal), now),
                 Event::Stop => {
                     let now = Instant::now();
                     self.stopping = Some(Stopping {
@@ -233,7 +232,6 @@ impl<R: LogReader, W: LogWriter> RaftThread<R, W> {
                 }
             }
         }
-        self.convoy.join(proposals, now);
     }
 
     /// Proposes what is to go now. All of it becomes one raft message.
