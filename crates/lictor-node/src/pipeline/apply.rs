@@ -1,7 +1,7 @@
 //! The apply stage: turns committed entries into state, publishes it, and answers.
 //!
 //! Order within a batch: apply all; fold the effects into the timers, so that whoever asks for a lock next meets
-//! the delays; publish the view; answer proposers; wake watchers; hand the rows to the checkpoint thread.
+//! the delays; publish the view; wake watchers; answer proposers; hand the rows to the checkpoint thread.
 //! Owns the working copy of the state.
 
 mod rebuild;
@@ -288,9 +288,10 @@ impl ApplyWorker {
             .serve_from(applied.0, || shared.timers.lead(&self.state));
         self.end(applied.0);
         let shared = &self.shared;
-        shared.pending.answer_all(self.answers.drain(..));
+        // Few are woken here, and have waited longer; many are left to the wake thread.
         shared.watches.wake(&self.effects.dirty);
         self.effects.dirty.clear();
+        shared.pending.answer_all(self.answers.drain(..));
         if self.consumed > self.reported {
             self.reported = self.consumed;
             // Refused only while stopping.
