@@ -25,7 +25,7 @@ use crate::relay::{self, Relayed};
 use crate::server::{Shared, Stage};
 use crate::service::{self, Answering, Caller};
 use crate::timed::{Head, Progress, Timed};
-use crate::workers;
+use crate::workers::{self, Event};
 
 /// Requests that one HTTP/2 connection may have in flight, blocking queries included.
 const H2_STREAMS_MAX: u32 = 250;
@@ -218,7 +218,11 @@ impl Future for H1Answering {
                 Pin::new(&mut this.answering).poll(&mut Context::from_waker(waker))
             }
         };
-        workers::note_event();
+        workers::note(if answer.is_ready() {
+            Event::Answered
+        } else {
+            Event::Taken
+        });
         if let Poll::Ready(answer) = &answer {
             this.progress.finish(flows(answer));
         }

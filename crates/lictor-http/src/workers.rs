@@ -102,15 +102,28 @@ impl Worker {
     }
 }
 
+/// What happened on a worker.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Event {
+    /// A request was taken that has to wait for other threads. What it waits for may be a disk, or other servers, and
+    /// then takes longer than polling is worth.
+    Taken,
+    /// An answer was given; the client may have its next request at hand.
+    Answered,
+}
+
 thread_local! {
     /// Requests taken and answers given since the worker last looked at its sockets.
     static EVENTS: Cell<u32> = const { Cell::new(0) };
+    /// The last of them.
+    static LAST: Cell<Event> = const { Cell::new(Event::Answered) };
     /// Set while the worker's [`linger`] sleeps.
     static LINGERER: RefCell<Option<Waker>> = const { RefCell::new(None) };
 }
 
 /// To be called on the worker for each request and each answer.
-pub(crate) fn note_event() {
+pub(crate) fn note(event: Event) {
+    LAST.set(event);
     EVENTS.set(EVENTS.get().saturating_add(1));
     if let Some(lingerer) = LINGERER.take() {
         lingerer.wake();
@@ -121,7 +134,7 @@ pub(crate) fn note_event() {
 /// pays. It gives way at every turn: to the worker's other tasks, to the sockets, and to other threads that want the
 /// processor.
 async fn linger() {
-    let mut linger = Linger::default();
+    let (mut after_requests, mut after_answers) = (Linger::default(), Linger::default());
     loop {
         event().await;
         // Resumed after the next look at the sockets, so that this counts all there was to do before it.
@@ -129,6 +142,10 @@ async fn linger() {
         if EVENTS.take() >= FEW_EVENTS {
             continue;
         }
+        let linger = match LAST.get() {
+            Event::Taken => &mut after_requests,
+            Event::Answered => &mut after_answers,
+        };
         let Some(until) = linger.until(Instant::now()) else {
             continue;
         };
