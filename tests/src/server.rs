@@ -1,10 +1,11 @@
 //! The server process under test.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -19,7 +20,9 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 /// Ports lie below the range of outgoing connections, so that no client takes one between a kill and a start.
 const FIRST_PORT: u16 = 11_000;
-const PORTS: u16 = 9_000;
+/// Those of one test process, and how many processes may run beside each other.
+const PORTS: u16 = 1_000;
+const PROCESSES: u16 = 9;
 /// Name of the node in all tests.
 pub(crate) const NODE: &str = "node-under-test";
 
@@ -89,15 +92,38 @@ pub fn run(args: &[&str]) -> Result<Output> {
 /// When there is none left.
 pub fn free_port() -> Result<u16> {
     static OFFSET: AtomicU16 = AtomicU16::new(0);
-    // Test processes that run beside each other begin at different places.
-    let begin = u16::try_from(u64::from(std::process::id()) * 97 % u64::from(PORTS))?;
+    let first = first_port()?;
     for _ in 0..PORTS {
-        let offset = (begin + OFFSET.fetch_add(1, Ordering::Relaxed) % PORTS) % PORTS;
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, FIRST_PORT + offset)).is_ok() {
-            return Ok(FIRST_PORT + offset);
+        let port = first + OFFSET.fetch_add(1, Ordering::Relaxed) % PORTS;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return Ok(port);
         }
     }
     bail!("no free port")
+}
+
+/// The first of the ports that belong to this process while it lives: a server that was killed may be started again on
+/// ports that nobody listens on meanwhile.
+fn first_port() -> Result<u16> {
+    static MINE: Mutex<Option<(u16, File)>> = Mutex::new(None);
+    let mut mine = MINE.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((first, _)) = *mine {
+        return Ok(first);
+    }
+    for number in 0..PROCESSES {
+        let path = std::env::temp_dir().join(format!("lictor-test-ports-{number}"));
+        let claim = File::create(&path).with_context(|| path.display().to_string())?;
+        match claim.try_lock() {
+            Ok(()) => {
+                let first = FIRST_PORT + number * PORTS;
+                *mine = Some((first, claim));
+                return Ok(first);
+            }
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(error)) => return Err(error).with_context(|| path.display().to_string()),
+        }
+    }
+    bail!("{PROCESSES} test processes run already")
 }
 
 /// Where a server is, and among whom.
