@@ -1,6 +1,6 @@
 //! Servers that are far behind, or empty.
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Result, anyhow, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use lictor_tests::{Client, Cluster, Load, until, wipe};
@@ -38,13 +38,6 @@ fn fill(cluster: &Cluster, through: usize, name: &str, count: usize) -> Result<(
             .into_iter()
             .try_for_each(|writer| writer.join().map_err(|_| anyhow!("a writer panicked"))?)
     })
-}
-
-/// The term, as a server knows it.
-fn term(cluster: &Cluster, number: usize) -> Result<String> {
-    let about = cluster.server(number).get("/v1/agent/self")?.json()?;
-    let term = about["Stats"]["raft"]["term"].as_str();
-    Ok(term.context("no term")?.to_owned())
 }
 
 /// Waits until a server answers stale reads with this key.
@@ -155,7 +148,7 @@ fn a_server_that_stood_still_catches_up_with_large_values_under_the_same_leader(
             let answer = client.put(&format!("/v1/kv/large/{n}"), value(n))?;
             ensure!(answer.is_true(), "{} {}", answer.status, answer.text());
         }
-        let term = term(cluster, leader)?;
+        let term = super::term(cluster, leader)?;
 
         let load = Load::start("load", &cluster.http(&[leader]));
         load.await_more(10)?;
@@ -165,7 +158,7 @@ fn a_server_that_stood_still_catches_up_with_large_values_under_the_same_leader(
 
         let told = load.stop()?;
         none_unclear(&told, "while a server caught up")?;
-        ensure!(self::term(cluster, leader)? == term, "another was elected");
+        ensure!(super::term(cluster, leader)? == term, "another was elected");
         let keys = cluster.server(still).get("/v1/kv/large?keys&stale")?.json()?;
         let count = keys.as_array().map_or(0, Vec::len);
         ensure!(count == VALUES, "{count} keys");

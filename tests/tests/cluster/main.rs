@@ -24,7 +24,7 @@ mod sessions;
 use std::io::Write as _;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use lictor_tests::{Cluster, Told};
 
 /// For what takes as long as it takes on a loaded machine.
@@ -67,6 +67,13 @@ fn settle(cluster: &Cluster, among: &[usize], told: &[Told]) -> Result<()> {
         )?;
     }
     Ok(())
+}
+
+/// The term, as a server knows it.
+fn term(cluster: &Cluster, number: usize) -> Result<u64> {
+    let about = cluster.server(number).get("/v1/agent/self")?.json()?;
+    let term = about["Stats"]["raft"]["term"].as_str().context("no term")?;
+    Ok(term.parse()?)
 }
 
 /// Checks that every write of a load got a clear answer.
