@@ -21,7 +21,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(20);
 /// Ports lie below the range of outgoing connections, so that no client takes one between a kill and a start.
 const FIRST_PORT: u16 = 11_000;
 /// Those of one test process, and how many processes may run beside each other.
-const PORTS: u16 = 1_000;
+const PORTS: u16 = 2_000;
 const PROCESSES: u16 = 9;
 /// Name of the node in all tests.
 pub(crate) const NODE: &str = "node-under-test";
@@ -112,7 +112,9 @@ fn first_port() -> Result<u16> {
     }
     for number in 0..PROCESSES {
         let path = std::env::temp_dir().join(format!("lictor-test-ports-{number}"));
-        let claim = File::create(&path).with_context(|| path.display().to_string())?;
+        // Another user may have made it.
+        let claim = File::open(&path).or_else(|_| File::create(&path));
+        let claim = claim.with_context(|| path.display().to_string())?;
         match claim.try_lock() {
             Ok(()) => {
                 let first = FIRST_PORT + number * PORTS;

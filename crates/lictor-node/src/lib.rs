@@ -7,7 +7,7 @@
 //! propose ─> [mailbox] ─> raft thread ─> [mailbox] ─> log thread (one fsync a batch)
 //!                            ^   │                        │ persisted
 //!                            └───┼────────────────────────┘
-//!                                └─> [mailbox] ─> apply thread ─> publish the view, answer proposers, wake watchers
+//!                                └─> [mailbox] ─> apply thread ─> publish the view, wake watchers, answer proposers
 //!                                                    └─> [mailbox] ─> checkpoint thread (durable copy, no fsync a batch)
 //! timers thread: session expiries, lock-delays, tombstones, leases of fair queues ─> propose
 //! ```

@@ -16,7 +16,7 @@ const GAIN: u8 = 2;
 /// With a score of zero, one occasion in so many is tried.
 const TRY_EVERY: u8 = 32;
 
-/// How polling has gone on one thread.
+/// How polling has gone for one kind of wait of a thread.
 #[derive(Debug, Default)]
 pub struct Linger {
     score: u8,

@@ -1,5 +1,7 @@
 //! Servers that are far behind, or empty.
 
+use std::io::Write as _;
+
 use anyhow::{Result, anyhow, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -142,8 +144,9 @@ fn a_server_that_stood_still_catches_up_with_large_values_under_the_same_leader(
             if catches_up_under_the_same_leader(cluster, attempt)? {
                 break;
             }
-            // A leader that gets no processor or disk for a while is replaced, whoever catches up.
-            ensure!(attempt < 3, "another was elected, every time");
+            // A leader that gets no processor or disk for a while is replaced, whoever catches up: once in all.
+            ensure!(attempt < 2, "another was elected, twice");
+            writeln!(std::io::stderr(), "tried again: another was elected")?;
         }
         Ok(())
     })

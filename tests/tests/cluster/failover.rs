@@ -104,6 +104,10 @@ fn servers_restart_one_after_the_other_under_load_and_no_request_fails() -> Resu
                 none_unclear(&told, "while a server restarted")?;
             } else {
                 unplanned += 1;
+                writeln!(
+                    std::io::stderr(),
+                    "round {round}: an election that nobody planned"
+                )?;
             }
         }
         ensure!(unplanned <= 1, "{unplanned} elections that nobody planned");

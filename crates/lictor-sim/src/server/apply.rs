@@ -1,4 +1,4 @@
-//! The apply thread, in the order of the real one: apply, fold into the timers, publish, answer, wake.
+//! The apply thread, in the order of the real one: apply, fold into the timers, publish, wake, answer.
 
 use lictor_proto::v1::KvLockEnter;
 use lictor_proto::{Command, LogIndex, MonoTime};
@@ -99,12 +99,13 @@ impl Server {
             process.serving = true;
         }
         let answers = std::mem::take(&mut process.answers);
+        self.rouse(context)?;
         for (caller, reply) in answers {
             self.answer(caller, reply, context);
         }
         self.after_applying(context);
         self.serve_places(context);
-        self.rouse(context)
+        Ok(())
     }
 }
 
