@@ -47,6 +47,8 @@ use rocksdb::{
 const GROUP: u32 = 0;
 /// WAL files kept for reuse.
 const WAL_FILES_RECYCLED: usize = 4;
+/// WAL files that are written ahead: the one in use, and the one that follows while the first is being flushed.
+const WAL_FILES_AHEAD: usize = 2;
 /// Bytes of an entry's key.
 const ENTRY_KEY: usize = 12;
 /// Behind all entry keys: no index begins with this byte.
@@ -59,7 +61,7 @@ pub struct LogOptions {
     pub write_buffer_bytes: usize,
     /// Blocks of table files kept in memory. Entries are read once, when a server starts or a follower lags.
     pub block_cache_bytes: usize,
-    /// Length of the first WAL file, written ahead: a sync of a file that grows has to commit its new length too,
+    /// Length of the first WAL files, written ahead: a sync of a file that grows has to commit its new length too,
     /// which costs the device twice as much. Later files are reused ones.
     pub written_ahead_bytes: usize,
 }
@@ -67,9 +69,10 @@ pub struct LogOptions {
 impl Default for LogOptions {
     fn default() -> Self {
         Self {
-            write_buffer_bytes: 16 << 20,
+            write_buffer_bytes: 8 << 20,
             block_cache_bytes: 1 << 20,
-            written_ahead_bytes: 8 << 20,
+            // A WAL file goes on until the entries fill the buffer.
+            written_ahead_bytes: 9 << 20,
         }
     }
 }
@@ -130,27 +133,31 @@ impl RocksLog {
     }
 }
 
-/// Makes a WAL file of that length and lets RocksDB reuse it: a flush retires the file, a second one takes it from
-/// the list of retired files. What it was filled with is one row that is overwritten and then gone.
+/// Makes WAL files of that length and lets RocksDB reuse them: a flush retires a file, and the second one takes the first
+/// from the list of retired files. What they are filled with is no row, and replay passes over it.
 fn write_ahead(db: &DB, bytes: usize) -> Result<(), LogError> {
-    /// What the file is written with decides how large the page cache's units are. A sync walks through the whole
-    /// unit it writes a few bytes of, so they are kept small.
-    const PIECE: usize = 64 << 10;
+    /// What the file is written with decides how large the page cache's units are, and a sync takes the whole unit that a
+    /// few bytes were written to: one page each.
+    const PIECE: usize = 4 << 10;
     if bytes == 0 {
         return Ok(());
     }
     let failed = |error| failed("cannot write ahead", error);
     let key = meta_key(b'f');
     let filling = vec![0x5a; PIECE];
-    for _ in 0..bytes.div_ceil(PIECE) {
-        db.put(key, &filling).map_err(failed)?;
-    }
     let mut synced = WriteOptions::default();
     synced.set_sync(true);
-    db.delete_opt(key, &synced).map_err(failed)?;
-    db.flush().map_err(failed)?;
-    db.delete(key).map_err(failed)?;
-    db.flush().map_err(failed)
+    for _ in 0..WAL_FILES_AHEAD {
+        for _ in 0..bytes.div_ceil(PIECE) {
+            let mut batch = WriteBatch::default();
+            batch.put_log_data(&filling);
+            db.write(batch).map_err(failed)?;
+        }
+        // A flush of nothing would not retire the file.
+        db.delete_opt(key, &synced).map_err(failed)?;
+        db.flush().map_err(failed)?;
+    }
+    Ok(())
 }
 
 /// What the database holds, and what the marks behind the place where replay stopped prove that it once held.

@@ -320,10 +320,11 @@ fn a_second_opener_is_refused() {
 }
 
 #[test]
-fn entries_are_written_to_a_file_that_does_not_grow() {
+fn entries_are_written_to_files_that_do_not_grow() {
     let directory = tempfile::tempdir().unwrap();
     let options = LogOptions {
-        written_ahead_bytes: 1 << 20,
+        write_buffer_bytes: 256 << 10,
+        written_ahead_bytes: 320 << 10,
         ..LogOptions::default()
     };
     let (found, _, mut writer) = RocksLog::open(directory.path(), options, LogIndex(0))
@@ -331,18 +332,35 @@ fn entries_are_written_to_a_file_that_does_not_grow() {
         .split();
     assert_eq!(found, Recovered::default());
     let length = |path: &Path| fs::metadata(path).unwrap().len();
-    let path = wal_file(directory.path());
-    let before = length(&path);
+    let first = wal_file(directory.path());
+    let ahead = length(&first);
+    assert!(ahead >= 320 << 10, "{ahead} bytes");
 
-    writer.append(&[task(1..9, 1, true)]).unwrap();
+    let mut last = 0;
+    let mut append = || {
+        writer.append(&[task(last + 1..last + 9, 1, true)]).unwrap();
+        last += 8;
+        wal_file(directory.path())
+    };
+    let second = loop {
+        let path = append();
+        if path != first {
+            break path;
+        }
+        assert_eq!(length(&path), ahead);
+    };
+    for _ in 0..20 {
+        assert_eq!(append(), second);
+        assert!(length(&second) >= 320 << 10, "{} bytes", length(&second));
+    }
 
-    assert!(before >= 1 << 20, "{before} bytes");
-    assert_eq!(length(&path), before);
+    // As after a power cut: the rest of each file is what it was filled with.
+    let crashed = copy(directory.path());
     drop(writer);
-    let (found, _, _) = RocksLog::open(directory.path(), options, LogIndex(0))
+    let (found, _, _) = RocksLog::open(crashed.path(), options, LogIndex(0))
         .unwrap()
         .split();
-    assert_eq!(found.last, LogPosition::new(8, 1));
+    assert_eq!(found.last, LogPosition::new(last, 1));
 }
 
 #[test]
