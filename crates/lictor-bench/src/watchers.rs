@@ -10,6 +10,9 @@ use crate::wire::{Blocking, Buffer, request};
 
 /// Longer than any measurement.
 const WAIT: &str = "10m";
+/// How often the next answer is looked for while all are awaited: a thread that slept for each of them would have the server
+/// wake it ten thousand times.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// Watchers `0..n`, each waiting on a key that exists.
 pub(crate) struct Watchers {
@@ -63,9 +66,13 @@ impl Watchers {
         request("GET", &format!("/v1/kv/{key}?index={index}&wait={WAIT}"), b"")
     }
 
-    /// Takes watcher `n`'s answer and lets it wait again.
-    fn take_answer(&mut self, n: usize) -> Result<()> {
-        let answer = self.connections[n].receive_with(&mut self.buffer)?;
+    /// Takes watcher `n`'s answer: woken by it, or by looking for it every so often.
+    fn take_answer(&mut self, n: usize, look_every: Option<Duration>) -> Result<()> {
+        let connection = &mut self.connections[n];
+        let answer = match look_every {
+            None => connection.receive_with(&mut self.buffer)?,
+            Some(every) => connection.look_with(&mut self.buffer, every)?,
+        };
         ensure!(
             answer.status == 200,
             "watcher {n} got {}: {}",
@@ -85,7 +92,7 @@ impl Watchers {
         let bytes = self.change(n);
         let sent = Instant::now();
         self.writer.send(&bytes)?;
-        self.take_answer(n)?;
+        self.take_answer(n, None)?;
         let took = sent.elapsed();
         self.take_written()?;
         let index = self.newest_index()?;
@@ -99,7 +106,7 @@ impl Watchers {
         let sent = Instant::now();
         self.writer.send(&bytes)?;
         for n in 0..self.count() {
-            self.take_answer(n)?;
+            self.take_answer(n, Some(LOOK_EVERY))?;
         }
         let took = sent.elapsed();
         self.take_written()?;

@@ -9,6 +9,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::ops::Range;
 use std::time::Duration;
 
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
+
 /// Longest answer that is taken in, in bytes; anything longer is an error of the measurement.
 const ANSWER_MAX_BYTES: usize = 256 * 1024 * 1024;
 const READ_CHUNK_BYTES: usize = 16 * 1024;
@@ -218,6 +221,7 @@ impl Connection {
 /// A blocking connection, for set-up work and for the many idle watchers, which need no task.
 pub(crate) struct Blocking {
     stream: TcpStream,
+    patience: Duration,
     buf: Buffer,
 }
 
@@ -233,6 +237,7 @@ impl Blocking {
         stream.set_read_timeout(Some(patience))?;
         Ok(Self {
             stream,
+            patience,
             buf: Buffer::default(),
         })
     }
@@ -248,21 +253,28 @@ impl Blocking {
 
     /// Waits for the answer to the oldest request that has none.
     pub(crate) fn receive(&mut self) -> io::Result<Answer<'_>> {
-        self.buf.drop_answer();
-        while !self.buf.is_complete()? {
-            let room = self.buf.room()?;
-            let got = self.stream.read(room)?;
-            self.buf.filled(got)?;
-        }
+        self.buf.receive(|room| self.stream.read(room))?;
         self.buf.answer()
     }
 
     /// The same into a buffer that many connections share.
     pub(crate) fn receive_with<'a>(&mut self, spare: &'a mut Buffer) -> io::Result<Answer<'a>> {
-        std::mem::swap(&mut self.buf, spare);
-        let received = self.receive().map(|_| ());
-        std::mem::swap(&mut self.buf, spare);
-        received?;
+        spare.receive(|room| self.stream.read(room))?;
+        spare.answer()
+    }
+
+    /// The same, but nobody is woken by the answer: it is looked for every so often, for as long as the patience is.
+    pub(crate) fn look_with<'a>(&mut self, spare: &'a mut Buffer, every: Duration) -> io::Result<Answer<'a>> {
+        let mut left = self.patience;
+        spare.receive(|room| {
+            loop {
+                match recv(&self.stream, &mut *room, RecvFlags::DONTWAIT) {
+                    Err(Errno::AGAIN) if !left.is_zero() => std::thread::sleep(every),
+                    got => return Ok(got?.0),
+                }
+                left = left.saturating_sub(every);
+            }
+        })?;
         spare.answer()
     }
 }
@@ -277,6 +289,16 @@ pub(crate) struct Buffer {
 }
 
 impl Buffer {
+    /// Takes one answer in by reads that fill what room they are given.
+    fn receive(&mut self, mut read: impl FnMut(&mut [u8]) -> io::Result<usize>) -> io::Result<()> {
+        self.drop_answer();
+        while !self.is_complete()? {
+            let got = read(self.room()?)?;
+            self.filled(got)?;
+        }
+        Ok(())
+    }
+
     fn drop_answer(&mut self) {
         self.used = 0;
         self.needed = 1;
