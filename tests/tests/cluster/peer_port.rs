@@ -82,7 +82,9 @@ fn strangers_at_the_ports_for_servers_are_closed_and_disturb_nobody() -> Result<
                 .map(|n| cluster.server(n).descriptors())
                 .collect()
         };
-        let (memory, open) = (resident(cluster)?, descriptors(cluster)?);
+        let open = descriptors(cluster)?;
+        // Of the first round: the load itself fills the log's buffers.
+        let mut memory = None;
 
         for _ in 0..3 {
             let mut knocking = knock(cluster)?;
@@ -96,6 +98,7 @@ fn strangers_at_the_ports_for_servers_are_closed_and_disturb_nobody() -> Result<
                 }
                 Ok(Some(()))
             })?;
+            memory.get_or_insert(resident(cluster)?);
         }
 
         until("the descriptors to come back", LONG, || {
@@ -106,7 +109,7 @@ fn strangers_at_the_ports_for_servers_are_closed_and_disturb_nobody() -> Result<
                 .all(|(now, open)| *now <= open + 8)
                 .then_some(()))
         })?;
-        for (now, before) in resident(cluster)?.iter().zip(&memory) {
+        for (now, before) in resident(cluster)?.iter().zip(&memory.unwrap_or_default()) {
             ensure!(
                 *now < before + before / 2,
                 "memory grew from {before} to {now} KiB"

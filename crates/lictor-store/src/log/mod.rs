@@ -23,9 +23,10 @@
 //!
 //! # Settings that matter
 //!
-//! WAL files are recycled: `fdatasync` then need not commit a new file size. RocksDB switches that off under
-//! the recovery modes that refuse a torn tail. The memtable is large enough that most entries are compacted
-//! away before they are flushed, so they are written once, to the WAL.
+//! WAL files are recycled, and the first of them written ahead when the log is opened: `fdatasync` then need not
+//! commit a new file size. RocksDB switches recycling off under the recovery modes that refuse a torn tail. The
+//! memtable is large enough that most entries are compacted away before they are flushed, so they are written once,
+//! to the WAL.
 
 mod wal;
 
