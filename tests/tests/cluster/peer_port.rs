@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use lictor_tests::{Cluster, Load, until};
 
 use crate::{LONG, none_unclear, settle, trial};
@@ -109,7 +109,8 @@ fn strangers_at_the_ports_for_servers_are_closed_and_disturb_nobody() -> Result<
                 .all(|(now, open)| *now <= open + 8)
                 .then_some(()))
         })?;
-        for (now, before) in resident(cluster)?.iter().zip(&memory.unwrap_or_default()) {
+        let memory = memory.context("no round")?;
+        for (now, before) in resident(cluster)?.iter().zip(&memory) {
             ensure!(
                 *now < before + before / 2,
                 "memory grew from {before} to {now} KiB"

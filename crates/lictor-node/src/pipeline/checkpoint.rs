@@ -17,7 +17,7 @@ use crate::{Checkpoint, CheckpointError, WriteSet};
 const FLUSH_AFTER: Duration = Duration::from_secs(30);
 /// A flush after this many rows: they are what a restart has to apply again.
 const FLUSH_ROWS: usize = 60_000;
-/// A flush after this many bytes, so that the log is cut before its memtable is written out.
+/// A flush after this many bytes, so that the log stays short.
 const FLUSH_BYTES: usize = 12 * 1024 * 1024;
 /// Bytes that may wait for this thread; the apply thread stalls above it.
 pub(crate) const BACKLOG_BYTES: usize = 64 * 1024 * 1024;

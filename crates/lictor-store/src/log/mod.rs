@@ -24,9 +24,9 @@
 //! # Settings that matter
 //!
 //! WAL files are recycled, and the first of them written ahead when the log is opened: `fdatasync` then need not
-//! commit a new file size. RocksDB switches recycling off under the recovery modes that refuse a torn tail. The
-//! memtable is large enough that most entries are compacted away before they are flushed, so they are written once,
-//! to the WAL.
+//! commit a new file size. RocksDB switches recycling off under the recovery modes that refuse a torn tail, and cuts
+//! a retired file to what its last use wrote: a reused one grows again where it goes on for longer. While writes are
+//! not too many, entries are compacted away before the memtable is flushed, and are written once, to the WAL.
 
 mod wal;
 
@@ -58,12 +58,12 @@ const META: u8 = 0xff;
 /// Memory of the log's database.
 #[derive(Debug, Clone, Copy)]
 pub struct LogOptions {
-    /// Entries kept in memory before they go to a table file; also the length of a WAL file.
+    /// Entries kept in memory before they go to a table file; a WAL file is about as long.
     pub write_buffer_bytes: usize,
     /// Blocks of table files kept in memory. Entries are read once, when a server starts or a follower lags.
     pub block_cache_bytes: usize,
     /// Length of the first WAL files, written ahead: a sync of a file that grows has to commit its new length too,
-    /// which costs the device twice as much. Later files are reused ones.
+    /// which costs the device twice as much. Later files are reused ones. A log is not opened without room for them.
     pub written_ahead_bytes: usize,
 }
 
