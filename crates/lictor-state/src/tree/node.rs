@@ -278,12 +278,17 @@ impl<R: Row> Inner<R> {
             self.children.drain(first + 1..last);
             self.drop_seps(first, last - first - 1);
         }
-        self.mend(first + 1);
+        // The left end first if nothing is left of it: an empty node must never be merged.
+        if self.children[first].node.len() > 0 {
+            self.mend(first + 1);
+        } else {
+            self.mend(first);
+        }
         self.mend(first);
         removed
     }
 
-    /// Drops a child that is empty, and merges one that is nearly so with a neighbour.
+    /// Drops a child that is empty, and merges one that is nearly so with a neighbour, which must not be empty.
     fn mend(&mut self, at: usize) {
         let len = self.children[at].node.len();
         if len == 0 {
@@ -305,7 +310,8 @@ impl<R: Row> Inner<R> {
         }
     }
 
-    /// Moves the rows or children of child `at + 1` into child `at`.
+    /// Moves the rows or children of child `at + 1` into child `at`. Neither is empty: a node without children has no
+    /// place for the separator between the two.
     fn merge(&mut self, at: usize) {
         let right = self.children.remove(at + 1);
         let left = &mut self.children[at];

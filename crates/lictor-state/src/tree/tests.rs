@@ -212,6 +212,31 @@ proptest! {
         }
     }
 
+    /// Deep enough that a removal empties whole inner nodes, at both its ends and between them.
+    #[test]
+    fn groups_of_rows_come_and_go(
+        steps in proptest::collection::vec((0u8..12, 0u16..700, any::<bool>(), any::<bool>()), 1..40),
+    ) {
+        let (mut tree, mut model) = (Tree::default(), Model::new());
+        for (at, (group, size, remove, reverse)) in steps.into_iter().enumerate() {
+            if remove {
+                let removed = tree.remove_prefix(&[group], |_| ());
+                let before = model.len();
+                model.retain(|key, _| key[0] != group);
+                prop_assert_eq!(removed, before - model.len());
+            } else {
+                for number in 0..size {
+                    let number = if reverse { size - number } else { number };
+                    let key = [&[group][..], &number.to_be_bytes()].concat();
+                    tree.insert(item(&key, at as u64));
+                    model.insert(key, at as u64);
+                }
+            }
+            tree.check();
+            prop_assert!(same(&tree, &model));
+        }
+    }
+
     #[test]
     fn a_built_tree_equals_an_inserted_one(keys in proptest::collection::btree_map(key(), 0u64..99, 0..500)) {
         let mut builder = Builder::default();
@@ -272,6 +297,23 @@ fn removing_row_by_row_shrinks_the_tree_to_nothing() {
     }
 
     assert!(tree.is_empty() && tree.root.is_none());
+}
+
+#[test]
+fn a_prefix_that_fills_an_inner_node_can_be_removed() {
+    for size in 1..600u16 {
+        let mut tree = Tree::default();
+        for number in 0..size {
+            tree.insert(item(&[&b"a/"[..], &number.to_be_bytes()].concat(), 1));
+        }
+        for number in 0..20 {
+            tree.insert(item(&[b'b', b'/', number], 2));
+        }
+
+        assert_eq!(tree.remove_prefix(b"a/", |_| ()), usize::from(size));
+        tree.check();
+        assert_eq!((tree.len(), tree.max_in(b"")), (20, 2));
+    }
 }
 
 #[test]
