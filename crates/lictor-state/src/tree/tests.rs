@@ -103,6 +103,11 @@ fn key() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
+/// Enough of these make a tree of three levels.
+fn one_of_many() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![1 => key(), 9 => (0u32..5000).prop_map(numbered)]
+}
+
 fn prefix() -> impl Strategy<Value = Vec<u8>> {
     (key(), 0usize..10).prop_map(|(mut key, len)| {
         key.truncate(len);
@@ -186,8 +191,8 @@ proptest! {
 
     #[test]
     fn seeking_finds_what_a_new_range_finds(
-        keys in proptest::collection::btree_set(key(), 0..300),
-        mut targets in proptest::collection::vec((key(), 0usize..4), 1..40),
+        keys in proptest::collection::btree_set(one_of_many(), 0..1500),
+        mut targets in proptest::collection::vec((one_of_many(), 0usize..40), 1..40),
     ) {
         let mut builder = Builder::default();
         for key in &keys {
@@ -238,7 +243,7 @@ proptest! {
     }
 
     #[test]
-    fn a_built_tree_equals_an_inserted_one(keys in proptest::collection::btree_map(key(), 0u64..99, 0..500)) {
+    fn a_built_tree_equals_an_inserted_one(keys in proptest::collection::btree_map(one_of_many(), 0u64..99, 0..1500)) {
         let mut builder = Builder::default();
         let mut inserted = Tree::default();
         for (key, &index) in &keys {

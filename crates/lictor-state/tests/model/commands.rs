@@ -137,3 +137,27 @@ pub(crate) fn command() -> impl Strategy<Value = Command> {
         }),
     ]
 }
+
+/// What is below one of a few prefixes, and how it is spelled.
+fn group() -> impl Strategy<Value = String> {
+    (0u8..5).prop_map(|group| format!("{}/", "gg/h".get(..usize::from(group)).unwrap_or("z")))
+}
+
+/// Commands over many rows: trees that are deep, and removals that leave holes in them.
+pub(crate) fn bulk() -> impl Strategy<Value = Command> {
+    let verb = prop_oneof![6 => Just(KvVerb::Set), 2 => Just(KvVerb::Lock), 1 => Just(KvVerb::Delete)];
+    prop_oneof![
+        12 => (verb, group(), 0u16..500, 1u16..300, 0u8..2).prop_map(|(verb, group, from, count, session)| {
+            let session = session_id(session).to_string();
+            let op = |number| kv_op(verb, &format!("{group}{number:03}"), "v", 0, &session);
+            Command::Txn(v1::Txn { ops: (from..from + count).map(op).collect(), checked_at: u64::MAX })
+        }),
+        2 => group().prop_map(|prefix| delete_tree(&prefix)),
+        2 => (group(), 0u16..90).prop_map(|(group, number)| delete_tree(&format!("{group}{number:02}"))),
+        1 => (group(), 0u16..9).prop_map(|(group, number)| delete_tree(&format!("{group}{number}"))),
+        2 => session(),
+        1 => (0u8..2).prop_map(|number| destroy(&session_id(number).to_string())),
+        1 => (0u64..60).prop_map(reap),
+        1 => registration(),
+    ]
+}

@@ -11,7 +11,7 @@ mod line;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use commands::{QUERY_NAMES, command, key};
+use commands::{QUERY_NAMES, bulk, command, key};
 use common::*;
 use lictor_proto::v1::{self, KvVerb, SessionBehavior};
 use lictor_proto::{Command, ConsulIndex, SessionId};
@@ -857,5 +857,33 @@ proptest! {
             }
         }
         prop_assert_eq!(log.keys(&prefix, separator), expected);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 30, ..ProptestConfig::default() })]
+
+    #[test]
+    fn behaves_like_the_naive_model_with_many_rows(commands in proptest::collection::vec(bulk(), 1..50)) {
+        let (mut log, mut model) = (Log::default(), Model::default());
+        let mut copy = Mirror::default();
+        for command in &commands {
+            let answer = match log.apply(command) {
+                Outcome::Bool(answer) => Some(answer),
+                Outcome::Txn(outcome) => Some(outcome.errors.is_empty()),
+                outcome => {
+                    prop_assert!(matches!(outcome, Outcome::Failed(_)), "{:?}", outcome);
+                    None
+                }
+            };
+            prop_assert_eq!(answer, model.apply(command), "{:?}", command);
+            same_rows(&log.state, &model)?;
+            for prefix in ["", "g", "g/", "gg/", "gg//1", "z/", "z/42"] {
+                prop_assert_eq!(log.list_index(prefix), model.list_index(prefix.as_bytes()), "{:?}", prefix);
+            }
+            copy.take(&log.out);
+            prop_assert_eq!(log.state.verify(), Ok(()), "after {:?}", command);
+        }
+        prop_assert_eq!(copy.rows(), rows(&log.state), "the writes do not make the copy");
     }
 }
