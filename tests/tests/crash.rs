@@ -16,6 +16,8 @@ use lictor_tests::{Claim, Client, Effect, History, Row, Rows, Server, check_coun
 const WORKERS: usize = 6;
 /// Keys of one worker; few, so that each sees every kind of change.
 const KEYS: usize = 8;
+/// And so many more, nearly, that come and go by the hundred.
+const MANY: u64 = 400;
 const SESSIONS_MAX: usize = 3;
 const LOAD_MS: std::ops::Range<u64> = 20..300;
 /// One kill in so many comes while the server is still starting.
@@ -117,7 +119,7 @@ impl Worker {
         match self.dice.below(12) {
             0..=3 => self.write(client),
             4 => self.delete(client),
-            5 => self.write_pair(client),
+            5 => self.write_several(client),
             6 => self.create_session(client),
             7 => self.destroy_session(client),
             8 => self.take_or_free_own_key(client),
@@ -163,19 +165,25 @@ impl Worker {
         Ok(())
     }
 
-    /// One key, or all of them as a tree.
+    /// One key, or a tree of them: all of the worker's, the many, or a part of those.
     fn delete(&mut self, client: &mut Client) -> Result<()> {
-        let whole = self.dice.below(4) == 0;
-        let target = if whole {
-            format!("/v1/kv/{}?recurse", self.prefix())
-        } else {
-            format!("/v1/kv/{}", self.pick_key())
+        let tree = match self.dice.below(12) {
+            0..=1 => Some(self.prefix()),
+            2 => Some(format!("{}many/", self.prefix())),
+            3 => Some(format!("{}many/{}", self.prefix(), self.dice.below(MANY / 100))),
+            _ => None,
         };
-        let gone: Vec<String> = if whole {
-            self.history.rows().keys().cloned().collect()
-        } else {
-            vec![target["/v1/kv/".len()..].to_owned()]
+        let (target, gone) = match tree {
+            Some(prefix) => {
+                let below = self.history.rows().keys().filter(|key| key.starts_with(&prefix));
+                (format!("{prefix}?recurse"), below.cloned().collect())
+            }
+            None => {
+                let key = self.pick_key();
+                (key.clone(), vec![key])
+            }
         };
+        let target = format!("/v1/kv/{target}");
         let rows = gone.into_iter().map(|key| (key, None)).collect();
         self.history.begin(Effect {
             rows,
@@ -186,10 +194,16 @@ impl Worker {
         Ok(())
     }
 
-    /// Two keys in one transaction.
-    fn write_pair(&mut self, client: &mut Client) -> Result<()> {
+    /// Two keys in one transaction, or as many as fill several leaves of a tree.
+    fn write_several(&mut self, client: &mut Client) -> Result<()> {
         let value = self.fresh_value();
-        let keys = [self.pick_key(), format!("{}pair", self.prefix())];
+        let keys: Vec<String> = if self.dice.below(2) == 0 {
+            vec![self.pick_key(), format!("{}pair", self.prefix())]
+        } else {
+            let first = self.dice.below(MANY);
+            let key = |number| format!("{}many/{number:03}", self.prefix());
+            (first..first + 100).map(key).collect()
+        };
         let row = |key: &String| {
             let session = self.history.rows().get(key).and_then(|row| row.session.clone());
             (
@@ -207,7 +221,7 @@ impl Worker {
                 STANDARD.encode(&value)
             )
         };
-        let body = format!("[{},{}]", set(&keys[0]), set(&keys[1]));
+        let body = format!("[{}]", keys.iter().map(set).collect::<Vec<_>>().join(","));
         self.history.begin(Effect {
             rows,
             ..Effect::default()

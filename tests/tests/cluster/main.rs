@@ -84,3 +84,13 @@ fn none_unclear(told: &[Told], when: &str) -> Result<()> {
     ensure!(unclear == 0, "{unclear} writes failed {when}: {last:?}");
     Ok(())
 }
+
+/// Runs what must not move the leadership; it answers whether the term is the same afterwards. Once more if not: a leader
+/// that gets no processor or disk for a while is replaced whatever is done to others.
+fn under_one_leader(mut attempt: impl FnMut(&str) -> Result<bool>) -> Result<()> {
+    if !attempt("first")? {
+        writeln!(std::io::stderr(), "tried again: another was elected")?;
+        ensure!(attempt("second")?, "another was elected, twice");
+    }
+    Ok(())
+}
