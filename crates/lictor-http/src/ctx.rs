@@ -423,11 +423,12 @@ fn consistency(query: Query<'_>) -> Result<Consistency, ApiError> {
     let mut stale = query.has("stale");
     let consistent = query.has("consistent");
     if let Some(max_stale) = query.non_empty("max_stale") {
-        if go::parse_duration(&max_stale).is_err() {
+        let nanos = go::parse_duration(&max_stale).map_err(|_| {
             let quoted = go::quote(max_stale.as_bytes());
-            return Err(ApiError::bad_request(format!("Invalid max_stale value {quoted}")));
-        }
-        stale = true;
+            ApiError::bad_request(format!("Invalid max_stale value {quoted}"))
+        })?;
+        // Zero and less ask for nothing.
+        stale |= nanos > 0;
     }
     if stale && consistent {
         return Err(ApiError::bad_request(
@@ -574,6 +575,13 @@ mod tests {
             "Invalid max_stale value \"junk\""
         );
         assert_eq!(parsed("stale=false").unwrap().consistency, Consistency::Stale);
+        for (query, expected) in [
+            ("max_stale=1ns", Consistency::Stale),
+            ("max_stale=0", Consistency::Default),
+            ("max_stale=-1s&consistent", Consistency::Consistent),
+        ] {
+            assert_eq!(parsed(query).unwrap().consistency, expected, "{query}");
+        }
     }
 
     #[test]

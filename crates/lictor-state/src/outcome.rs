@@ -64,17 +64,12 @@ pub struct TxnOutcome {
 /// One row in a transaction's answer.
 #[derive(Debug, Clone)]
 pub enum TxnResult {
-    /// A KV row; its value is shown for the get verbs only.
+    /// A KV row; its value is shown for the get verbs only. For get-or-empty on a missing key the operation itself as a row.
     Kv {
         /// The row after the operation.
         row: KvRow,
         /// Whether the value is part of the answer.
         with_value: bool,
-    },
-    /// get-or-empty on a missing key.
-    KvEmpty {
-        /// The key that was asked for.
-        key: Bytes,
     },
     /// A node row.
     Node(Arc<NodeRow>),

@@ -546,17 +546,38 @@ fn a_transaction_sees_its_own_writes_and_has_one_index() {
             TxnResult::Kv {
                 with_value: false, ..
             } => "-".to_owned(),
-            TxnResult::KvEmpty { key } => format!("no {}", String::from_utf8_lossy(key)),
             other => panic!("{other:?}"),
         })
         .collect();
-    assert_eq!(shown, ["-", "1", "no a", "-", "2"]);
+    assert_eq!(shown, ["-", "1", "-", "-", "2"]);
     assert_eq!(
         (
             log.modify_index("a"),
             log.state.kv_get(b"a").unwrap().create_index()
         ),
         (1, 1)
+    );
+}
+
+/// As recorded: the fields of the operation come back as those of a row.
+#[test]
+fn get_or_empty_shows_the_operation_of_a_missing_key() {
+    let mut log = Log::default();
+
+    let outcome = log.txn(vec![kv_op(KvVerb::GetOrEmpty, "missing", "v", 9, "s")]);
+
+    let [
+        TxnResult::Kv {
+            row,
+            with_value: false,
+        },
+    ] = &outcome.results[..]
+    else {
+        panic!("{outcome:?}")
+    };
+    assert_eq!(
+        (row.key(), row.session(), row.create_index(), row.modify_index()),
+        (&b"missing"[..], Some("s"), 0, 9)
     );
 }
 

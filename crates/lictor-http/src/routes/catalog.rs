@@ -27,7 +27,22 @@ const BODY_MAX_BYTES: usize = 512 * 1024;
 
 /// `GET /v1/catalog/datacenters`: this one.
 pub(crate) async fn datacenters(ctx: Ctx) -> Result<Reply, ApiError> {
-    Ok(Reply::json(&[&ctx.shared.node.identity().datacenter]))
+    Ok(as_cached(
+        &ctx,
+        Reply::json(&[&ctx.shared.node.identity().datacenter]),
+    ))
+}
+
+/// What Consul's agents also answer from a cache, with `?cached`. Here every answer comes from memory and is of this
+/// moment: always a hit, of age zero.
+fn as_cached(ctx: &Ctx, reply: Reply) -> Reply {
+    if !ctx.query().has("cached") {
+        return reply;
+    }
+    let hit = HeaderName::from_static("x-cache");
+    reply
+        .with_header(hit, HeaderValue::from_static("HIT"))
+        .with_header(header::AGE, HeaderValue::from_static("0"))
 }
 
 /// `GET /v1/catalog/nodes`.
@@ -316,8 +331,7 @@ impl List {
         Ok(reply.with_effective_consistency(self.options.effective_consistency()))
     }
 
-    /// The same for lists that Consul's agents also answer from a cache, with `?cached`. Here every answer comes from
-    /// memory and is of this moment: always a hit, of age zero.
+    /// The same for lists that [`as_cached`] is about.
     ///
     /// # Errors
     /// Those of [`blocking::read`].
@@ -327,14 +341,7 @@ impl List {
         topic: Topic<'_>,
         view: &impl blocking::View,
     ) -> Result<Reply, ApiError> {
-        let reply = self.read(ctx, topic, view).await?;
-        if !ctx.query().has("cached") {
-            return Ok(reply);
-        }
-        let hit = HeaderName::from_static("x-cache");
-        Ok(reply
-            .with_header(hit, HeaderValue::from_static("HIT"))
-            .with_header(header::AGE, HeaderValue::from_static("0")))
+        Ok(as_cached(ctx, self.read(ctx, topic, view).await?))
     }
 }
 

@@ -216,11 +216,6 @@ impl list::Entry for TxnResult {
                 out.extend_from_slice(b"{\"KV\":");
                 kv::push_row_with(out, row, *with_value);
             }
-            Self::KvEmpty { key } => {
-                out.extend_from_slice(b"{\"KV\":{\"LockIndex\":0,\"Key\":");
-                json::push_str(out, key);
-                out.extend_from_slice(b",\"Flags\":0,\"Value\":null,\"CreateIndex\":0,\"ModifyIndex\":0}");
-            }
             Self::Node(row) => {
                 out.extend_from_slice(b"{\"Node\":");
                 json::push(out, &wire::Node::of(row));

@@ -8,7 +8,7 @@ use lictor_proto::v1::{CatalogVerb, CheckTxnOp, KvTxnOp, KvVerb, NodeTxnOp, Serv
 
 use super::Apply;
 use crate::quote::quote;
-use crate::row::KvRow;
+use crate::row::{KvParts, KvRow};
 use crate::{ApplyError, Outcome, State, TxnError, TxnOutcome, TxnResult};
 
 /// Verbs are checked before a transaction is proposed; this is for one that slipped through.
@@ -115,7 +115,7 @@ fn read_kv(state: &State, op: &KvTxnOp) -> Option<Done> {
         },
         KvVerb::GetOrEmpty => match row {
             Some(row) => Ok(shown(row, true)),
-            None => Ok(vec![TxnResult::KvEmpty { key: op.key.clone() }]),
+            None => Ok(shown(&echo(op), false)),
         },
         KvVerb::GetTree => {
             let rows = state.kv_list(&op.key);
@@ -170,6 +170,19 @@ fn shown(row: &KvRow, with_value: bool) -> Vec<TxnResult> {
         row: row.clone(),
         with_value,
     }]
+}
+
+/// What get-or-empty shows of a missing key: the operation as a row.
+fn echo(op: &KvTxnOp) -> KvRow {
+    KvRow::new(&KvParts {
+        key: &op.key,
+        value: &[],
+        flags: op.flags,
+        session: Some(&*op.session).filter(|session| !session.is_empty()),
+        create_index: 0,
+        modify_index: op.index,
+        lock_index: 0,
+    })
 }
 
 /// A node is asked for by its id if one is given, else by its name.

@@ -62,7 +62,6 @@ impl TxnResult {
                 let value = if *with_value { row.value().len() } else { 0 };
                 row.key().len() + value + row.session().map_or(0, str::len)
             }
-            Self::KvEmpty { key } => key.len(),
             Self::Node(row) => row.encoded_len(),
             Self::Service(row) => row.encoded_len(),
             Self::Check(row) => row.encoded_len(),
@@ -86,7 +85,6 @@ fn result_to_message(result: &TxnResult) -> TxnResultMessage {
             lock_index: row.lock_index(),
             with_value: *with_value,
         }),
-        TxnResult::KvEmpty { key } => txn_result_message::Row::KvEmpty(key.clone()),
         TxnResult::Node(row) => txn_result_message::Row::Node((**row).clone()),
         TxnResult::Service(row) => txn_result_message::Row::Service((**row).clone()),
         TxnResult::Check(row) => txn_result_message::Row::Check((**row).clone()),
@@ -108,7 +106,6 @@ fn result(message: TxnResultMessage) -> Option<TxnResult> {
             }),
             with_value: kv.with_value,
         },
-        txn_result_message::Row::KvEmpty(key) => TxnResult::KvEmpty { key },
         txn_result_message::Row::Node(row) => TxnResult::Node(Arc::new(row)),
         txn_result_message::Row::Service(row) => TxnResult::Service(Arc::new(row)),
         txn_result_message::Row::Check(row) => TxnResult::Check(Arc::new(row)),
@@ -237,13 +234,10 @@ mod tests {
             lock_index: 3,
         });
         let outcome = Outcome::Txn(TxnOutcome {
-            results: vec![
-                TxnResult::Kv {
-                    row,
-                    with_value: true,
-                },
-                TxnResult::KvEmpty { key: "absent".into() },
-            ],
+            results: vec![TxnResult::Kv {
+                row,
+                with_value: true,
+            }],
             errors: vec![TxnError {
                 op_index: 5,
                 what: "why".to_owned(),

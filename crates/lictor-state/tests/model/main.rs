@@ -885,5 +885,25 @@ proptest! {
             prop_assert_eq!(log.state.verify(), Ok(()), "after {:?}", command);
         }
         prop_assert_eq!(copy.rows(), rows(&log.state), "the writes do not make the copy");
+
+        // And from what is stored or sent comes the same state, on which the same can be done.
+        let mut loader = Loader::new(&log.state.meta());
+        for row in log.state.dump() {
+            loader.push_bytes(row.table(), &row.key_bytes(), &row.value_bytes()).unwrap();
+        }
+        let mut stream = Vec::new();
+        snapshot::write(&log.state, &log.state.meta(), &mut stream).unwrap();
+        let mut receiver = Receiver::new(u64::MAX);
+        receiver.push(&stream).unwrap();
+        for state in [loader.finish(), receiver.finish().unwrap().state] {
+            prop_assert_eq!(rows(&state), rows(&log.state));
+            let (mut again, mut model) = (Log { state, at: log.at, ..Log::default() }, model.clone());
+            for command in &commands {
+                again.apply(command);
+                model.apply(command);
+                same_rows(&again.state, &model)?;
+                prop_assert_eq!(again.state.verify(), Ok(()), "after {:?}", command);
+            }
+        }
     }
 }

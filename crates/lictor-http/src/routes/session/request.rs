@@ -72,6 +72,8 @@ impl Request {
             "ttlexact" => self.ttl_exact = boolean(&value, name)?,
             "lockdelay" => self.lock_delay_ns = lock_delay_ns(&value)?,
             "servicechecks" => self.service_checks = Some(service_checks(value, name)?),
+            // Nobody chooses it, but it has a type.
+            "id" => drop(decode::string(value, name)?),
             _ => {}
         }
         Ok(())
@@ -320,6 +322,7 @@ mod tests {
             r#"{"Name":1}"#,
             r#"{"TTL":15}"#,
             r#"{"Behavior":1}"#,
+            r#"{"id":[]}"#,
             r#"{"Checks":"x"}"#,
             r#"{"ServiceChecks":["nope"]}"#,
         ] {

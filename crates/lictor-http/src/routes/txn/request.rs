@@ -269,7 +269,9 @@ fn node_op(member: Map<String, Value>, datacenter: &str) -> Result<CatalogOp, St
     let bad_id = node_id_fault(&row.id).filter(|_| parsed != Some(CatalogVerb::Get));
     let op = match parsed {
         None => Err(format!("unknown node operation: {verb}")),
-        Some(_) if row.node.is_empty() && row.id.is_empty() => Err("Must provide node".to_owned()),
+        Some(verb) if verb != CatalogVerb::Get && row.node.is_empty() && row.id.is_empty() => {
+            Err("Must provide node".to_owned())
+        }
         Some(verb) => bad_id.map_or_else(
             || {
                 Ok(Op::Node(v1::NodeTxnOp {
