@@ -46,8 +46,8 @@ impl Drop for SmallDisk {
     }
 }
 
-/// Takes all room that is left.
-fn fill(path: &Path) -> Result<()> {
+/// Takes all room that is left but for so many bytes.
+fn fill(path: &Path, but_for: u64) -> Result<()> {
     let mut file = File::create(path)?;
     let block = vec![0; 1 << 20];
     for size in [block.len(), 4096, 1] {
@@ -59,6 +59,8 @@ fn fill(path: &Path) -> Result<()> {
             }
         }
     }
+    let all = file.metadata()?.len();
+    file.set_len(all.saturating_sub(but_for))?;
     Ok(())
 }
 
@@ -108,7 +110,7 @@ fn a_full_disk_stops_writes_alone_and_only_while_it_is_full() -> Result<()> {
         acknowledged.insert(n);
     }
 
-    fill(&disk.path("ballast"))?;
+    fill(&disk.path("ballast"), 0)?;
     let mut next = 20;
     until("writes to fail", Duration::from_secs(60), || {
         next += 1;
@@ -139,4 +141,33 @@ fn a_full_disk_stops_writes_alone_and_only_while_it_is_full() -> Result<()> {
     all_there(&server, &acknowledged)?;
     server.crash_and_restart()?;
     all_there(&server, &acknowledged)
+}
+
+#[test]
+fn a_server_starts_where_hardly_any_room_is_left() -> Result<()> {
+    if lictor_tests::is_consul()? {
+        return crate::skip("Consul does not survive it");
+    }
+    let Some(disk) = SmallDisk::mount()? else {
+        return crate::skip("a small disk can only be mounted by root");
+    };
+    let mut server = Server::with(Options {
+        data_dir: Some(disk.path("data")),
+        ..Options::default()
+    })?;
+    let acknowledged = BTreeSet::from([0, 1, 2]);
+    for &n in &acknowledged {
+        ensure!(write(&mut server.client(), n)?, "a write failed with room left");
+    }
+
+    server.kill()?;
+    fill(&disk.path("ballast"), 8 << 20)?;
+    server.relaunch()?;
+    server.await_ready()?;
+
+    all_there(&server, &acknowledged)?;
+    fs::remove_file(disk.path("ballast"))?;
+    until("writes to resume", Duration::from_secs(60), || {
+        Ok(write(&mut server.client(), 3)?.then_some(()))
+    })
 }

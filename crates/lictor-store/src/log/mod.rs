@@ -63,7 +63,8 @@ pub struct LogOptions {
     /// Blocks of table files kept in memory. Entries are read once, when a server starts or a follower lags.
     pub block_cache_bytes: usize,
     /// Length of the first WAL files, written ahead: a sync of a file that grows has to commit its new length too,
-    /// which costs the device twice as much. Later files are reused ones. A log is not opened without room for them.
+    /// which costs the device twice as much. Later files are reused ones. Left out where the disk
+    /// has not twice the room that they take.
     pub written_ahead_bytes: usize,
 }
 
@@ -126,12 +127,26 @@ impl RocksLog {
         }
         let db = DB::open(&database, path).map_err(|error| failed("cannot open it", error))?;
         let recovered = recovered(&db, &marks)?;
-        write_ahead(&db, options.written_ahead_bytes)?;
+        if has_room(path, 2 * WAL_FILES_AHEAD * options.written_ahead_bytes)? {
+            write_ahead(&db, options.written_ahead_bytes)?;
+        } else {
+            tracing::warn!(
+                "hardly any room on the disk: the log's files grow while they are written, which is slower"
+            );
+        }
         Ok(Self {
             db: Arc::new(db),
             recovered,
         })
     }
+}
+
+fn has_room(path: &Path, bytes: usize) -> Result<bool, LogError> {
+    let found = rustix::fs::statvfs(path).map_err(|error| LogError::Io {
+        what: "cannot ask for the free space",
+        source: Box::new(error),
+    })?;
+    Ok(found.f_bavail.saturating_mul(found.f_frsize) >= bytes as u64)
 }
 
 /// Makes WAL files of that length and lets RocksDB reuse them: a flush retires a file, and the second one takes the first
