@@ -53,9 +53,9 @@ impl DataDir {
     /// # Errors
     /// See [`StoreError`].
     pub fn open(path: &Path, fresh: impl FnOnce() -> DirIdentity) -> Result<Self, StoreError> {
-        let unreadable = |source| StoreError::Unreadable {
+        let unreadable = |cause| StoreError::Unreadable {
             path: path.to_owned(),
-            source,
+            cause,
         };
         fs::create_dir_all(path).map_err(unreadable)?;
         let format_file = path.join("FORMAT");
@@ -65,11 +65,11 @@ impl DataDir {
         }
         let lock = lock(path)?;
         if has_format {
-            let text = fs::read_to_string(&format_file).map_err(|source| match source.kind() {
+            let text = fs::read_to_string(&format_file).map_err(|cause| match cause.kind() {
                 ErrorKind::InvalidData => damaged(&format_file, "not a text"),
                 _ => StoreError::Unreadable {
                     path: format_file.clone(),
-                    source,
+                    cause,
                 },
             })?;
             let identity = parse(path, &format_file, &text)?;
@@ -204,9 +204,9 @@ fn from_hex(line: &str) -> Option<Vec<u8>> {
 /// A directory without `FORMAT` may hold what a creation that was cut short left behind, and nothing else.
 fn refuse_foreign(path: &Path) -> Result<(), StoreError> {
     const HARMLESS: [&str; 3] = ["LOCK", "FORMAT.new", "lost+found"];
-    let unreadable = |source| StoreError::Unreadable {
+    let unreadable = |cause| StoreError::Unreadable {
         path: path.to_owned(),
-        source,
+        cause,
     };
     for entry in fs::read_dir(path).map_err(unreadable)? {
         let name = entry.map_err(unreadable)?.file_name();
@@ -225,9 +225,9 @@ fn refuse_foreign(path: &Path) -> Result<(), StoreError> {
 }
 
 fn lock(path: &Path) -> Result<File, StoreError> {
-    let unreadable = |source| StoreError::Unreadable {
+    let unreadable = |cause| StoreError::Unreadable {
         path: path.to_owned(),
-        source,
+        cause,
     };
     let file = File::options()
         .create(true)

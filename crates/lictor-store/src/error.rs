@@ -36,13 +36,12 @@ pub enum StoreError {
         found: String,
     },
     /// The operating system refuses.
-    #[error("data directory {path}: {source}; check its owner, permissions and disk")]
+    #[error("data directory {path}: {cause}; check its owner, permissions and disk")]
     Unreadable {
         /// The file or directory.
         path: PathBuf,
-        /// The cause.
-        #[source]
-        source: std::io::Error,
+        /// Why; part of the text, so not told again as a source.
+        cause: std::io::Error,
     },
     /// What is there is not what was written.
     #[error(

@@ -17,3 +17,6 @@ mod state;
 pub use dir::{DataDir, DirIdentity, FORMAT, KeyringFile, VowFile};
 pub use error::StoreError;
 pub use state::{OpenedState, StateStore};
+
+/// What RocksDB lengthens its manifest by.
+const MANIFEST_PIECE_BYTES: usize = 64 << 10;

@@ -7,12 +7,12 @@ use std::path::PathBuf;
 #[non_exhaustive]
 pub enum ConfigError {
     /// A file or folder could not be read.
-    #[error("cannot read {path}: {source}")]
+    #[error("cannot read {path}: {cause}")]
     Read {
         /// The file or folder.
         path: PathBuf,
-        /// Why not.
-        source: std::io::Error,
+        /// Why not; part of the text, so not told again as a source.
+        cause: std::io::Error,
     },
     /// A file is larger than any configuration should be.
     #[error("{path} has {bytes} bytes; a configuration file may have {limit}")]

@@ -186,9 +186,9 @@ impl Sources {
     }
 
     fn folder(&self, folder: &Path) -> Result<Vec<PathBuf>, ConfigError> {
-        let unreadable = |source| ConfigError::Read {
+        let unreadable = |cause| ConfigError::Read {
             path: folder.to_owned(),
-            source,
+            cause,
         };
         let mut files = Vec::new();
         for entry in std::fs::read_dir(folder).map_err(unreadable)? {
@@ -204,9 +204,9 @@ impl Sources {
 }
 
 fn read(path: &Path) -> Result<String, ConfigError> {
-    let unreadable = |source| ConfigError::Read {
+    let unreadable = |cause| ConfigError::Read {
         path: path.to_owned(),
-        source,
+        cause,
     };
     let bytes = std::fs::metadata(path).map_err(unreadable)?.len();
     if bytes > FILE_MAX_BYTES {

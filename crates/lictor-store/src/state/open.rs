@@ -11,7 +11,7 @@ use rocksdb::{
 };
 
 use super::Db;
-use crate::StoreError;
+use crate::{MANIFEST_PIECE_BYTES, StoreError};
 
 /// Memtables in all. The node flushes before, so that RocksDB seldom does by itself. Also what must be free
 /// on a disk that was full before RocksDB takes up work again.
@@ -55,9 +55,9 @@ pub(super) fn start_compaction(db: &Db, path: &Path) -> Result<(), StoreError> {
 /// alone is what is left of a creation that was cut short: RocksDB begins the next one as soon as the first
 /// is in force.
 fn has_current(path: &Path) -> Result<bool, StoreError> {
-    let unreadable = |source: io::Error| StoreError::Unreadable {
+    let unreadable = |cause: io::Error| StoreError::Unreadable {
         path: path.to_owned(),
-        source,
+        cause,
     };
     let entries = match fs::read_dir(path) {
         Ok(entries) => entries,
@@ -101,6 +101,8 @@ fn options(memtables_bytes: usize) -> Options {
     options.set_max_background_jobs(2);
     options.set_max_open_files(256);
     options.set_keep_log_file_num(2);
+    // By default it takes the last 4 MiB of a disk at every start.
+    options.set_manifest_preallocation_size(MANIFEST_PIECE_BYTES);
     options.set_log_level(LogLevel::Warn);
     options.set_stats_dump_period_sec(0);
     options
@@ -111,7 +113,7 @@ pub(super) fn refusal(path: &Path, error: &rocksdb::Error) -> StoreError {
     match error.kind() {
         ErrorKind::IOError if !what.contains("No such file") => StoreError::Unreadable {
             path: path.to_owned(),
-            source: io::Error::other(what),
+            cause: io::Error::other(what),
         },
         _ => StoreError::Damaged {
             path: path.to_owned(),

@@ -13,9 +13,9 @@ use crate::dir::write_whole;
 
 /// The folder of the copy that is in force, and with `first` the name of the first.
 pub(super) fn find(first: &Path) -> Result<PathBuf, StoreError> {
-    let unreadable = |source| StoreError::Unreadable {
+    let unreadable = |cause| StoreError::Unreadable {
         path: first.to_owned(),
-        source,
+        cause,
     };
     let in_force = match fs::read_to_string(pointer(first)) {
         Ok(name) => {
