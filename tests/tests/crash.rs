@@ -173,17 +173,13 @@ impl Worker {
             3 => Some(format!("{}many/{}", self.prefix(), self.dice.below(MANY / 100))),
             _ => None,
         };
-        let (target, gone) = match tree {
-            Some(prefix) => {
-                let below = self.history.rows().keys().filter(|key| key.starts_with(&prefix));
-                (format!("{prefix}?recurse"), below.cloned().collect())
-            }
-            None => {
-                let key = self.pick_key();
-                (key.clone(), vec![key])
-            }
+        let (target, gone) = if let Some(prefix) = tree {
+            let below = self.history.rows().keys().filter(|key| key.starts_with(&prefix));
+            (format!("/v1/kv/{prefix}?recurse"), below.cloned().collect())
+        } else {
+            let key = self.pick_key();
+            (format!("/v1/kv/{key}"), vec![key])
         };
-        let target = format!("/v1/kv/{target}");
         let rows = gone.into_iter().map(|key| (key, None)).collect();
         self.history.begin(Effect {
             rows,

@@ -386,6 +386,14 @@ mod tests {
         );
     }
 
+    /// The agent shows an error with its sources behind it.
+    #[test]
+    fn the_cause_is_told_once() {
+        let error = anyhow::Error::from(read(Path::new("/nowhere/a.json")).expect_err("no file"));
+
+        assert_eq!(format!("{error:#}"), format!("{error}"));
+    }
+
     #[test]
     fn a_format_given_by_hand_holds_for_all_names() {
         let folder = tempfile::tempdir().expect("a temporary folder");
