@@ -45,7 +45,7 @@ fn txn() -> impl Strategy<Value = Command> {
     })
 }
 
-fn session() -> impl Strategy<Value = Command> {
+pub(crate) fn session() -> impl Strategy<Value = Command> {
     (0u8..5, 0u8..3, 0i64..3, any::<bool>(), 0u8..3).prop_map(|(number, node, delay, delete, checks)| {
         let behavior = if delete {
             SessionBehavior::Delete
@@ -66,7 +66,7 @@ fn session() -> impl Strategy<Value = Command> {
     })
 }
 
-fn registration() -> impl Strategy<Value = Command> {
+pub(crate) fn registration() -> impl Strategy<Value = Command> {
     (0u8..2, 0u8..3, 0u8..3, 0u8..4, 0u8..3).prop_map(|(node, with, check_at, of, status)| {
         let node = ["n0", "n1"][usize::from(node)];
         let row = (with == 0).then(|| service(node, "s0", "web"));
@@ -135,29 +135,5 @@ pub(crate) fn command() -> impl Strategy<Value = Command> {
             let (service, check) = [("", ""), ("s0", ""), ("", "c0")][usize::from(what)];
             deregister(["n0", "N1"][usize::from(node)], service, check)
         }),
-    ]
-}
-
-/// What is below one of a few prefixes, and how it is spelled.
-fn group() -> impl Strategy<Value = String> {
-    (0u8..5).prop_map(|group| format!("{}/", "gg/h".get(..usize::from(group)).unwrap_or("z")))
-}
-
-/// Commands over many rows: trees that are deep, and removals that leave holes in them.
-pub(crate) fn bulk() -> impl Strategy<Value = Command> {
-    let verb = prop_oneof![6 => Just(KvVerb::Set), 2 => Just(KvVerb::Lock), 1 => Just(KvVerb::Delete)];
-    prop_oneof![
-        12 => (verb, group(), 0u16..500, 1u16..300, 0u8..2).prop_map(|(verb, group, from, count, session)| {
-            let session = session_id(session).to_string();
-            let op = |number| kv_op(verb, &format!("{group}{number:03}"), "v", 0, &session);
-            Command::Txn(v1::Txn { ops: (from..from + count).map(op).collect(), checked_at: u64::MAX })
-        }),
-        2 => group().prop_map(|prefix| delete_tree(&prefix)),
-        2 => (group(), 0u16..90).prop_map(|(group, number)| delete_tree(&format!("{group}{number:02}"))),
-        1 => (group(), 0u16..9).prop_map(|(group, number)| delete_tree(&format!("{group}{number}"))),
-        2 => session(),
-        1 => (0u8..2).prop_map(|number| destroy(&session_id(number).to_string())),
-        1 => (0u64..60).prop_map(reap),
-        1 => registration(),
     ]
 }

@@ -7,11 +7,12 @@ mod commands;
 #[path = "../common/mod.rs"]
 mod common;
 mod line;
+mod many;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use commands::{QUERY_NAMES, bulk, command, key};
+use commands::{QUERY_NAMES, command, key};
 use common::*;
 use lictor_proto::v1::{self, KvVerb, SessionBehavior};
 use lictor_proto::{Command, ConsulIndex, SessionId};
@@ -857,53 +858,5 @@ proptest! {
             }
         }
         prop_assert_eq!(log.keys(&prefix, separator), expected);
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 30, ..ProptestConfig::default() })]
-
-    #[test]
-    fn behaves_like_the_naive_model_with_many_rows(commands in proptest::collection::vec(bulk(), 1..50)) {
-        let (mut log, mut model) = (Log::default(), Model::default());
-        let mut copy = Mirror::default();
-        for command in &commands {
-            let answer = match log.apply(command) {
-                Outcome::Bool(answer) => Some(answer),
-                Outcome::Txn(outcome) => Some(outcome.errors.is_empty()),
-                outcome => {
-                    prop_assert!(matches!(outcome, Outcome::Failed(_)), "{:?}", outcome);
-                    None
-                }
-            };
-            prop_assert_eq!(answer, model.apply(command), "{:?}", command);
-            same_rows(&log.state, &model)?;
-            for prefix in ["", "g", "g/", "gg/", "gg//1", "z/", "z/42"] {
-                prop_assert_eq!(log.list_index(prefix), model.list_index(prefix.as_bytes()), "{:?}", prefix);
-            }
-            copy.take(&log.out);
-            prop_assert_eq!(log.state.verify(), Ok(()), "after {:?}", command);
-        }
-        prop_assert_eq!(copy.rows(), rows(&log.state), "the writes do not make the copy");
-
-        // And from what is stored or sent comes the same state, on which the same can be done.
-        let mut loader = Loader::new(&log.state.meta());
-        for row in log.state.dump() {
-            loader.push_bytes(row.table(), &row.key_bytes(), &row.value_bytes()).unwrap();
-        }
-        let mut stream = Vec::new();
-        snapshot::write(&log.state, &log.state.meta(), &mut stream).unwrap();
-        let mut receiver = Receiver::new(u64::MAX);
-        receiver.push(&stream).unwrap();
-        for state in [loader.finish(), receiver.finish().unwrap().state] {
-            prop_assert_eq!(rows(&state), rows(&log.state));
-            let (mut again, mut model) = (Log { state, at: log.at, ..Log::default() }, model.clone());
-            for command in &commands {
-                again.apply(command);
-                model.apply(command);
-                same_rows(&again.state, &model)?;
-                prop_assert_eq!(again.state.verify(), Ok(()), "after {:?}", command);
-            }
-        }
     }
 }
